@@ -1,0 +1,45 @@
+# docker build -t savae-dist .
+# docker run -v "$PWD/runs:/home/trainer/runs" savae-dist [PRESET or FILE.yaml] [key=value ...]
+#
+# BASE: any image with Python >= 3.11. A torch that the base image brings (CUDA images) is kept, and not replaced by the
+#       pinned one: docker build --build-arg BASE=pytorch/pytorch:TAG -t savae-dist .
+# EXTRAS: optional dependencies, such as "deepspeed" or "deepspeed,remote".
+# LAUNCH (at run time): options of accelerate launch, such as
+#       docker run -e LAUNCH="--config_file launch_configs/accelerate/cpu_2.yaml" savae-dist networks.norm=group
+ARG BASE=python:3.11-slim
+FROM ${BASE}
+ARG EXTRAS=""
+
+ENV PIP_NO_CACHE_DIR=1 PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 LAUNCH=""
+
+# DeepSpeed compiles its operators at the first run.
+RUN case ",${EXTRAS}," in *,deepspeed,*) \
+        apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/* ;; \
+    esac
+
+WORKDIR /opt/savae-dist
+COPY constraints.txt ./
+RUN python -c "import torch" 2>/dev/null \
+        || python -m pip install -c constraints.txt "$(grep '^torch==' constraints.txt)"; \
+    python -c "from importlib.metadata import version; print('torch==' + version('torch'))" > torch.txt \
+    && grep -v '^torch==' constraints.txt >> torch.txt && mv torch.txt constraints.txt
+
+COPY . .
+RUN python -m pip install -c constraints.txt ".${EXTRAS:+[${EXTRAS}]}"
+
+# accelerate launch hands no SIGTERM on to a single process, and process 1 of a container ignores it by default: this
+# passes it to the trainer, which saves and ends with 75, and then waits for the launcher.
+RUN printf '%s\n' '#!/bin/sh' \
+        'accelerate launch --quiet $LAUNCH -m savae_dist.train "$@" & launcher=$!' \
+        'trap "kill -TERM \$(cat /proc/$launcher/task/$launcher/children)" TERM INT' \
+        'while wait $launcher; code=$?; kill -0 $launcher 2>/dev/null; do :; done' \
+        'exit $code' > /usr/local/bin/savae-launch \
+    && chmod 755 /usr/local/bin/savae-launch
+
+# By number, so that Kubernetes can prove that it is not root.
+ARG USER_ID=10001
+RUN useradd --create-home --uid ${USER_ID} trainer
+USER ${USER_ID}
+WORKDIR /home/trainer
+RUN ln -s /opt/savae-dist/launch_configs launch_configs && mkdir runs
+ENTRYPOINT ["savae-launch"]

@@ -1,0 +1,160 @@
+"""Which sample stands at a position: a pure function of (seed, epoch, position), so there is no state to save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from savae_dist.errors import ConfigError
+
+# What a draw is for: keys of one length, since SeedSequence((1,)) equals SeedSequence((1, 0)).
+SHARDS, WINDOW, REDRAW, PACK = range(4)
+
+
+class Request(NamedTuple):
+    """One global batch: positions start .. start + size - 1, of which the reader is to fetch `slots`."""
+
+    start: int
+    size: int
+    slots: range | np.ndarray
+
+
+def raw_bits(n: int, seed: int, purpose: int, first: int, second: int) -> np.ndarray:
+    """uint64[n]. numpy fixes the bits of PCG64 for all its versions, but not the methods of Generator."""
+    return np.random.PCG64(np.random.SeedSequence((seed, purpose, first, second))).random_raw(n)
+
+
+def permutation(n: int, seed: int, purpose: int, first: int = 0, second: int = 0) -> np.ndarray:
+    """int64[n], the same on every machine and with every numpy."""
+    return np.argsort(raw_bits(n, seed, purpose, first, second), kind="stable")
+
+
+class _Epoch:
+    """The plan of one epoch: its shards one after the other, cut into lanes and those into windows."""
+
+    def __init__(self, order: Order, epoch: int) -> None:
+        self.shards = permutation(len(order.counts), order.seed, SHARDS, epoch)
+        counts = order.counts[self.shards]
+        self.starts = np.cumsum(counts) - counts
+        cuts = []
+        for lane_start, lane_size in zip(order.lane_starts, order.lane_sizes, strict=True):
+            inside = (self.starts > lane_start) & (self.starts < lane_start + lane_size) & (counts > 0)
+            cuts += [np.r_[lane_start, self.starts[inside]][:: order.window]] if lane_size else []
+        self.bounds = np.r_[np.concatenate(cuts), order.size]
+        # The permutations of the windows in use, one after the other, and where each starts (-1: not there).
+        self.resident: dict[int, np.ndarray] = {}
+        self.base = np.full(len(self.bounds) - 1, -1)
+        self.shuffled = np.empty(0, np.int64)
+
+
+class Order:
+    """The endless shuffled order of the samples of several shards.
+
+    In each epoch the shards are permuted, their samples cut into `lanes` ranges (the first N mod lanes hold one
+    more) and shuffled inside windows of `window` shards; draw q of an epoch is element q // lanes of lane q mod lanes.
+
+    counts: int64 [shards], samples in each.
+    """
+
+    def __init__(self, counts: ArrayLike, seed: int, lanes: int, window: int) -> None:
+        self.counts = np.asarray(counts, np.int64)
+        self.size = int(self.counts.sum())
+        for name, value, least in (("samples", self.size, 1), ("data.lanes", lanes, 1), ("seed", seed, 0)):
+            if value < least:
+                raise ConfigError(f"{name} must be at least {least}, not {value}")
+        if window < 1:
+            raise ConfigError(f"data.shuffle_window must be at least 1 shard, not {window}")
+        self.seed, self.lanes, self.window = seed, lanes, window
+        self.lane_sizes = self.size // lanes + (np.arange(lanes) < self.size % lanes)
+        self.lane_starts = np.cumsum(self.lane_sizes) - self.lane_sizes
+        self._epochs: dict[int, _Epoch] = {}
+
+    @staticmethod
+    def sequential(counts: ArrayLike) -> Sequential:
+        return Sequential(counts)
+
+    def locate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [n] positions, from 0 without end (epoch = position // size), to shards and rows, int64 [n] each."""
+        positions = np.asarray(positions, np.int64)
+        epochs, inside = np.divmod(positions, self.size)
+        first = int(epochs[0]) if len(epochs) else 0
+        here = epochs == first
+        if here.all():
+            return self._locate(first, inside)
+        shards, rows = np.empty_like(positions), np.empty_like(positions)
+        shards[here], rows[here] = self._locate(first, inside[here])
+        shards[~here], rows[~here] = self.locate(positions[~here])
+        return shards, rows
+
+    def window_of(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+        """Shards and rows of every sample of the window that `position` is drawn from, in no useful order."""
+        epoch, inside = divmod(int(position), self.size)
+        plan = self._epoch(epoch)
+        lane = inside % self.lanes
+        window = np.searchsorted(plan.bounds, self.lane_starts[lane] + inside // self.lanes, side="right") - 1
+        return self._unroll(plan, np.arange(plan.bounds[window], plan.bounds[window + 1]))
+
+    def redraw(self, position: int, attempt: int, count: int) -> int:
+        """Which of `count` candidates takes the place of a bad sample at `position`."""
+        return int(raw_bits(1, self.seed, REDRAW, position, attempt)[0] % np.uint64(count))
+
+    def _locate(self, epoch: int, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        plan = self._epoch(epoch)
+        element, lane = np.divmod(inside, self.lanes)
+        flat = self.lane_starts[lane] + element
+        windows = np.searchsorted(plan.bounds, flat, side="right") - 1
+        if (plan.base[windows] < 0).any():
+            self._shuffle(plan, epoch, set(windows.tolist()))
+        start = plan.bounds[windows]
+        return self._unroll(plan, start + plan.shuffled[plan.base[windows] + flat - start])
+
+    def _shuffle(self, plan: _Epoch, epoch: int, windows: set[int]) -> None:
+        """Make these windows resident, and let go of the longest unused beyond two per lane."""
+        for window in sorted(windows):
+            known = plan.resident.pop(window, None)
+            size = int(plan.bounds[window + 1] - plan.bounds[window])
+            plan.resident[window] = permutation(size, self.seed, WINDOW, epoch, window) if known is None else known
+        while len(plan.resident) > max(2 * self.lanes, len(windows)):
+            del plan.resident[next(iter(plan.resident))]
+        sizes = np.array([len(order) for order in plan.resident.values()])
+        plan.base[:] = -1
+        plan.base[list(plan.resident)] = np.cumsum(sizes) - sizes
+        plan.shuffled = np.concatenate(list(plan.resident.values()))
+
+    @staticmethod
+    def _unroll(plan: _Epoch, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shard = np.searchsorted(plan.starts, flat, side="right") - 1
+        return plan.shards[shard], flat - plan.starts[shard]
+
+    def _epoch(self, epoch: int) -> _Epoch:
+        if epoch not in self._epochs:
+            if len(self._epochs) > 1:  # a batch may straddle two
+                del self._epochs[max(self._epochs, key=lambda known: abs(known - epoch))]
+            self._epochs[epoch] = _Epoch(self, epoch)
+        return self._epochs[epoch]
+
+
+class Sequential:
+    """The stored order, over and over: for evaluation, where a bad sample is dropped and counted."""
+
+    def __init__(self, counts: ArrayLike) -> None:
+        self.counts = np.asarray(counts, np.int64)
+        self.size = int(self.counts.sum())
+        self._starts = np.cumsum(self.counts) - self.counts
+
+    def locate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        flat = np.asarray(positions, np.int64) % self.size
+        # Of shards that start at the same place, all but the last are empty: side="right" takes the last.
+        shard = np.searchsorted(self._starts, flat, side="right") - 1
+        return shard, flat - self._starts[shard]
+
+
+def evaluation_requests(size: int, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[Request]:
+    """Every sample exactly once over all ranks, without wrapping; a rank with no slot in the last batch skips it."""
+    for start in range(0, size, batch_size):
+        here = min(batch_size, size - start)
+        if rank < here:
+            yield Request(start, here, range(rank, here, ranks))

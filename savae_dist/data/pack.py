@@ -1,0 +1,137 @@
+"""Arrays to shards: shuffled once, written by webdataset's TarWriter, the same bytes each time, then indexed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from savae_dist.data.decode import encode_image, encode_npy
+from savae_dist.data.index import Shards, build_index
+from savae_dist.data.order import PACK, permutation
+from savae_dist.errors import ConfigError, DataError
+
+
+def pack(
+    x: np.ndarray,
+    y: np.ndarray,
+    out: str | os.PathLike[str],
+    *,
+    layout: Literal["packed", "samples"] = "packed",
+    shard_size: int = 8192,
+    block: int = 256,
+    seed: int = 0,
+    class_names: Sequence[str] = (),
+    rate: float = 0.0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write the folder `out` of shards and index, and return its summary.
+
+    x: uint8 images [n, h, w] or [n, h, w, c], or float32 windows [n, length] or [n, channels, length].
+    y: [n] integers, -1 where unlabelled. shard_size, block: samples per shard (at most) and per block.
+    rate: sampling rate in Hz, 0 if unknown. The folder appears under its name only when it is whole.
+    """
+    out = Path(out).absolute()
+    x, y = check_arrays(x, y, layout, class_names)
+    if min(shard_size, block) < 1 or layout not in ("packed", "samples") or seed < 0:
+        raise ConfigError("shard_size and block must be at least 1, seed at least 0, layout packed or samples")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+        raise ConfigError(f"{out} exists and is not empty; name another folder or pass --overwrite")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        partial.chmod(0o755)
+        order = permutation(len(x), seed, PACK)
+        paths = []
+        for number, rows in enumerate(np.array_split(order, -(-len(x) // shard_size))):
+            paths.append(partial / f"shards-{number:06d}.tar")
+            entries = _blocks(x, y, rows, block, rate) if layout == "packed" else _samples(x, y, rows)
+            _write(paths[-1], number, entries)
+        build_index(paths, partial, class_names=class_names, rate=rate)
+        _publish(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return summary(Shards.open(out))
+
+
+def check_arrays(x: np.ndarray, y: np.ndarray, layout: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The arrays as they are stored, or DataError."""
+    dims = {"uint8": (3, 4), "float32": (2, 3)}.get(x.dtype.name, ())
+    if x.ndim not in dims or not x.size:
+        raise DataError(f"x is {x.dtype} {x.shape}; give uint8 images [n, h, w(, c)] or float32 windows [n, (c,) l]")
+    if x.ndim == 4 and x.shape[3] == 1:
+        x = x[..., 0]
+    if x.ndim == 4 and layout == "samples" and x.shape[3] != 3:
+        raise DataError(f"PNG members hold 1 or 3 channels, not {x.shape[3]}; use --layout packed")
+    if x.dtype == np.float32 and not np.isfinite(x).all():
+        raise DataError("x holds values that are not finite; remove those windows")
+    if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
+        raise DataError(f"y is {y.dtype} {y.shape}; give one integer per sample of x ({len(x)}), -1 where unlabelled")
+    y = y.astype(np.int64)
+    if y.min() < -1 or (names and y.max() >= len(names)):
+        raise DataError(f"y goes from {y.min()} to {y.max()}; labels are 0 .. classes - 1, or -1 where unlabelled")
+    return x, y
+
+
+def _blocks(x: np.ndarray, y: np.ndarray, rows: np.ndarray, block: int, rate: float) -> Iterator[dict[str, bytes]]:
+    for start in range(0, len(rows), block):
+        here = rows[start : start + block]
+        columns: dict[str, list[Any]] = {"row": here.tolist()}  # of the array it came from
+        if rate:
+            columns["rate"] = [rate] * len(here)
+        yield {
+            "x.npy": encode_npy(x[here]),
+            "y.npy": encode_npy(y[here]),
+            "json": json.dumps(columns, separators=(",", ":")).encode(),
+        }
+
+
+def _samples(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> Iterator[dict[str, bytes]]:
+    for row in rows.tolist():
+        data = {"png": encode_image(x[row])} if x.dtype == np.uint8 else {"npy": encode_npy(x[row])}
+        yield {**data, "cls": str(y[row]).encode()}
+
+
+def _write(path: Path, shard: int, entries: Iterator[dict[str, bytes]]) -> None:
+    from webdataset.writer import TarWriter  # here: it takes a second to import, and training never writes
+
+    # mtime as an integer: a float costs a pax header per member, and the time of day makes every run differ.
+    with path.open("wb") as file, TarWriter(file, mtime=0, encoder=False, compress=False) as tar:
+        for number, entry in enumerate(entries):
+            tar.write({"__key__": f"{shard:06d}-{number:06d}", **entry})
+
+
+def _publish(partial: Path, out: Path) -> None:
+    """Rename the whole folder to its place; one that is there already goes only when the new one stands."""
+    if not out.exists():
+        partial.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+    out.rename(old / out.name)
+    partial.rename(out)
+    shutil.rmtree(old)
+
+
+def summary(shards: Shards) -> dict[str, Any]:
+    """What a set holds, in words and numbers that fit on a screen."""
+    counts = {label: n for label, n in sorted(shards.label_counts.items()) if label >= 0}
+    result: dict[str, Any] = {
+        "folder": str(shards.home),
+        "kind": shards.spec.kind,
+        "layout": shards.index["layout"],
+        "samples": shards.size,
+        "shards": len(shards.counts),
+        "stored": f"{shards.stored_dtype} {list(shards.stored_shape)}",
+        "classes": shards.spec.classes,
+        "counts": counts,
+        "unlabelled": shards.label_counts.get(-1, 0),
+    }
+    if shards.index["statistics"]:
+        result |= shards.index["statistics"] | {"rate": shards.spec.rate}
+    return result

@@ -1,0 +1,265 @@
+"""The only place that freezes, backpropagates, clips and steps.
+
+`run_phase` walks through the turns of a phase; each is one call of a `PreparedUpdate`, whose forward pass is one
+`UpdateModule`, so that DDP and DeepSpeed wrap exactly one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from savae_dist.feed import Feed, RawBatch, positions
+from savae_dist.optim import (
+    OptimizerConfig,
+    WeightAverage,
+    clip_gradients,
+    clip_weights,
+    gradient_norm,
+    learning_rate,
+    load_optimizer_state,
+    make_optimizer,
+    optimizer_state,
+)
+from savae_dist.phases import Batch, Phase, Update
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class UpdateModule(nn.Module):
+    """The whole forward pass of an update."""
+
+    def __init__(self, update: Update, networks: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.losses = update.losses
+        self.trained = nn.ModuleDict({name: networks[name] for name in update.trains})
+        # Outside the module tree: frozen networks are hidden from the reducer, the optimizer and ZeRO.
+        self.__dict__["nets"] = SimpleNamespace(**networks)
+
+    def forward(self, batch: Batch, which: int = 0) -> dict[str, Tensor]:
+        return self.losses[which](self.nets, batch)
+
+
+def make_accelerator(precision: str) -> Accelerator:
+    """One per update: each has its own fp16 scaler, and DeepSpeed steps the engine that its Accelerator prepared."""
+    # Buffers are not broadcast: rank 0's running statistics are the run's (see broadcast_buffers).
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), kwargs_handlers=[ddp])
+
+
+class PreparedUpdate:
+    """An update with its optimiser, wrapped for the launch at hand."""
+
+    def __init__(
+        self,
+        update: Update,
+        phase: Phase,
+        networks: Mapping[str, nn.Module],
+        config: OptimizerConfig,
+        *,
+        precision: str = "fp32",
+        compile: bool = False,
+        ema: float = 0.0,
+    ) -> None:
+        self.update, self.config, self.total = update, config, phase.steps
+        self.accelerator = make_accelerator(precision)
+        in_play = {name for other in phase.updates for name in other.trains}
+        self._states = _network_states(networks, set(update.trains), in_play)
+        self.enter()  # before wrapping: DDP reduces what requires a gradient now
+        module = UpdateModule(update, networks)
+        self.parameters = dict(module.trained.named_parameters())
+        self.buffers = list(module.trained.buffers())
+        if compile:
+            module.compile()
+        self.module = self.accelerator.prepare_model(module)
+        self.optimizer = make_optimizer(list(self.parameters.values()), config)
+        self.averages = (
+            {name: WeightAverage(networks[name], ema) for name in update.trains} if ema and update.averaged else {}
+        )
+        self.meter = Meter()
+        device = self.accelerator.device
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+
+    def enter(self) -> None:
+        """Freeze everything but this update's networks, and set every network's mode."""
+        for parameter, trained in self._states.parameters:
+            parameter.requires_grad_(trained)
+        for module, training, track in self._states.modules:
+            module.training = training
+            if track is not None:
+                module.track_running_stats = track
+
+    def step(self, which: int, slices: list[Batch], iteration: int) -> None:
+        """One optimiser step of loss `which` on one global batch, of which `slices` are this rank's parts."""
+        self.enter()
+        self.lr = learning_rate(self.config, iteration, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        self.optimizer.zero_grad(set_to_none=True)
+        before = [buffer.clone() for buffer in self.buffers]
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(slices, 1):
+            # Reduced over the ranks once, in the last backward pass.
+            with nullcontext() if number == len(slices) else self.accelerator.no_sync(self.module):
+                terms = self.module(batch, which)
+                self.accelerator.backward(torch.stack(list(terms.values())).sum() / len(slices))
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0) + value.detach() / len(slices)
+        self._apply(sums, before)
+
+    def _apply(self, sums: dict[str, Tensor], before: list[Tensor]) -> None:
+        """Clip and step; a step whose gradient is not finite changes nothing, on all ranks alike, and is counted."""
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        norm = gradient_norm(gradients)
+        finite = torch.isfinite(norm)
+        clip_gradients(gradients, norm, self.config)
+        self.optimizer.found_inf = (~finite).float()  # fused optimisers read it on the device
+        self.optimizer.step()
+        if scaler is not None:
+            scaler.update()
+        clip_weights(list(self.parameters.values()), self.config)
+        for buffer, old in zip(self.buffers, before, strict=True):
+            buffer.copy_(torch.where(finite, buffer, old))
+        for average in self.averages.values():
+            average.update(finite.float())
+        self.skipped += ~finite
+        self.skipped_in_a_row = (self.skipped_in_a_row + 1) * ~finite
+        self.meter.add({**sums, "gradient_norm": norm}, finite)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a checkpoint keeps of it: tensors by parameter name, and plain values."""
+        tensors, values = optimizer_state(self.optimizer, self.parameters)
+        values["skipped"] = [int(self.skipped), int(self.skipped_in_a_row)]
+        values["scaler"] = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+        return tensors, values
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        load_optimizer_state(self.optimizer, self.parameters, tensors)
+        self.skipped.fill_(values["skipped"][0])
+        self.skipped_in_a_row.fill_(values["skipped"][1])
+        if self.accelerator.scaler is not None and values["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(values["scaler"])
+
+
+@dataclass(frozen=True)
+class _States:
+    parameters: list[tuple[nn.Parameter, bool]]  # (parameter, requires gradient)
+    modules: list[tuple[nn.Module, bool, bool | None]]  # (module, training, track running statistics; None: leave it)
+
+
+def _network_states(networks: Mapping[str, nn.Module], trained: set[str], in_play: set[str]) -> _States:
+    """What each network must look like during an update that trains `trained` in a phase that trains `in_play`.
+
+    A network of another update of the phase is in eval mode, but its batch norms use the batch and leave their
+    running statistics alone: it gives what it gives while it trains, and keeps every buffer.
+    """
+    parameters = [(p, name in trained) for name, network in networks.items() for p in network.parameters()]
+    modules: list[tuple[nn.Module, bool, bool | None]] = []
+    for name, network in networks.items():
+        for module in network.modules():
+            if isinstance(module, BATCH_NORMS):
+                modules.append((module, name in in_play, name in trained or name not in in_play))
+            else:
+                modules.append((module, name in trained, None))
+    return _States(parameters, modules)
+
+
+class Meter:
+    """Sums of scalars on the device since the last `drain`; steps that were left out do not count."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, values: Mapping[str, Tensor], counts: Tensor) -> None:
+        for name, value in values.items():
+            entry = torch.stack([torch.where(counts, value.float(), 0.0), counts.float()])
+            self.sums[name] = self.sums[name] + entry if name in self.sums else entry
+
+    def drain(self) -> dict[str, Tensor]:
+        """Name -> (sum, count) `[2]`."""
+        sums, self.sums = self.sums, {}
+        return sums
+
+
+def run_phase(
+    phase: Phase,
+    updates: Mapping[str, PreparedUpdate],
+    raw: Iterator[RawBatch],
+    feed: Feed,
+    *,
+    first: int,
+    last: int,
+    origin: int,
+) -> Iterator[int]:
+    """Train iterations `first` to `last`; yields the number of finished iterations after each."""
+    for iteration in range(first, last):
+        slices: dict[int, list[RawBatch]] = {}
+        for turn, start in positions(phase, iteration, origin, feed.slicing.size):
+            if start not in slices:
+                slices = {start: [next(raw) for _ in feed.slicing.slots()]}
+            noise = feed.noise(turn, start)
+            batches = [feed.batch(part, noise) for part in slices[start]]
+            updates[turn.update.name].step(turn.which, batches, iteration)
+        yield iteration + 1
+
+
+@torch.no_grad()
+def recalibrate(
+    phase: Phase, networks: Mapping[str, nn.Module], raw: Iterable[tuple[int, RawBatch]], feed: Feed
+) -> None:
+    """Recompute the batch-norm statistics of `phase.recalibrate` as averages over whole global batches.
+
+    raw: (position, global batch) pairs, each global batch on one rank only, so that the statistics do not depend on
+    the number of ranks. All ranks end with the same buffers.
+    """
+    norms = [m for name in phase.recalibrate for m in networks[name].modules() if isinstance(m, BATCH_NORMS)]
+    if not norms:
+        return
+    for network in networks.values():
+        network.eval()
+    for module in norms:
+        module.train()
+        module.track_running_stats = True
+        module.reset_running_stats()
+    sums = [torch.zeros_like(b, dtype=torch.float64) for m in norms for b in (m.running_mean, m.running_var)]
+    count = torch.zeros(1, dtype=torch.float64, device=feed.device)
+    momenta = [module.momentum for module in norms]
+    turn = phase.turns()[0]
+    nets = SimpleNamespace(**networks)
+    for position, part in raw:
+        for module in norms:
+            module.momentum = 1.0  # the running statistics become those of this batch
+        turn.update.losses[0](nets, feed.batch(part, feed.noise(turn, position)))
+        for total, value in zip(sums, (b for m in norms for b in (m.running_mean, m.running_var)), strict=True):
+            total += value
+        count += 1
+    for tensor in (*sums, count):
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(tensor)
+    means = iter(total / count for total in sums)
+    for module, momentum in zip(norms, momenta, strict=True):
+        module.momentum = momentum
+        module.running_mean.copy_(next(means))
+        module.running_var.copy_(next(means))
+        module.eval()
+
+
+def broadcast_buffers(networks: Mapping[str, nn.Module]) -> None:
+    """Rank 0's running statistics to all ranks: before a validation, and when a phase ends."""
+    if torch.distributed.is_initialized():
+        for network in networks.values():
+            for buffer in network.buffers():
+                torch.distributed.broadcast(buffer, 0)

@@ -1,0 +1,51 @@
+"""Errors that a user can cause: each is one line (what, where, what next) and ends the program with its own code."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """An expected failure; `code` is the exit code and goes into status.json."""
+
+    code = 1
+
+
+class ConfigError(UserError):
+    """A key, a value or a launch that cannot work."""
+
+    code = 2
+
+
+class DataError(UserError):
+    """Shards that cannot be read, or too many bad samples in them."""
+
+    code = 65
+
+
+class DivergedError(UserError):
+    """A run of updates whose gradients were not finite."""
+
+    code = 70
+
+
+class SaveError(UserError):
+    """A checkpoint could not be written."""
+
+    code = 74
+
+
+class Preempted(UserError):
+    """Stopped from outside, or a rank was lost; the same command continues the run."""
+
+    code = 75
+
+
+class CheckpointError(UserError):
+    """No checkpoint verifies, or it belongs to another run."""
+
+    code = 76
+
+
+class DeniedError(UserError):
+    """Access denied, or content that is not trusted."""
+
+    code = 77

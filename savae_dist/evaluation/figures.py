@@ -1,0 +1,269 @@
+"""Figures of a pipeline. Each function returns a matplotlib Figure that belongs to no global state.
+
+x and x^ are normalised samples `[n, *shape]`, y int64 `[n]` with -1 = unlabelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.stats
+import torch
+from einops import rearrange
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from savae_dist.evaluation.metrics import SEGMENT, log_spectrum
+from savae_dist.pipeline import Pipeline
+from savae_dist.preprocess import DataSpec
+
+# Petroff 2021, "Accessible color sequences for data visualization": told apart with any colour vision.
+COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
+MARKERS = "osD^vPX<>p*h"  # one per ten classes
+REAL, OURS, UNLABELLED = "#404040", "#e76300", "#d0d0d0"
+COLUMNS = 10
+REPRODUCED = {"image": 3 * COLUMNS, "signal": 10}  # samples beside their reconstructions
+MAX_ROWS = 20
+MAX_POINTS = 5000
+GRID = {"image": 20, "signal": 10}
+LABELS_IN_LEGEND = 20
+
+
+def save(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure).print_figure(path, dpi=dpi)
+    return path
+
+
+def class_name(label: int, spec: DataSpec) -> str:
+    if label < 0:
+        return "unlabelled"
+    name = spec.class_names[label] if label < len(spec.class_names) else str(label)
+    return name if len(name) <= 14 else name[:13] + "…"
+
+
+def spread(items: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the items, evenly spaced."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[place] for place in places]
+
+
+def choose(y: Tensor, count: int) -> Tensor:
+    """Rows of at most `count` samples in order of class, as many of each class as there is room for."""
+    rows_of: dict[int, list[int]] = {}
+    for row, label in enumerate(y.tolist()):
+        rows_of.setdefault(label, []).append(row)
+    labels = spread(sorted(rows_of), count)
+    turns = [(turn, label, row) for label in labels for turn, row in enumerate(rows_of[label])]
+    chosen = sorted(turns)[:count]
+    return torch.tensor([row for _, _, row in sorted(chosen, key=lambda c: (c[1], c[0]))], dtype=torch.int64)
+
+
+def mosaic(x: Tensor, columns: int, pad: int = 1) -> np.ndarray:
+    """Images `[n, channels, height, width]` in [0, 1] as one RGB picture on white, row by row."""
+    n, rows = len(x), -(-len(x) // columns)
+    x = x.detach().float().cpu().clamp(0, 1)
+    x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
+    x = torch.nn.functional.pad(x, (pad, pad, pad, pad), value=1.0)
+    x = torch.cat([x, x.new_ones(rows * columns - n, *x.shape[1:])])
+    return rearrange(x.numpy(), "(r k) c h w -> (r h) (k w) c", k=columns)
+
+
+def reconstructions(x: Tensor, x_hat: Tensor, y: Tensor, spec: DataSpec) -> Figure:
+    """Samples beside their reconstructions: image above image, or curve and spectrum overlaid, a row per sample."""
+    if spec.kind == "signal":
+        names = [class_name(label, spec) for label in y.tolist()]
+        title = "Originals and their reconstructions (decoded posterior means)"
+        return _signal_rows([[a, b] for a, b in zip(x, x_hat, strict=True)], names, title, spec)
+    bands = -(-len(x) // COLUMNS)
+    height, width = 1 + 2 * spec.shape[1] / spec.shape[2], min(len(x), COLUMNS)
+    figure = Figure(
+        figsize=(0.95 * width + 0.6, 0.95 * (height - 1) * bands + 0.35 * bands + 0.5), layout="constrained"
+    )
+    figure.suptitle("Originals above, their reconstructions (decoded posterior means) below", fontsize=11)
+    for axes, start in zip(np.atleast_1d(figure.subplots(bands, 1)), range(0, len(x), COLUMNS), strict=True):
+        part = slice(start, start + COLUMNS)
+        axes.imshow(np.concatenate([mosaic(x[part], width), mosaic(x_hat[part], width)]), interpolation="nearest")
+        cell = spec.shape[2] + 2
+        names = [class_name(label, spec) for label in y[part].tolist()]
+        axes.set_xticks([cell * (k + 0.5) - 0.5 for k in range(len(names))], names, fontsize=8)
+        axes.xaxis.tick_top()
+        axes.set_yticks([(spec.shape[1] + 2) * (k + 0.5) - 0.5 for k in (0, 1)], ["original", "reconstr."], fontsize=8)
+        _bare(axes)
+    return figure
+
+
+def samples(pipeline: Pipeline, seed: int = 0) -> Figure:
+    """Decoded draws of the prior N(0, I)."""
+    spec, title = pipeline.spec, "Samples from the prior N(0, I)"
+    if spec.kind == "signal":
+        x = pipeline.decoded(pipeline.latents(8, seed=seed))
+        return _signal_rows([[window] for window in x], [f"sample {n + 1}" for n in range(len(x))], title, spec)
+    return _image_rows(pipeline.decoded(pipeline.latents(8 * COLUMNS, seed=seed)), [], title, spec)
+
+
+def samples_by_class(pipeline: Pipeline, seed: int = 0) -> Figure:
+    """Decoded draws of the stored posteriors, a row per class."""
+    spec, bank = pipeline.spec, pipeline.posteriors
+    assert bank is not None, "the caller asks only when there are posteriors"
+    known = bank.label.unique().tolist()
+    labels = spread(known, MAX_ROWS if spec.kind == "image" else REPRODUCED["signal"])
+    some = f" ({len(labels)} of {len(known)} classes)" if len(labels) < len(known) else ""
+    title, names = f"Generated by class{some}", [class_name(label, spec) for label in labels]
+    each = COLUMNS if spec.kind == "image" else 1
+    x = pipeline.decoded(torch.cat([pipeline.latents(each, label, seed) for label in labels]))
+    if spec.kind == "signal":
+        return _signal_rows([[window] for window in x], names, title, spec)
+    return _image_rows(x, names, title, spec)
+
+
+def latent_space(z: Tensor, y: Tensor, spec: DataSpec) -> Figure:
+    """Codes `[n, K]` coloured by class: the plane itself for K = 2, else their two principal components."""
+    codes, label_of = z.detach().float().cpu().numpy()[:MAX_POINTS], y.cpu().numpy()[:MAX_POINTS]
+    places, title, names = _plane(codes)
+    figure = Figure(figsize=(8.4, 6.4), layout="constrained")
+    axes = figure.subplots()
+    labels = [int(label) for label in np.unique(label_of)]
+    few = len(labels) <= LABELS_IN_LEGEND
+    size = 9 if len(codes) > 1000 else 16
+    for label in labels:
+        colour = UNLABELLED if label < 0 else COLOURS[label % len(COLOURS)]
+        marker = "o" if label < 0 else MARKERS[label // len(COLOURS) % len(MARKERS)]
+        first, second = places[label_of == label].T
+        name = class_name(label, spec)
+        axes.scatter(first, second, s=size, color=colour, marker=marker, label=name, alpha=0.7, linewidths=0)
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    for label in (label for label in labels if label >= 0):  # colour alone cannot tell a hundred classes apart
+        place = np.median(places[label_of == label], axis=0)
+        text, points = (class_name(label, spec), 10) if few else (str(label), 7)
+        axes.annotate(text, place, ha="center", va="center", fontsize=points, weight="bold", path_effects=halo)
+    axes.set(title=title, xlabel=names[0], ylabel=names[1])
+    axes.grid(alpha=0.25, linewidth=0.5)
+    if few and labels != [-1]:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2, frameon=False, fontsize=9)
+    return figure
+
+
+def latent_grid(pipeline: Pipeline, codes: Tensor | None = None) -> Figure:
+    """Decoded points of a 2-D latent space, at the quantiles of a Gaussian (Zemouri 2020, figure 8).
+
+    The Gaussian is the prior N(0, I), or, of codes `[n, 2]`, that with their means and deviations: a weak KL term
+    leaves the classes far outside the prior.
+    """
+    spec, count = pipeline.spec, GRID[pipeline.spec.kind]
+    quantiles = scipy.stats.norm.ppf((np.arange(count) + 0.5) / count)
+    mean, std, name = np.zeros(2), np.ones(2), "the prior N(0, I)"
+    if codes is not None:
+        mean, std = codes.double().mean(0).cpu().numpy(), codes.double().std(0, correction=0).cpu().numpy()
+        name = "a Gaussian fitted to the codes"
+    first, second = (mean[k] + std[k] * quantiles for k in (0, 1))
+    places = np.stack([np.tile(first, count), np.repeat(second[::-1], count)], 1)  # rows from the top down
+    x = pipeline.decoded(torch.as_tensor(places, dtype=torch.float32))
+    figure = Figure(figsize=(8.4, 8.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set(title=f"Decoded latent plane: {count} x {count} quantiles of {name}", xlabel="z1", ylabel="z2")
+    if spec.kind == "image":
+        picture = mosaic(x, count, pad=0)
+        axes.imshow(
+            picture, extent=(0, count, 0, count), aspect=picture.shape[0] / picture.shape[1], interpolation="nearest"
+        )
+    else:
+        _small_curves(axes, x[:, 0].cpu().numpy(), count)
+    shown = np.arange(count)[:: max(1, count // 10)]
+    axes.set_xticks(shown + 0.5, [f"{first[k]:.2f}" for k in shown], fontsize=8)
+    axes.set_yticks(shown + 0.5, [f"{second[k]:.2f}" for k in shown], fontsize=8)
+    return figure
+
+
+def _plane(codes: np.ndarray) -> tuple[np.ndarray, str, tuple[str, str]]:
+    """Two coordinates of codes `[n, K]`, a title and the axes' names."""
+    latent_dim = codes.shape[1]
+    if latent_dim == 2:
+        return codes, "Latent space (posterior means)", ("z1", "z2")
+    if min(codes.shape) < 2:  # nothing to project: one coordinate only
+        return np.stack([codes[:, 0], np.zeros(len(codes))], 1), "Latent space (posterior means)", ("z1", "")
+    pca = PCA(2, random_state=0)
+    places = pca.fit_transform(codes)
+    shares = [
+        f"component {k + 1} ({100 * share:.0f} % of the variance)"
+        for k, share in enumerate(pca.explained_variance_ratio_)
+    ]
+    return (
+        places,
+        f"Latent space, K = {latent_dim}: principal components (PCA) of the posterior means",
+        (shares[0], shares[1]),
+    )
+
+
+def _bare(axes: Axes) -> None:
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _image_rows(x: Tensor, names: list[str], title: str, spec: DataSpec) -> Figure:
+    """Rows of ten images, named at the left."""
+    rows = -(-len(x) // COLUMNS)
+    ratio = spec.shape[1] / spec.shape[2]
+    figure = Figure(figsize=(0.7 * COLUMNS + 0.8, 0.7 * ratio * rows + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots()
+    axes.imshow(mosaic(x, COLUMNS), interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([(spec.shape[1] + 2) * (k + 0.5) - 0.5 for k in range(len(names))], names, fontsize=9)
+    _bare(axes)
+    return figure
+
+
+def _signal_rows(rows: list[list[Tensor]], names: list[str], title: str, spec: DataSpec) -> Figure:
+    """A row per entry: curves at the left, spectra at the right; of two windows the second is the reconstruction."""
+    figure = Figure(figsize=(11, 1.25 * len(rows) + 1.0), layout="constrained")
+    channel = f" (channel 1 of {spec.shape[0]})" if spec.shape[0] > 1 else ""
+    figure.suptitle(title + channel, fontsize=11)
+    grid = figure.subplots(len(rows), 2, sharex="col", squeeze=False, width_ratios=(3, 2))
+    rate, unit = (
+        (spec.rate / 1000, "kHz") if spec.rate > 2000 else (spec.rate or 1.0, "Hz" if spec.rate else "1/sample")
+    )
+    styles = ((REAL, 0.7, "original"), (OURS, 0.8, "reconstruction")) if len(rows[0]) == 2 else ((OURS, 0.7, ""),)
+    for (left, right), windows, name in zip(grid, rows, names, strict=True):
+        for window, (colour, width, label) in zip(windows, styles, strict=True):
+            curve = window[:1].detach().double().cpu().numpy()
+            spectrum = log_spectrum(curve[None])[0, 0]
+            time = np.arange(curve.shape[1]) / (spec.rate / 1000 if spec.rate else 1)
+            frequency = np.arange(1, len(spectrum) + 1) * rate / min(SEGMENT, curve.shape[1])
+            left.plot(time, curve[0], color=colour, linewidth=width, alpha=0.85, label=label)
+            right.plot(frequency, spectrum, color=colour, linewidth=width + 0.3, alpha=0.9)
+        left.set_ylabel(name, fontsize=9)
+        for axes in (left, right):
+            axes.tick_params(labelsize=8)
+            axes.margins(x=0)
+            axes.grid(alpha=0.25, linewidth=0.5)
+    grid[0, 0].set_title("normalised amplitude", fontsize=9)
+    grid[0, 1].set_title("power spectral density [dB]", fontsize=9)
+    grid[-1, 0].set_xlabel("time [ms]" if spec.rate else "time [samples]", fontsize=9)
+    grid[-1, 1].set_xlabel(f"frequency [{unit}]", fontsize=9)
+    figure.align_ylabels(grid[:, 0])
+    if len(styles) == 2:
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _small_curves(axes: Axes, windows: np.ndarray, count: int) -> None:
+    """count x count windows `[count ** 2, length]`, each in its cell of [0, count] x [0, count], on one scale."""
+    limit = max(float(np.abs(windows).max()), 1e-12)
+    along = np.linspace(0.06, 0.94, windows.shape[1])
+    column, row = np.meshgrid(np.arange(count), np.arange(count)[::-1])
+    curves = np.stack([column.reshape(-1, 1) + along, row.reshape(-1, 1) + 0.5 + 0.45 * windows / limit], -1)
+    axes.add_collection(LineCollection(list(curves), colors=COLOURS[0], linewidths=0.5))
+    axes.set(xlim=(0, count), ylim=(0, count), aspect="equal")
+    axes.set_xticks(np.arange(count + 1), minor=True)
+    axes.set_yticks(np.arange(count + 1), minor=True)
+    axes.grid(which="minor", alpha=0.3, linewidth=0.5)
+    axes.tick_params(which="minor", length=0)

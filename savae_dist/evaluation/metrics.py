@@ -1,0 +1,230 @@
+"""Numbers for a trained pipeline, as float64 sums and counts, so that batches and ranks simply add up.
+
+Batches are pairs (x, y): x normalised float `[n, *shape]`, y int64 `[n]` with -1 = unlabelled. Reconstructions are
+decoded from posterior means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.signal
+import torch
+from torch import Tensor
+
+from savae_dist.pipeline import Pipeline
+from savae_dist.preprocess import DataSpec
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Sums = dict[str, float]
+
+SEGMENT = 256  # samples of Welch's segments, half overlapped
+FLOOR = 1e-10  # of a power spectrum; white noise of variance 1 has 2
+SILENT = 1e-6  # amplitude below which an envelope has no spectrum to compare with
+
+AVERAGES = (
+    "accuracy",
+    "reconstruction_mse",
+    "class_mean_mse",
+    "class_flip_rate",
+    "judge_flip_rate",
+    "kl",
+    "log_spectral_distance",
+    "class_mean_log_spectral_distance",
+    "envelope_spectral_distance",
+    "class_mean_envelope_spectral_distance",
+)
+SHARPNESS = ("laplacian_variance", "laplacian_variance_real")
+
+
+def no_sums() -> Sums:
+    """Zeros under every key; all sums have the same keys in the same order, whatever was measured."""
+    return {f"{name}.{part}": 0.0 for name in AVERAGES + SHARPNESS for part in ("sum", "count")}
+
+
+def add(total: Sums, more: Sums) -> Sums:
+    return {key: value + more[key] for key, value in total.items()}
+
+
+@dataclass(frozen=True)
+class ClassMeans:
+    """What predicting the mean of its class would give for a sample: the baseline of every reconstruction error.
+
+    sums: float64 tensors that add up over batches and ranks: `count` `[classes]`, `sample` `[classes, *shape]`, and
+    for signals `log_spectrum` and `envelope_spectrum` `[classes, channels, frequencies]`.
+    """
+
+    sums: dict[str, Tensor]
+
+    def known(self, y: Tensor) -> Tensor:
+        """Whether a label has a mean, bool `[n]`."""
+        return (y >= 0) & (self.sums["count"][y.clamp_min(0)] > 0)
+
+    def of(self, name: str, y: Tensor) -> Tensor:
+        """The class means `[n, ...]` of labels y `[n]`, all of them known."""
+        count = self.sums["count"][y]
+        return self.sums[name][y] / count.view(-1, *[1] * (self.sums[name].ndim - 1))
+
+
+def class_means(batches: Batches, spec: DataSpec) -> ClassMeans:
+    """The means of the labelled samples; give it the training set."""
+    sums = {"count": torch.zeros(spec.classes, dtype=torch.float64)}
+    for x, y in batches:
+        labelled = y.cpu() >= 0
+        label = y.cpu()[labelled]
+        values = {"sample": x.cpu()[labelled].double()}
+        if spec.kind == "signal":
+            windows = values["sample"].numpy()
+            values["log_spectrum"] = torch.from_numpy(log_spectrum(windows))
+            values["envelope_spectrum"] = torch.from_numpy(envelope_spectrum(windows))
+        sums["count"] += torch.bincount(label, minlength=spec.classes)
+        for name, value in values.items():
+            empty = torch.zeros(spec.classes, *value.shape[1:], dtype=torch.float64)
+            sums[name] = sums.get(name, empty).index_add(0, label, value)
+    return ClassMeans(sums)
+
+
+def measure(
+    pipeline: Pipeline, batches: Batches, class_means: ClassMeans | None = None, judge: Pipeline | None = None
+) -> Sums:
+    """The sums over these batches; what the pipeline has no network for is left at zero.
+
+    judge: an independently trained pipeline with encoder and classifier on the same normalisation; ValueError if not.
+    """
+    if judge is not None:
+        check_judge(judge, pipeline.spec)
+    sums = no_sums()
+    for x, y in batches:
+        x, y = x.to(pipeline.device), y.to(pipeline.device)
+        posterior = pipeline.posterior(x)
+        _count(sums, "kl", posterior.kl().sum(1))
+        if "classifier" in pipeline.networks:
+            labelled = y >= 0
+            _count(sums, "accuracy", _decision(pipeline, posterior.mean)[labelled] == y[labelled])
+        if "decoder" in pipeline.networks:
+            x_hat = pipeline.decoded(posterior.mean)
+            _count(sums, "reconstruction_mse", (x_hat - x).square().flatten(1).mean(1))
+            _count(sums, "laplacian_variance", laplacian_variance(x_hat))
+            _count(sums, "laplacian_variance_real", laplacian_variance(x))
+            _flips(sums, pipeline, judge, x, x_hat)
+            if pipeline.spec.kind == "signal":
+                _spectral_distances(sums, x, x_hat, y, class_means)
+        if class_means is not None:
+            known = class_means.known(y.cpu())
+            error = x.cpu().double()[known] - class_means.of("sample", y.cpu()[known])
+            _count(sums, "class_mean_mse", error.square().flatten(1).mean(1))
+    return sums
+
+
+def summarise(sums: Sums) -> dict[str, float | None]:
+    """The metrics, None where nothing was counted.
+
+    accuracy over labelled samples; reconstruction_mse and class_mean_mse per element; class_flip_rate: share of
+    samples whose reconstruction the pipeline's own encoder and classifier put into another class than the sample;
+    judge_flip_rate: the judge's; kl: nats, summed over latent dimensions; sharpness: Laplacian variance of
+    reconstructions over that of samples; log_spectral_distance in dB; envelope_spectral_distance relative to the
+    sample's own envelope spectrum.
+    """
+    averages: dict[str, float | None] = {}
+    for name in AVERAGES:
+        count = sums[f"{name}.count"]
+        averages[name] = sums[f"{name}.sum"] / count if count else None
+    ours, real = (sums[f"{name}.sum"] for name in SHARPNESS)
+    return {**averages, "sharpness": ours / real if real else None}
+
+
+def check_judge(judge: Pipeline, spec: DataSpec) -> None:
+    """ValueError unless the judge can classify samples that are normalised as `spec` says."""
+    for role in ("encoder", "classifier"):
+        judge.role(role)
+    theirs = replace(judge.spec, classes=spec.classes, class_names=spec.class_names, rate=spec.rate)
+    if theirs != spec:
+        raise ValueError(
+            f"the judge takes {theirs.shape} normalised by {theirs.normalise}, not {spec.shape} by {spec.normalise} "
+            "(or with other statistics): train a judge on the same shards"
+        )
+
+
+def laplacian_variance(x: Tensor) -> Tensor:
+    """Sharpness `[n]`: variance over space of the Laplacian (4 neighbours; 1-D: second difference), mean of channels.
+
+    x `[n, channels, height, width]` or `[n, channels, length]`; borders left out (Pech-Pacheco 2000).
+    """
+    if x.ndim == 3:
+        laplacian = x[..., 2:] + x[..., :-2] - 2 * x[..., 1:-1]
+    else:
+        vertical = x[..., 2:, 1:-1] + x[..., :-2, 1:-1]
+        horizontal = x[..., 1:-1, 2:] + x[..., 1:-1, :-2]
+        laplacian = vertical + horizontal - 4 * x[..., 1:-1, 1:-1]
+    return laplacian.flatten(2).var(2, correction=0).mean(1)
+
+
+def log_spectrum(x: np.ndarray) -> np.ndarray:
+    """Power spectral density in dB `[n, channels, frequencies]` of windows `[n, channels, length]`, without DC.
+
+    Welch 1967 (Hann, halves overlapping): the phases and the noise of one window are averaged out.
+    """
+    _, power = scipy.signal.welch(x, nperseg=min(SEGMENT, x.shape[-1]), axis=-1)
+    decibels: np.ndarray = 10 * np.log10(np.maximum(power[..., 1:], FLOOR))
+    return decibels
+
+
+def envelope_spectrum(x: np.ndarray) -> np.ndarray:
+    """Amplitude spectrum of the Hilbert envelope, without DC: where bearing faults show (Randall and Antoni 2011).
+
+    Windows `[n, channels, length]` to amplitudes `[n, channels, length // 2]` in the unit of x.
+    """
+    envelope = np.abs(scipy.signal.hilbert(x, axis=-1))
+    amplitude: np.ndarray = np.abs(np.fft.rfft(envelope, axis=-1))[..., 1:] * (2 / x.shape[-1])
+    return amplitude
+
+
+def log_spectral_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """RMS difference in dB `[n]` of log spectra `[n, channels, frequencies]` (Gray and Markel 1976)."""
+    distance: np.ndarray = np.sqrt(np.square(a - b).mean((1, 2)))
+    return distance
+
+
+def relative_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """||b - a|| / ||a|| `[m]` of amplitude spectra `[n, channels, frequencies]`; samples with silent a are left out."""
+    size, error = (np.sqrt(np.square(value).sum((1, 2))) for value in (a, b - a))
+    heard = size > SILENT
+    distance: np.ndarray = error[heard] / size[heard]
+    return distance
+
+
+def _count(sums: Sums, name: str, values: Tensor | np.ndarray) -> None:
+    """Add one value per sample."""
+    sums[f"{name}.sum"] += torch.as_tensor(values).double().sum().item()
+    sums[f"{name}.count"] += len(values)
+
+
+def _decision(pipeline: Pipeline, z: Tensor) -> Tensor:
+    return pipeline.logits(z).argmax(1)
+
+
+def _flips(sums: Sums, pipeline: Pipeline, judge: Pipeline | None, x: Tensor, x_hat: Tensor) -> None:
+    judges = {"judge_flip_rate": judge} if judge is not None else {}
+    if "classifier" in pipeline.networks:
+        judges["class_flip_rate"] = pipeline
+    for name, one in judges.items():
+        before, after = (_decision(one, one.posterior(samples).mean) for samples in (x, x_hat))
+        _count(sums, name, before != after)
+
+
+def _spectral_distances(sums: Sums, x: Tensor, x_hat: Tensor, y: Tensor, means: ClassMeans | None) -> None:
+    """Waveform errors say little when phases are random, so spectra are compared (and with the class's mean one)."""
+    real, ours = x.double().cpu().numpy(), x_hat.double().cpu().numpy()
+    spectra = (
+        ("log_spectrum", log_spectrum, "log_spectral_distance", log_spectral_distance),
+        ("envelope_spectrum", envelope_spectrum, "envelope_spectral_distance", relative_distance),
+    )
+    for kind, spectrum, name, distance in spectra:
+        spectrum_real = spectrum(real)
+        _count(sums, name, distance(spectrum_real, spectrum(ours)))
+        if means is not None:
+            known = means.known(y.cpu())
+            baseline = means.of(kind, y.cpu()[known]).numpy()
+            _count(sums, f"class_mean_{name}", distance(spectrum_real[known.numpy()], baseline))

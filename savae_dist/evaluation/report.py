@@ -1,0 +1,54 @@
+"""Metrics and figures of a pipeline, put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from savae_dist.evaluation import figures, metrics
+from savae_dist.pipeline import Pipeline
+
+
+def evaluate(
+    pipeline: Pipeline,
+    validation: metrics.Batches,
+    training: metrics.Batches | None = None,
+    judge: Pipeline | None = None,
+) -> dict[str, float | None]:
+    """All metrics over the validation batches; the class-mean baselines need the training batches."""
+    means = None if training is None else metrics.class_means(training, pipeline.spec)
+    return metrics.summarise(metrics.measure(pipeline, validation, means, judge))
+
+
+def draw_figures(pipeline: Pipeline, x: Tensor, y: Tensor) -> dict[str, Figure]:
+    """Every figure that this pipeline's networks allow, of normalised samples x `[n, *shape]` with labels y `[n]`."""
+    drawn: dict[str, Figure] = {}
+    codes = pipeline.posterior(x).mean if "encoder" in pipeline.networks else None
+    decoder = "decoder" in pipeline.networks
+    if codes is not None:
+        drawn["latent_space"] = figures.latent_space(codes, y, pipeline.spec)
+    if codes is not None and decoder:
+        rows = figures.choose(y, figures.REPRODUCED[pipeline.spec.kind])
+        drawn["reconstructions"] = figures.reconstructions(
+            x[rows], pipeline.decoded(codes[rows]), y[rows], pipeline.spec
+        )
+    if decoder:
+        drawn["samples"] = figures.samples(pipeline)
+        if pipeline.posteriors is not None:
+            drawn["samples_by_class"] = figures.samples_by_class(pipeline)
+        if pipeline.latent_dim == 2:
+            drawn["latent_grid"] = figures.latent_grid(pipeline, codes)
+    return drawn
+
+
+def write_figures(
+    pipeline: Pipeline, x: Tensor, y: Tensor, folder: str | Path, step: int | None = None
+) -> dict[str, Figure]:
+    """Draw them and save each as `NAME.png`, or `NAME-STEP.png`, in the folder; returned for a tracker."""
+    suffix = "" if step is None else f"-{step:08d}"
+    drawn = draw_figures(pipeline, x, y)
+    for name, figure in drawn.items():
+        figures.save(figure, Path(folder) / f"{name}{suffix}.png")
+    return drawn

@@ -1,0 +1,132 @@
+"""Start-up check (what the launcher gave against what was asked) and stopping together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+import yaml
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+
+from savae_dist.errors import ConfigError
+
+CONTROL_C_TWICE = 130
+PROC = Path("/proc")
+
+
+def start(precision: str) -> PartialState:
+    """Join the process group and refuse a launch that is not what was asked; ConfigError in one line."""
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", "", {"fp32": "no"}.get(precision, precision)):
+        raise ConfigError(
+            f"the launch says mixed_precision={asked} and the configuration precision={precision}: set `precision`, "
+            "and leave mixed_precision at 'no' in the launch file"
+        )
+    state = PartialState()
+    if precision == "fp16" and state.device.type == "cpu":
+        raise ConfigError("precision=fp16 needs a GPU; on a CPU use precision=bf16")
+    processes = requested_processes()
+    if processes is not None and processes != state.num_processes:
+        raise ConfigError(
+            f"{processes} processes were asked for and {state.num_processes} started: launch CPU processes with "
+            "--config_file launch_configs/accelerate/cpu_2.yaml (`--cpu --num_processes` starts strangers)"
+        )
+    return state
+
+
+def is_main() -> bool:
+    """Whether this process speaks for all; before the processes know each other, the launcher's environment says it."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def describe(state: PartialState, precision: str) -> str:
+    """`2 processes (MULTI_GPU, gloo, cpu), fp32, 1 thread each`."""
+    kind = "1 process" if state.num_processes == 1 else f"{state.num_processes} processes"
+    strategy = [] if state.distributed_type == DistributedType.NO else [state.distributed_type.value, state.backend]
+    threads = torch.get_num_threads()
+    threads_text = f"{threads} thread{'s' if threads > 1 else ''} each" if state.device.type == "cpu" else ""
+    parts = [f"{kind} ({', '.join([*map(str, strategy), state.device.type])})", precision, threads_text]
+    return ", ".join(part for part in parts if part)
+
+
+def requested_processes() -> int | None:
+    """How many processes the `accelerate launch` above this process was asked for; None where that can't be seen.
+
+    A launch that silently started one process, or several that do not know each other, leaves no trace in the
+    environment, so the launcher's own command line is read (Linux only).
+    """
+    pid = os.getppid()
+    for _ in range(8):  # torchrun's agent may stand in between
+        try:
+            words = (PROC / str(pid) / "cmdline").read_text().split("\0")
+            parent = int((PROC / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, ValueError):  # no /proc, or the process is gone: nothing can be said
+            return None
+        if "launch" in words and any(Path(word).name.startswith("accelerate") for word in words[:3]):
+            return _processes_in(words[words.index("launch") + 1 :])
+        if parent <= 1:
+            return None
+        pid = parent
+    return None
+
+
+def _processes_in(words: list[str]) -> int | None:
+    options: dict[str, str] = {}
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word in ("-m", "--module") or not word:
+            break  # from here on the words are the program's
+        name, _, value = word.partition("=")
+        options[name] = value or following
+    for name in ("--num_processes", "--num-processes"):
+        if options.get(name, "").isdigit():
+            return int(options[name])
+    for name in ("--config_file", "--config-file"):
+        if name in options and Path(options[name]).is_file():
+            number = yaml.safe_load(Path(options[name]).read_text()).get("num_processes")
+            return int(number) if number is not None else None
+    return None
+
+
+class Stop:
+    """A wish to stop (SIGTERM, SIGINT), agreed by all ranks so that they stop after the same iteration.
+
+    Each `agreed()` looks at the answer to the question that the call before it asked, so nobody waits.
+    """
+
+    def __init__(self, state: PartialState) -> None:
+        self.signal = 0
+        self._group = dist.new_group(backend="gloo") if state.num_processes > 1 else None
+        self._answer = torch.zeros(1, dtype=torch.int64)
+        self._question: dist.Work | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal == signal.SIGINT:
+            sys.stderr.write("stopped at once; the last checkpoint is kept\n")
+            os._exit(CONTROL_C_TWICE)  # the other threads may hang in a collective
+        self.signal = number
+
+    def agreed(self) -> int:
+        """The signal that any rank had received one call ago, else 0; every rank must call it equally often."""
+        if self._group is None:
+            return self.signal
+        seen = 0
+        if self._question is not None:
+            self._question.wait()
+            seen = int(self._answer)
+        self._answer = torch.tensor([self.signal])
+        self._question = dist.all_reduce(self._answer, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return seen
+
+    def close(self) -> None:
+        """Wait for the open question."""
+        if self._question is not None:
+            self._question.wait()
+            self._question = None

@@ -1,0 +1,91 @@
+"""Losses as pure functions of tensors; all return float32 scalars, means over the batch unless said otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from savae_dist.latents import Posterior
+
+Reduction = Literal["sum", "mean"]
+AdversarialForm = Literal["match_real", "lsgan", "wasserstein", "hinge", "non_saturating"]
+
+
+def kl_divergence(posterior: Posterior, reduction: Reduction = "sum") -> Tensor:
+    """KL(q(z|x) || N(0, I)), summed (or averaged) over latent dimensions, mean over the batch (Zemouri eq 4)."""
+    kl = posterior.kl()
+    return (kl.sum(1) if reduction == "sum" else kl.mean(1)).mean()
+
+
+def label_cross_entropy(logits: Tensor, y: Tensor, label_weight: Tensor | None = None) -> Tensor:
+    """Cross-entropy over the labelled samples (Zemouri eq 7); zero, not NaN, where there is none.
+
+    logits `[batch, classes]`; y int64 `[batch]`, -1 = unlabelled. `label_weight` is what the sum over this slice is
+    multiplied by, so that the mean over all ranks and slices is the mean over the labelled samples of the whole
+    global batch; None: 1 / number of labelled samples here.
+    """
+    labelled = y >= 0
+    each = F.cross_entropy(logits.float(), y.clamp_min(0), reduction="none")
+    if label_weight is None:
+        label_weight = 1 / labelled.sum().clamp_min(1)
+    # where, not multiplication: an unlabelled sample must not spoil the sum even if its own value is not finite.
+    return torch.where(labelled, each, 0.0).sum() * label_weight
+
+
+def feature_loss(
+    features: Sequence[Tensor], features_hat: Sequence[Tensor], alpha: Sequence[float], reduction: Reduction = "mean"
+) -> Tensor:
+    """sum_i alpha_i E||F_i - F^_i||^2 (Zemouri eq 9); each norm averaged (or summed) over the elements of F_i."""
+    loss = torch.zeros((), device=features[0].device)
+    for weight, f, f_hat in zip(alpha, features, features_hat, strict=True):
+        if weight:
+            squared = F.mse_loss(f_hat.float(), f.float())
+            loss = loss + weight * squared * (f[0].numel() if reduction == "sum" else 1)
+    return loss
+
+
+def latent_loss(logits: Tensor, logits_hat: Tensor) -> Tensor:
+    """E||Class(Z) - Class(Z^)||^2 on softmax probabilities, summed over classes (Zemouri eq 11)."""
+    return (logits.float().softmax(1) - logits_hat.float().softmax(1)).square().sum(1).mean()
+
+
+def critic_loss(form: AdversarialForm, score: Tensor, sign: int, label: float = 1.0) -> Tensor:
+    """The critic's loss on one kind of input: sign +1 for real samples, -1 for generated ones; score `[batch]`.
+
+    `match_real` and `lsgan` regress the score to +-label (Zemouri Algorithm 2), `hinge` has the margin `label`.
+    """
+    score = score.float()
+    if form in ("match_real", "lsgan"):
+        return (sign * label - score).square().mean()
+    if form == "wasserstein":
+        return -sign * score.mean()
+    if form == "hinge":
+        return F.relu(label - sign * score).mean()
+    return F.softplus(-sign * score).mean()
+
+
+def adversarial_loss(form: AdversarialForm, score_hat: Tensor, score: Callable[[], Tensor], label: float) -> Tensor:
+    """The decoder's loss on Dis(X^) `[batch]`; `match_real` is E[(Dis(X) - Dis(X^))^2] (Zemouri eq 10).
+
+    `score` gives Dis(X), called only where the form needs it: no other form looks at the real samples.
+    """
+    score_hat = score_hat.float()
+    if form == "match_real":
+        return (score().float().detach() - score_hat).square().mean()
+    if form == "lsgan":
+        return (label - score_hat).square().mean()
+    if form == "non_saturating":
+        return F.softplus(-score_hat).mean()
+    return -score_hat.mean()
+
+
+def gradient_penalty(critic: Callable[[Tensor], Tensor], x: Tensor, x_hat: Tensor, mix: Tensor) -> Tensor:
+    """E[(||grad Dis(u)|| - 1)^2] at u = mix x + (1 - mix) x^ (Gulrajani 2017, eq 3); mix `[batch]` in [0, 1]."""
+    mix = mix.view(-1, *[1] * (x.ndim - 1))
+    between = (mix * x + (1 - mix) * x_hat).detach()
+    slope = torch.func.grad(lambda u: critic(u).float().sum())(between)
+    return (slope.flatten(1).norm(dim=1) - 1).square().mean()

@@ -1,0 +1,121 @@
+"""What every network shares: saving and loading as a Hub folder, and the small blocks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.constants import CONFIG_NAME
+from torch import Tensor, nn
+
+SLOPE = 0.2  # of every LeakyReLU
+FORMAT_VERSION = 1
+
+Norm = Literal["batch", "group", "none"]
+
+
+class Network(nn.Module, PyTorchModelHubMixin):
+    """A network that is a folder with `config.json` and `model.safetensors`, here or on the Hub.
+
+    A subclass takes plain, JSON-able arguments; they become the config. `Network.from_pretrained` and that of the
+    roles below give the class that the folder names in `model_type`.
+    """
+
+    model_type: ClassVar[str]
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
+        config = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self._hub_mixin_config}
+        return super().save_pretrained(save_directory, config=config, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Load a local folder or a Hub repository (`revision=`, `token=`, ... as in huggingface_hub), in eval mode."""
+        from savae_dist.networks import NETWORKS  # here, because the registry imports the networks
+
+        config = _read_config(pretrained_model_name_or_path, kwargs)
+        kind = NETWORKS.get(config.get("model_type", ""))
+        if kind is None:
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: model_type {config.get('model_type')!r} is unknown here; "
+                f"known are {', '.join(NETWORKS)}"
+            )
+        if config.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: format_version {config.get('format_version')} is not "
+                f"{FORMAT_VERSION}; use the version of savae_dist that wrote it"
+            )
+        if not issubclass(kind, cls):
+            raise ValueError(f"{pretrained_model_name_or_path} holds a {kind.__name__}, which is no {cls.__name__}")
+        return super(Network, kind).from_pretrained(pretrained_model_name_or_path, strict=True, **kwargs)
+
+
+def _read_config(source: str | Path, hub: dict[str, Any]) -> dict[str, Any]:
+    path = Path(source) / CONFIG_NAME
+    if not Path(source).is_dir():
+        options = {k: v for k, v in hub.items() if k in ("revision", "token", "cache_dir", "local_files_only")}
+        path = Path(hf_hub_download(str(source), CONFIG_NAME, **options))
+    elif not path.is_file():
+        raise ValueError(f"{source} holds no {CONFIG_NAME}: it is not a network's folder")
+    config: dict[str, Any] = json.loads(path.read_text())
+    return config
+
+
+class Encoder(Network):
+    """x `[batch, *shape]` -> posterior of z and the features of the first stages."""
+
+
+class Decoder(Network):
+    """z `[batch, K]` -> x^ `[batch, *shape]`."""
+
+
+class Critic(Network):
+    """x `[batch, *shape]` -> unbounded score `[batch]`, high for real samples."""
+
+
+class Classifier(Network):
+    """z `[batch, K]` -> logits `[batch, classes]`."""
+
+
+def act(x: Tensor) -> Tensor:
+    return nn.functional.leaky_relu(x, SLOPE)
+
+
+def conv(dims: int, channels_in: int, channels_out: int) -> nn.Module:
+    """3-wide convolution of stride 1 that keeps the size, for signals (dims 1) or images (dims 2)."""
+    return (nn.Conv1d, nn.Conv2d)[dims - 1](channels_in, channels_out, 3, padding=1)
+
+
+def norm(kind: Norm, channels: int, dims: int) -> nn.Module:
+    """Normalisation over `[batch, channels]` (dims 0), `[.., length]` (1) or `[.., height, width]` (2)."""
+    if kind == "batch":
+        return (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d)[dims](channels)
+    if kind == "group":  # independent of the rest of the batch, so the same on any number of ranks
+        return nn.GroupNorm(8 if channels % 8 == 0 else 1, channels)
+    return nn.Identity()
+
+
+class Residual(nn.Module):
+    """x + second(LeakyReLU(first(x))): same width, identity skip, no norm; second layer starts at a tenth."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(act(self.first(x)))
+
+
+def initialise(network: nn.Module, *small: nn.Module) -> None:
+    """Kaiming weights, zero biases; residual blocks' second layers and `small` are scaled by 0.1."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, a=SLOPE)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        for module in (*(m.second for m in network.modules() if isinstance(m, Residual)), *small):
+            module.weight.mul_(0.1)

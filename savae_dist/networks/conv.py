@@ -1,0 +1,184 @@
+"""Zemouri 2020, section 3.2: encoder, decoder and critic, for images and signals in the same class.
+
+The paper leaves the widths to a figure; here w = `width`, stages of w, w, 2w, 2w, 4w, 4w channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from savae_dist.latents import Posterior
+from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Residual, act, conv, initialise, norm
+
+FeatureTap = Literal["act", "conv", "pool"]
+
+POOL_ORDER = (2, 4, 6, 5, 3, 1)  # the stages that get a max-pool behind them: the paper's two first, then from the end
+FULLY_CONNECTED = (512, 256, 128)
+FEATURE_STAGES = 3
+
+
+def stage_widths(width: int) -> tuple[int, ...]:
+    return (width, width, 2 * width, 2 * width, 4 * width, 4 * width)
+
+
+def pool(x: Tensor, factor: int = 2) -> Tensor:
+    """Max-pool over all spatial axes; sizes are rounded up, so any size works."""
+    function = nn.functional.max_pool1d if x.ndim == 3 else nn.functional.max_pool2d
+    return function(x, factor, ceil_mode=True)
+
+
+def pooled_size(shape: Sequence[int], pools: int) -> tuple[int, ...]:
+    """(height, width) or (length,) after `pools` halvings that round up."""
+    return tuple(math.ceil(n / 2**pools) for n in shape[1:])
+
+
+def check_pools(pools: int) -> frozenset[int]:
+    if not 0 <= pools <= len(POOL_ORDER):
+        raise ValueError(f"networks.pools must lie between 0 and {len(POOL_ORDER)}, not {pools}")
+    return frozenset(POOL_ORDER[:pools])
+
+
+def dense_stack(sizes: Sequence[int]) -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+
+
+class ConvEncoder(Encoder):
+    """Six stages (conv, residual block, LeakyReLU), max-pools after stages 2 and 4, three fully connected layers.
+
+    shape: (channels, height, width) or (channels, length). `feature_tap` says which tensor of a stage is its
+    feature F_i: `act` after the LeakyReLU, `conv` right after the convolution, `pool` after the pool if there is one.
+    """
+
+    model_type = "conv_encoder"
+
+    def __init__(
+        self, shape: Sequence[int], latent_dim: int, width: int = 16, pools: int = 2, feature_tap: FeatureTap = "act"
+    ) -> None:
+        super().__init__()
+        dims, widths = len(shape) - 1, stage_widths(width)
+        self.pooled = check_pools(pools)
+        self.feature_tap = feature_tap
+        self.convs = nn.ModuleList(conv(dims, a, b) for a, b in zip((shape[0], *widths), widths, strict=False))
+        self.residuals = nn.ModuleList(Residual(conv(dims, w, w), conv(dims, w, w)) for w in widths)
+        self.dense = dense_stack((widths[-1] * math.prod(pooled_size(shape, pools)), *FULLY_CONNECTED))
+        self.mean = nn.Linear(FULLY_CONNECTED[-1], latent_dim)
+        self.log_variance = nn.Linear(FULLY_CONNECTED[-1], latent_dim)
+        initialise(self, self.mean, self.log_variance)
+
+    def stage(self, number: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Stage 1..6: (what the next stage gets, the feature F_i)."""
+        convolved = self.convs[number - 1](x)
+        activated = act(self.residuals[number - 1](convolved))
+        out = pool(activated) if number in self.pooled else activated
+        return out, {"conv": convolved, "act": activated, "pool": out}[self.feature_tap]
+
+    def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The features F_1..F_3 and the input of stage 4; all that the feature loss needs."""
+        features = []
+        for number in range(1, FEATURE_STAGES + 1):
+            x, feature = self.stage(number, x)
+            features.append(feature)
+        return features, x
+
+    def posterior(self, x: Tensor) -> Posterior:
+        """The rest of the way, from the input of stage 4 to q(z|x)."""
+        for number in range(FEATURE_STAGES + 1, len(self.convs) + 1):
+            x, _ = self.stage(number, x)
+        x = x.flatten(1)
+        for layer in self.dense:
+            x = act(layer(x))
+        return Posterior(self.mean(x).float(), self.log_variance(x).float())
+
+    def forward(self, x: Tensor) -> tuple[Posterior, list[Tensor]]:
+        features, x = self.features(x)
+        return self.posterior(x), features
+
+
+class ConvDecoder(Decoder):
+    """The encoder mirrored: three fully connected layers, seven convolutions, nearest upsampling before 3 and 5.
+
+    `output`: `sigmoid` for [0, 1] images, `linear` for signals. `logits` gives what is before it.
+    """
+
+    model_type = "conv_decoder"
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        latent_dim: int,
+        width: int = 16,
+        pools: int = 2,
+        norm_kind: Norm = "batch",
+        output: Literal["sigmoid", "linear"] = "sigmoid",
+    ) -> None:
+        super().__init__()
+        dims, widths = len(shape) - 1, stage_widths(width)[::-1]
+        self.shape, self.output = tuple(shape), output
+        self.start = pooled_size(shape, pools)
+        # The convolution that mirrors a pooled stage s is number 7 - s: the size doubles before it.
+        self.upsampled = frozenset(7 - stage for stage in check_pools(pools))
+        sizes = (latent_dim, *FULLY_CONNECTED[1::-1], widths[0] * math.prod(self.start))
+        self.dense = dense_stack(sizes)
+        self.dense_norms = nn.ModuleList(norm(norm_kind, n, 0) for n in sizes[1:])
+        self.convs = nn.ModuleList(conv(dims, a, b) for a, b in zip((widths[0], *widths), widths, strict=False))
+        self.norms = nn.ModuleList(norm(norm_kind, w, dims) for w in widths)
+        self.residuals = nn.ModuleList(Residual(conv(dims, w, w), conv(dims, w, w)) for w in widths)
+        self.last = conv(dims, widths[-1], shape[0])
+        initialise(self)
+
+    def logits(self, z: Tensor) -> Tensor:
+        x = z
+        for layer, normalise in zip(self.dense, self.dense_norms, strict=True):
+            x = act(normalise(layer(x)))
+        if len(self.start) == 1:
+            x = rearrange(x, "b (c l) -> b c l", l=self.start[0])
+        else:
+            x = rearrange(x, "b (c h w) -> b c h w", h=self.start[0], w=self.start[1])
+        layers = zip(self.convs, self.norms, self.residuals, strict=True)
+        for number, (convolve, normalise, residual) in enumerate(layers, 1):
+            if number in self.upsampled:
+                x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = residual(act(normalise(convolve(x))))
+        x = self.last(x)
+        return x[..., : self.shape[1]] if x.ndim == 3 else x[..., : self.shape[1], : self.shape[2]]
+
+    def forward(self, z: Tensor) -> Tensor:
+        logits = self.logits(z).float()
+        return torch.sigmoid(logits) if self.output == "sigmoid" else logits
+
+
+class ConvCritic(Critic):
+    """Three convolutions w, 2w, 4w with LeakyReLU, max-pools before 2 and 3, four fully connected, one linear unit.
+
+    With more than two `pools` the further halvings are spread over the three places, the last behind convolution 3.
+    """
+
+    model_type = "conv_critic"
+
+    def __init__(self, shape: Sequence[int], width: int = 16, pools: int = 2, spectral_norm: bool = False) -> None:
+        super().__init__()
+        check_pools(pools)
+        dims, widths = len(shape) - 1, (width, 2 * width, 4 * width)
+        self.pool_factors = tuple(2 ** ((pools + 2 - place) // 3) for place in range(3))
+        self.convs = nn.ModuleList(conv(dims, a, b) for a, b in zip((shape[0], *widths), widths, strict=False))
+        self.dense = dense_stack((widths[-1] * math.prod(pooled_size(shape, pools)), *FULLY_CONNECTED, 64))
+        self.score = nn.Linear(64, 1)
+        initialise(self, self.score)
+        if spectral_norm:
+            for layer in (*self.convs, *self.dense, self.score):
+                nn.utils.parametrizations.spectral_norm(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for convolve, factor in zip(self.convs, self.pool_factors, strict=True):
+            x = act(convolve(x))
+            x = pool(x, factor) if factor > 1 else x
+        x = x.flatten(1)
+        for layer in self.dense:
+            x = act(layer(x))
+        return self.score(x).squeeze(1)

@@ -1,0 +1,148 @@
+"""Optimisers, schedules, clipping and weight averages."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class OptimizerConfig:
+    """How one update steps. The schedule counts the iterations of the update's phase.
+
+    schedule: `constant`, `cosine` (to zero at the phase's end) or `step` (times `decay_factor` every `decay_every`
+        iterations); each after a linear rise over `warmup` iterations.
+    clip_norm, clip_value: of the gradient; clip_weights: of the weights after the step; null: none.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.0  # of sgd
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    warmup: int = 0
+    decay_every: int = 1000
+    decay_factor: float = 0.5
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    clip_weights: float | None = None
+
+    def check(self, key: str) -> None:
+        """ValueError that names the key (`optimizers.critic`) if a value cannot work."""
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"{key}.lr must be positive, not {self.lr}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"{key}.betas must lie in [0, 1), not {self.betas}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"{key}.momentum must lie in [0, 1), not {self.momentum}")
+        if self.warmup < 0 or self.weight_decay < 0:
+            raise ValueError(f"{key}.warmup and {key}.weight_decay must not be negative")
+        if self.decay_every < 1 or not 0 < self.decay_factor <= 1:
+            raise ValueError(f"{key}.decay_every must be at least 1 and {key}.decay_factor in (0, 1]")
+        for name, value in (("norm", self.clip_norm), ("value", self.clip_value), ("weights", self.clip_weights)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{key}.clip_{name} must be positive or null, not {value}")
+
+
+def make_optimizer(parameters: Sequence[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Always fused: such a step is left out on the device itself where its `found_inf` is 1, without asking the host."""
+    if config.name == "sgd":
+        sgd = torch.optim.SGD(
+            parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+        )
+        for parameter in parameters if config.momentum else ():
+            # torch leaves this uninitialised if the very first step is left out
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(parameters, config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State tensors as `parameter/name`, and a dict of plain values for what belongs beside them."""
+    tensors = {
+        f"{name}/{key}": value.detach() for name, p in parameters.items() for key, value in optimizer.state[p].items()
+    }
+    return tensors, {"optimizer": type(optimizer).__name__}
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
+) -> None:
+    """Inverse of `optimizer_state`; ValueError where a tensor belongs to no parameter."""
+    for full, value in tensors.items():
+        name, key = full.rsplit("/", 1)
+        if name not in parameters:
+            raise ValueError(f"the optimiser state names {name}, which this run does not train")
+        parameter = parameters[name]
+        optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
+
+
+def learning_rate(config: OptimizerConfig, iteration: int, total: int) -> float:
+    """Learning rate of iteration 0 .. total - 1 of a phase."""
+    if iteration < config.warmup:
+        return config.lr * (iteration + 1) / config.warmup
+    if config.schedule == "cosine":
+        progress = (iteration - config.warmup) / max(total - config.warmup, 1)
+        return config.lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    if config.schedule == "step":
+        return config.lr * config.decay_factor ** ((iteration - config.warmup) // config.decay_every)
+    return config.lr
+
+
+def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """2-norm over all gradients, float32 scalar on their device."""
+    norms = torch._foreach_norm([g.float() for g in gradients])
+    return torch.linalg.vector_norm(torch.stack(norms))
+
+
+@torch.no_grad()
+def clip_gradients(gradients: Sequence[Tensor], norm: Tensor, config: OptimizerConfig) -> None:
+    """First by the norm (`norm` is that of `gradients`), then by value."""
+    if config.clip_norm is not None:
+        factor = (config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(list(gradients), factor)
+    if config.clip_value is not None:
+        torch._foreach_clamp_max_(list(gradients), config.clip_value)
+        torch._foreach_clamp_min_(list(gradients), -config.clip_value)
+
+
+@torch.no_grad()
+def clip_weights(parameters: Sequence[nn.Parameter], config: OptimizerConfig) -> None:
+    if config.clip_weights is not None:
+        torch._foreach_clamp_max_(list(parameters), config.clip_weights)
+        torch._foreach_clamp_min_(list(parameters), -config.clip_weights)
+
+
+class WeightAverage:
+    """Exponential moving average of a network's weights and floating-point buffers: a += (1 - decay) (w - a)."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval()
+        self.decay = decay
+        self._pairs = [
+            (average, current)
+            for average, current in zip(_tensors(self.network), _tensors(network), strict=True)
+            if average.is_floating_point()
+        ]
+
+    @torch.no_grad()
+    def update(self, applied: Tensor) -> None:
+        """`applied` is 1, or 0 where the step was left out."""
+        averages, currents = (list(side) for side in zip(*self._pairs, strict=True))
+        difference = torch._foreach_sub(currents, averages)
+        torch._foreach_mul_(difference, (1 - self.decay) * applied)
+        torch._foreach_add_(averages, difference)
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [t.detach() for t in (*network.parameters(), *network.buffers())]

@@ -1,0 +1,114 @@
+"""The words of training: a system has phases, a phase has updates, an update trains networks by losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from savae_dist.networks import Network
+from savae_dist.preprocess import DataSpec
+
+BatchUse = Literal["fresh", "shared"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loss sees of one slice of the global batch.
+
+    x: float32 `[batch, channels, height, width]` in [0, 1] or `[batch, channels, length]`, normalised.
+    y: int64 `[batch]`, -1 = unlabelled.
+    noise: the standard normal draws that the update declares, each `[batch, *its shape]`.
+    label_weight: scalar; sum over this slice's labelled samples times it, averaged over ranks and accumulation
+        steps as gradients are, is the mean over the labelled samples of the global batch (0 where there is none).
+    """
+
+    x: Tensor
+    y: Tensor
+    noise: Mapping[str, Tensor]
+    label_weight: Tensor
+
+
+# The networks by name (`nets.encoder`) and a batch -> named terms with their weights applied; their sum is the loss.
+Loss = Callable[[SimpleNamespace, Batch], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser and the networks that it trains; every other network is frozen meanwhile.
+
+    losses: stepped one after the other, each on its own batch (unless the phase shares one).
+    repeats: how often that happens per iteration.
+    noise: name -> shape per sample of the standard normal draws that the losses need.
+    active: False leaves the steps out, but keeps their place in the order of the data and in the noise, so that the
+        other updates see what they would have seen.
+    averaged: whether an exponential moving average of its networks is kept when the run keeps one.
+    optimizer: settings of the optimiser that differ from the run's default for this update.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    losses: tuple[Loss, ...]
+    repeats: int = 1
+    noise: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    active: bool = True
+    averaged: bool = True
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Turn(NamedTuple):
+    """One optimiser step of an iteration: which loss of which update, in which repeat, on which batch of it."""
+
+    update: Update
+    which: int
+    repeat: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training; its updates run in order in each of `steps` iterations.
+
+    batches: `fresh` gives every step its own batch, `shared` gives one batch to the whole iteration.
+    recalibrate: networks whose batch-norm statistics are recomputed over the training set when the phase ends, by the
+        first loss of its first update, because later phases use them frozen.
+    """
+
+    name: str
+    steps: int
+    updates: tuple[Update, ...]
+    batches: BatchUse = "fresh"
+    recalibrate: tuple[str, ...] = ()
+
+    def turns(self) -> tuple[Turn, ...]:
+        """All optimiser steps of one iteration in their order, inactive ones included."""
+        plain = [
+            (update, which, repeat)
+            for update in self.updates
+            for repeat in range(update.repeats)
+            for which in range(len(update.losses))
+        ]
+        return tuple(Turn(*turn, batch=0 if self.batches == "shared" else i) for i, turn in enumerate(plain))
+
+    @property
+    def batches_per_iteration(self) -> int:
+        return max(turn.batch for turn in self.turns()) + 1
+
+
+class System(Protocol):
+    """A paper: frozen hyperparameters, the networks and the phases."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def pipeline(self) -> tuple[str, ...]:
+        """The networks that a user of the trained model needs."""
+        ...
+
+    def build(self, spec: DataSpec, width: int, norm: Any, pools: int) -> dict[str, Network]: ...
+
+    def phases(self) -> tuple[Phase, ...]: ...

@@ -1,0 +1,296 @@
+"""One run: its folder, its data, its networks, and its way through the phases."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import torch
+from accelerate import PartialState
+
+from savae_dist import checkpoint, launch
+from savae_dist import config as configuration
+from savae_dist.checkpoint import TrainingState
+from savae_dist.config import RunConfig
+from savae_dist.data import Order, RawBatch, Reader, Request, Shards, demo_shards, loader
+from savae_dist.engine import PreparedUpdate, broadcast_buffers, recalibrate, run_phase
+from savae_dist.errors import CheckpointError, ConfigError, DivergedError, Preempted, SaveError
+from savae_dist.feed import Feed, Slicing, read_plan
+from savae_dist.networks import Network
+from savae_dist.phases import Phase
+from savae_dist.pipeline import Pipeline, collect_posteriors
+from savae_dist.preprocess import normalise
+from savae_dist.tracking import Clock, Status, Tracker, rank_means, rank_sums, write_json
+from savae_dist.validation import Survey, Validation, closing_summary, collapsed
+
+
+class Run:
+    """A run at the start, or where its newest checkpoint left it."""
+
+    def __init__(self, config: RunConfig, state: PartialState, status: Status) -> None:
+        self.config, self.state, self.status = config, state, status
+        self.folder = Path(config.output or ".")
+        self._open_data()
+        self._open_networks()
+        self.feed = Feed(self.slicing, state.device, lambda x: normalise(x, self.spec), config.seed)
+        self.training = self._resume()
+        if status.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "config.yaml").write_text(configuration.to_yaml(config))
+        total = sum(self.steps(phase) for phase in self.phases)
+        self.tracker = Tracker(self.folder / "tensorboard", total, self.training.total, state.is_main_process)
+        self.stop = launch.Stop(state)
+        self.survey = Survey(self._reader(), self.feed)
+        self.validation = (
+            Validation(self.validation_shards, self.survey, config.judge) if self.validation_shards else None
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.tracker.close()
+
+    # Opening.
+
+    def _open_data(self) -> None:
+        data, state = self.config.data, self.state
+        train, validation = data.train, data.validation
+        if train is None:
+            digits = demo_shards()
+            train, validation = str(digits[0]), validation or str(digits[1])
+        self.shards = Shards.open(train)
+        if self.shards.spec.kind == "signal":
+            self.shards = self.shards.with_normalise(data.normalise)
+        self.spec = self.shards.spec
+        self.validation_shards = Shards.open(validation).with_spec(self.spec) if validation else None
+        self.slicing = Slicing(data.batch_size, state.process_index, state.num_processes, self.config.accumulate)
+
+    def _open_networks(self) -> None:
+        config = self.config
+        self.system = config.system
+        torch.manual_seed(config.seed)  # the same weights on every rank
+        widths = config.networks
+        self.networks: dict[str, Network] = self.system.build(self.spec, widths.width, widths.norm, widths.pools)
+        self.phases: tuple[Phase, ...] = self.system.phases()
+        if widths.initial is not None and not checkpoint.load_networks(Path(widths.initial), self.networks):
+            raise ConfigError(f"networks.initial={widths.initial} holds none of {', '.join(self.networks)}")
+        for network in self.networks.values():
+            network.to(self.state.device)
+
+    def _resume(self) -> TrainingState:
+        """The state of the newest checkpoint, its networks loaded; or a fresh one."""
+        folder = self.folder / "checkpoints"
+        lanes = self.config.data.lanes
+        fresh = TrainingState(self.phases[0].name, 0, 0, 0)
+        fresh.run = {
+            "lanes": max(8, self.state.num_processes) if lanes == "auto" else lanes,
+            "data": self.shards.digest,
+            **configuration.identity(self.config),
+        }
+        if self.config.resume == "never" and (self.folder / "config.yaml").exists():
+            raise ConfigError(f"output={self.folder} is already used and resume=never; choose another output")
+        found = checkpoint.newest(folder)
+        state = fresh if found is None else self._continue_from(found, fresh)
+        self.resumed_from = found
+        self.order = Order(self.shards.counts, self.config.seed, state.run["lanes"], self.config.data.shuffle_window)
+        return state
+
+    def _continue_from(self, found: Path, fresh: TrainingState) -> TrainingState:
+        state = checkpoint.read_state(found)
+        if self.config.data.lanes == "auto":
+            fresh.run["lanes"] = state.run["lanes"]
+        for key, value in fresh.run.items():
+            if state.run.get(key) != value:
+                raise CheckpointError(
+                    f"{found} was trained with {key}={state.run.get(key)}, not {value}: "
+                    "restore the key, or choose another output"
+                )
+        checkpoint.load_networks(found / "networks", self.networks)
+        return state
+
+    def steps(self, phase: Phase) -> int:
+        return min(phase.steps, self.config.max_steps or phase.steps)
+
+    def description(self) -> str:
+        """What is about to be trained, in a few lines."""
+        labels = self.shards.label_counts
+        unlabelled = labels.get(-1, 0)
+        spec, rate = self.spec, f" at {self.spec.rate:g} Hz" if self.spec.rate else ""
+        lines = [
+            f"launch:     {launch.describe(self.state, self.config.precision)}",
+            f"data:       {self.shards.size:,} {spec.kind}s {'x'.join(map(str, spec.shape))}{rate}, "
+            f"{spec.classes} classes, {unlabelled:,} unlabelled; "
+            + (f"{self.validation_shards.size:,} for validation" if self.validation_shards else "none for validation"),
+            f"system:     {self.system.name}, "
+            + ", ".join(f"{name} {_count(network):,}" for name, network in self.networks.items())
+            + " parameters",
+            f"phases:     {', '.join(f'{p.name} {self.steps(p):,} steps' for p in self.phases)}, "
+            f"global batch {self.slicing.size} ({self.training.run['lanes']} lanes)",
+            f"output:     {self.folder}"
+            + (f", continuing {self.resumed_from.name}" if self.resumed_from is not None else ""),
+        ]
+        return "\n".join(lines)
+
+    # Training.
+
+    def remaining_phases(self) -> Iterator[Phase]:
+        """The phases that are not finished, `self.training` set to the start of each that was not begun."""
+        names = [phase.name for phase in self.phases]
+        for phase in self.phases[names.index(self.training.phase) :]:
+            if self.training.phase != phase.name:
+                before = next(p for p in self.phases if p.name == self.training.phase)
+                origin = self.training.origin + self.training.step * before.batches_per_iteration * self.slicing.size
+                self.training = replace(self.training, phase=phase.name, step=0, origin=origin, phase_end=False)
+            if not self.training.phase_end:
+                yield phase
+
+    def train(self, phase: Phase) -> None:
+        """Train a phase to its end, from where `self.training` stands."""
+        training, config, last = self.training, self.config, self.steps(phase)
+        updates = self._prepare(phase)
+        plan = read_plan(phase, training.step, last, training.origin, self.slicing)
+        requests = (Request(start, self.slicing.size, slots) for start, slots in plan)
+        raw = self._watched(loader(self._reader(), requests, config.data.workers, self.state.device.type == "cuda"))
+        clock = Clock()
+        steps = run_phase(phase, updates, raw, self.feed, first=training.step, last=last, origin=training.origin)
+        for step in steps:
+            clock.tick()
+            training.total, training.step = training.total + 1, step
+            self.tracker.advance(phase.name)
+            self.status.beat(phase.name, step)
+            if step % config.log_every == 0 or step == last:
+                self._log(phase, updates, clock)
+            asked_to_stop = self.stop.agreed()
+            if asked_to_stop or (step % config.checkpoint_every == 0 and step != last):
+                self.save(updates)
+            if asked_to_stop:
+                raise Preempted(f"stopped by signal {asked_to_stop} at {phase.name} step {step}; run it again to go on")
+            if step % config.validate_every == 0 and step != last:
+                self.validate(phase, updates)
+            clock.skip()
+        self.stop.close()
+        self._end(phase, updates, clock)
+
+    def _prepare(self, phase: Phase) -> dict[str, PreparedUpdate]:
+        config = self.config
+        updates = {
+            update.name: PreparedUpdate(
+                update,
+                phase,
+                self.networks,
+                config.optimizers[update.name],
+                precision=config.precision,
+                compile=config.compile,
+                ema=config.ema,
+            )
+            for update in phase.updates
+            if update.active
+        }
+        if self.training.step:
+            assert self.resumed_from is not None
+            checkpoint.load_updates(self.resumed_from, updates)
+        return updates
+
+    def _reader(self) -> Reader:
+        data = self.config.data
+        return Reader(self.shards, self.order, int(data.bad_budget * self.shards.size), data.cache)
+
+    def _watched(self, batches: Iterable[RawBatch]) -> Iterator[RawBatch]:
+        """Says which samples were replaced, and why."""
+        for batch in batches:
+            for reason, shard, key in batch.bad:
+                print(f"savae_dist: {shard}: {key}: {reason}; another sample took its place", file=sys.stderr)
+            yield batch
+
+    def _log(self, phase: Phase, updates: Mapping[str, PreparedUpdate], clock: Clock) -> None:
+        sums = {f"{name}/{term}": s for name, u in updates.items() for term, s in u.meter.drain().items()}
+        values = rank_means(sums)
+        show = {name.split("/")[1]: value for name, value in values.items() if not name.endswith("gradient_norm")}
+        for name, update in updates.items():
+            values[f"{name}/lr"] = update.lr
+            values[f"{name}/skipped"] = int(update.skipped)
+            if int(update.skipped_in_a_row) >= self.config.nonfinite_limit:
+                raise DivergedError(
+                    f"{phase.name} step {self.training.step}: {int(update.skipped_in_a_row)} steps of {name} in a row "
+                    f"had no finite gradient; lower optimizers.{name}.lr or set optimizers.{name}.clip_norm"
+                )
+        values[f"{phase.name}/samples_per_second"] = clock.rate(self.slicing.size)
+        self.tracker.scalars(values, self.training.total, show)
+
+    def _end(self, phase: Phase, updates: Mapping[str, PreparedUpdate], clock: Clock) -> None:
+        """What a phase leaves behind: averaged weights if they are kept, statistics equal on all ranks, a checkpoint."""
+        for update in updates.values():
+            for name, average in update.averages.items():
+                self.networks[name].load_state_dict(average.network.state_dict())
+            update.averages.clear()
+        broadcast_buffers(self.networks)
+        recalibrate(phase, self.networks, self.survey.batches(self.slicing.rank, self.slicing.ranks), self.feed)
+        self.training.rates[phase.name] = clock.rate(self.slicing.size)
+        self.training.phase_end = True
+        self.save(updates)
+        if phase is not self.phases[-1]:  # the last one is measured when the run finishes
+            self.validate(phase, updates)
+
+    def save(self, updates: Mapping[str, PreparedUpdate]) -> None:
+        """A checkpoint, by rank 0; SaveError on every rank if it fails."""
+        problem = 0
+        message = ""
+        if self.state.is_main_process:
+            try:
+                folder = self.folder / "checkpoints"
+                checkpoint.save(folder, self.networks, updates, self.training, self.config.keep_checkpoints)
+            except SaveError as error:
+                problem, message = 1, str(error)
+        if rank_sums(torch.tensor([problem], dtype=torch.float64)).item():
+            raise SaveError(message or "rank 0 could not save; see status.json")
+
+    def _pipeline(self, updates: Mapping[str, PreparedUpdate]) -> Pipeline:
+        """The networks as they would be exported now: averaged ones where an average is kept."""
+        averaged = {name: a.network for update in updates.values() for name, a in update.averages.items()}
+        networks = {name: averaged.get(name, self.networks[name]) for name in self.system.pipeline}
+        return Pipeline(networks, self.spec, system=configuration.plain(self.system))
+
+    def validate(self, phase: Phase, updates: Mapping[str, PreparedUpdate]) -> None:
+        """Measure on the validation set, over all ranks; log the figures of merit and draw the pictures."""
+        if self.validation is None:
+            return
+        broadcast_buffers(self.networks)
+        pipeline = self._pipeline(updates)
+        metrics = self.validation.measure(pipeline)
+        numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
+        self.tracker.scalars(numbers, self.training.total)
+        if collapsed(metrics, self.spec):
+            self.tracker.say(
+                f"{phase.name} step {self.training.step}: the posterior has collapsed (KL {metrics['kl']:.4f} nats, "
+                f"accuracy {metrics['accuracy']:.3f}, no better than chance): lower system.kl_weight"
+            )
+        self._draw(pipeline)
+
+    def _draw(self, pipeline: Pipeline) -> None:
+        if self.state.is_main_process and self.validation is not None:
+            figures = self.validation.draw(pipeline, self.folder / "figures")
+            for name, figure in figures.items():
+                self.tracker.figure(name, figure, self.training.total)
+
+    def finish(self) -> None:
+        """Measure, export the pipeline with the training posteriors, and say where everything lies."""
+        pipeline = self._pipeline({})
+        metrics = self.validation.measure(pipeline) if self.validation is not None else {}
+        if not self.state.is_main_process:
+            return
+        if self.shards.label_counts.keys() - {-1} and "encoder" in pipeline.networks:
+            pipeline.posteriors = collect_posteriors(pipeline.networks["encoder"], self.survey.samples())
+        pipeline.save_pretrained(self.folder / "pipeline")
+        self._draw(pipeline)
+        steps = {phase.name: self.steps(phase) for phase in self.phases}
+        summary = {**metrics, "samples_per_second": self.training.rates, "steps": steps, "seed": self.config.seed}
+        write_json(self.folder / "summary.json", summary)
+        self.tracker.say(closing_summary(self.folder, metrics))
+
+
+def _count(network: Network) -> int:
+    return sum(p.numel() for p in network.parameters())

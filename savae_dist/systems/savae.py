@@ -1,0 +1,187 @@
+"""Semi-supervised adversarial variational autoencoder (Zemouri 2020).
+
+Phase 1 (Algorithm 1) trains encoder and classifier, together the variational encoder classifier (VEC).
+Phase 2 (Algorithm 2) freezes both and trains the decoder against a critic, with the encoder's own features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from savae_dist import losses
+from savae_dist.latents import Posterior
+from savae_dist.losses import AdversarialForm, Reduction
+from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, Network
+from savae_dist.networks.base import Norm
+from savae_dist.networks.conv import FEATURE_STAGES, FeatureTap
+from savae_dist.phases import Batch, BatchUse, Loss, Phase, Update
+from savae_dist.preprocess import DataSpec
+
+Terms = dict[str, Tensor]
+LatentInput = Literal["sample", "mean"]
+
+
+@dataclass(frozen=True)
+class SAVAE:
+    """Hyperparameters of SAVAE; where the paper leaves a choice, the comment names its options.
+
+    The paper's weight of the KL is 1. Summed over latent dimensions that collapses the code: KL >= I(Z;Y) and
+    CE >= H(Y) - I(Z;Y), so their sum is never below H(Y), which a constant encoder attains.
+    """
+
+    name: Literal["savae"] = "savae"
+    latent_dim: int = 2  # K; the paper compares 2 and 100
+    vec_steps: int = 2000
+    decoder_steps: int = 2000
+
+    # Phase 1, eq 6
+    kl_weight: float = 0.01
+    kl_reduction: Reduction = "sum"  # or mean over latent dimensions, under which a weight of 1 trains
+    # > 0 adds a small decoder trained with the VEC, so that z keeps what the label does not need (not in the paper).
+    reconstruction_weight: float = 0.0
+
+    # Phase 2, eq 8
+    alpha: tuple[float, ...] = (1.0, 0.1, 0.01)  # eq 9, one per encoder stage
+    beta: float = 0.01  # adversarial
+    gamma: float = 0.1  # latent
+    feature_reduction: Reduction = "mean"  # of the norm in eq 9 over the elements of a feature
+    feature_tap: FeatureTap = "act"  # the tensor F_i: after LeakyReLU, after the convolution, or after the pool
+    decoder_input: LatentInput = "sample"  # Z that is decoded
+    latent_input: LatentInput = "sample"  # Z and Z^ that are classified in eq 11
+    adversarial: AdversarialForm = "match_real"  # eq 10
+    batches: BatchUse = "fresh"
+    critic_steps: int = 1  # n_dis
+    critic_update: Literal["separate", "joint"] = "separate"  # a step on real, then on generated; or one on their mean
+    critic_label: float = 1.0  # +- this; Hou uses 10
+    critic_regulariser: Literal["none", "gradient_penalty", "spectral_norm"] = "none"
+    penalty_weight: float = 10.0  # of the gradient penalty
+
+    def __post_init__(self) -> None:
+        for key in ("latent_dim", "critic_steps"):
+            if self.__dict__[key] < 1:
+                raise ValueError(f"system.{key} must be at least 1, not {self.__dict__[key]}")
+        for key in ("vec_steps", "decoder_steps", "kl_weight", "reconstruction_weight", "beta", "gamma"):
+            if self.__dict__[key] < 0:
+                raise ValueError(f"system.{key} must not be negative, not {self.__dict__[key]}")
+        if len(self.alpha) != FEATURE_STAGES or min(self.alpha) < 0:
+            raise ValueError(f"system.alpha needs {FEATURE_STAGES} weights >= 0, one per feature, not {self.alpha}")
+        if self.critic_label <= 0 or self.penalty_weight < 0:
+            raise ValueError("system.critic_label must be positive and system.penalty_weight not negative")
+
+    @property
+    def pipeline(self) -> tuple[str, ...]:
+        return ("encoder", "classifier", "decoder")
+
+    def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
+        """The networks of section 3.2."""
+        if spec.classes < 2:
+            raise ValueError(f"system.name=savae needs labels of at least 2 classes; data.train has {spec.classes}")
+        spectral = self.critic_regulariser == "spectral_norm"
+        output: Literal["sigmoid", "linear"] = "sigmoid" if spec.kind == "image" else "linear"
+        networks: dict[str, Network] = {
+            "encoder": ConvEncoder(spec.shape, self.latent_dim, width, pools, self.feature_tap),
+            "classifier": DenseClassifier(self.latent_dim, spec.classes, norm_kind=norm),
+            "decoder": ConvDecoder(spec.shape, self.latent_dim, width, pools, norm, output),
+            "critic": ConvCritic(spec.shape, width, pools, spectral),
+        }
+        if self.reconstruction_weight:
+            small = max(width // 2, 4)
+            networks["content"] = ConvDecoder(spec.shape, self.latent_dim, small, pools, norm, output)
+        return networks
+
+    def phases(self) -> tuple[Phase, ...]:
+        z = (self.latent_dim,)
+        content = ("content",) if self.reconstruction_weight else ()
+        vec = Update("vec", ("encoder", "classifier", *content), (self.vec_loss,), noise={"z": z})
+        critic = Update(
+            "critic",
+            ("critic",),
+            self.critic_losses(),
+            repeats=self.critic_steps,
+            noise={"z": z, "mix": ()},
+            active=self.beta > 0,  # nobody looks at it otherwise
+            averaged=False,
+            optimizer={"lr": 1e-4},
+        )
+        decoder = Update("decoder", ("decoder",), (self.decoder_loss,), noise={"z": z, "z_hat": z})
+        return (
+            Phase("vec", self.vec_steps, (vec,), recalibrate=("classifier",)),
+            Phase("decoder", self.decoder_steps, (critic, decoder), batches=self.batches),
+        )
+
+    def vec_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """Algorithm 1: L_kl + L_cat (eq 6), L_kl over all samples and L_cat over the labelled ones."""
+        posterior, _ = nets.encoder(batch.x)
+        z = posterior.sample(batch.noise["z"])
+        terms = {
+            "kl": self.kl_weight * losses.kl_divergence(posterior, self.kl_reduction),
+            "cat": losses.label_cross_entropy(nets.classifier(z), batch.y, batch.label_weight),
+        }
+        if self.reconstruction_weight:
+            terms["content"] = self.reconstruction_weight * F.mse_loss(nets.content(z), batch.x)
+        return terms
+
+    def critic_losses(self) -> tuple[Loss, ...]:
+        if self.critic_update == "joint":
+            return (self.critic_joint_loss,)
+        return (self.critic_real_loss, self.critic_generated_loss)
+
+    def critic_real_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """Algorithm 2, 1a: the critic towards +label on real samples."""
+        return {"real": losses.critic_loss(self.adversarial, nets.critic(batch.x), +1, self.critic_label)}
+
+    def critic_generated_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """Algorithm 2, 1b: the critic towards -label on Dec(Enc(X))."""
+        x_hat = self.generated(nets, batch)
+        terms = {"generated": losses.critic_loss(self.adversarial, nets.critic(x_hat), -1, self.critic_label)}
+        return terms | self.penalty(nets, batch, x_hat)
+
+    def critic_joint_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """Both at once; one call of the critic, because DDP reduces a network's gradients once per step."""
+        x_hat = self.generated(nets, batch)
+        real, generated = nets.critic(torch.cat([batch.x, x_hat])).chunk(2)
+        terms = {
+            "real": 0.5 * losses.critic_loss(self.adversarial, real, +1, self.critic_label),
+            "generated": 0.5 * losses.critic_loss(self.adversarial, generated, -1, self.critic_label),
+        }
+        return terms | self.penalty(nets, batch, x_hat)
+
+    def penalty(self, nets: SimpleNamespace, batch: Batch, x_hat: Tensor) -> Terms:
+        if self.critic_regulariser != "gradient_penalty":
+            return {}
+        mix = torch.special.ndtr(batch.noise["mix"])  # uniform in [0, 1]
+        return {"penalty": self.penalty_weight * losses.gradient_penalty(nets.critic, batch.x, x_hat, mix)}
+
+    def generated(self, nets: SimpleNamespace, batch: Batch) -> Tensor:
+        """Dec(Enc(X)) without a graph: encoder and decoder are frozen while the critic learns."""
+        posterior, _ = nets.encoder(batch.x)
+        return nets.decoder(self.latent(self.decoder_input, posterior, batch.noise["z"]))
+
+    def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """Algorithm 2, 2: L_rec + beta L_adv + gamma L_latent (eq 8); terms of weight zero are not computed."""
+        posterior, features = nets.encoder(batch.x)
+        x_hat = nets.decoder(self.latent(self.decoder_input, posterior, batch.noise["z"]))
+        features_hat, rest = nets.encoder.features(x_hat)
+
+        terms = {"rec": losses.feature_loss(features, features_hat, self.alpha, self.feature_reduction)}
+        if self.beta:
+            adversarial = losses.adversarial_loss(
+                self.adversarial, nets.critic(x_hat), lambda: nets.critic(batch.x), self.critic_label
+            )
+            terms["adv"] = self.beta * adversarial
+        if self.gamma:
+            posterior_hat = nets.encoder.posterior(rest)
+            logits = nets.classifier(self.latent(self.latent_input, posterior, batch.noise["z"]))
+            logits_hat = nets.classifier(self.latent(self.latent_input, posterior_hat, batch.noise["z_hat"]))
+            terms["latent"] = self.gamma * losses.latent_loss(logits, logits_hat)
+        return terms
+
+    @staticmethod
+    def latent(kind: LatentInput, posterior: Posterior, eps: Tensor) -> Tensor:
+        return posterior.sample(eps) if kind == "sample" else posterior.mean

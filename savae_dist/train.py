@@ -1,0 +1,61 @@
+"""Entry point: configuration -> data, system, networks -> phases -> pipeline.
+
+    accelerate launch -m savae_dist.train [PRESET or FILE.yaml] [key=value ...] [--print-config | --check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from savae_dist import config as configuration
+from savae_dist import launch
+from savae_dist.errors import UserError
+from savae_dist.run import Run
+from savae_dist.tracking import Status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="savae_dist.train", description="Train an adversarial VAE.")
+    parser.add_argument("config", nargs="*", metavar="PRESET|FILE.yaml|key=value", help="what to train, and changes")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument("--check", action="store_true", help="do everything up to the first step, and say what is there")
+    options = parser.parse_intermixed_args(argv)
+    try:
+        config = configuration.load(options.config)
+        if options.print_config:
+            print(configuration.to_yaml(config), end="")
+            return 0
+        return train(config, options.check)
+    except UserError as error:
+        if launch.is_main():
+            print(f"savae_dist: {error}", file=sys.stderr)
+        return error.code
+
+
+def train(config: configuration.RunConfig, check: bool = False) -> int:
+    """Train, or continue, the run that `config` describes; its folder's status.json tells how it ended."""
+    state = launch.start(config.precision)
+    status = Status(Path(config.output or "."), state.is_main_process and not check)
+    try:
+        with Run(config, state, status) as run:
+            run.tracker.say(run.description())
+            if check:
+                return 0
+            for phase in run.remaining_phases():
+                run.train(phase)
+            run.finish()
+    except UserError as error:
+        status.write(outcome=type(error).__name__, exit_code=error.code, message=str(error))
+        raise
+    except BaseException as error:
+        status.write(outcome="failed", exit_code=1, message=f"{type(error).__name__}: {error}")
+        raise
+    status.write(outcome="done", exit_code=0, message="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

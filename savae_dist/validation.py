@@ -1,0 +1,89 @@
+"""Measuring and drawing what a run has learnt so far, over all ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from savae_dist.data import Order, RawBatch, Reader, Request, Shards, evaluation_requests
+from savae_dist.evaluation import metrics, report
+from savae_dist.feed import Feed
+from savae_dist.pipeline import Pipeline
+from savae_dist.preprocess import DataSpec
+from savae_dist.tracking import rank_sums
+
+SURVEYED = 65_536  # class means, posteriors and batch-norm statistics are taken over at most so many training samples
+EVALUATION_BATCH = 256
+DRAWN = 2000  # validation samples in the latent scatter
+
+
+class Survey:
+    """A first part of the training order, for statistics of the training set."""
+
+    def __init__(self, reader: Reader, feed: Feed) -> None:
+        self.reader, self.feed = reader, feed
+
+    def batches(self, rank: int = 0, ranks: int = 1) -> Iterator[tuple[int, RawBatch]]:
+        """(position, whole global batch), each batch on one rank."""
+        size = self.feed.slicing.size
+        for number in range(rank, math.ceil(min(self.reader.shards.size, SURVEYED) / size), ranks):
+            yield number * size, self.reader[Request(number * size, size, range(size))]
+
+    def samples(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(x normalised, y) of all of it."""
+        for _, raw in self.batches():
+            batch = self.feed.batch(raw, {})
+            yield batch.x, batch.y
+
+
+class Validation:
+    """The validation set, the class means of the training set as the baseline, and perhaps a judge."""
+
+    def __init__(self, shards: Shards, survey: Survey, judge: str | None) -> None:
+        self.reader = Reader(shards, Order.sequential(shards.counts), bad_budget=shards.size)
+        self.feed = survey.feed
+        self.class_means = metrics.class_means(survey.samples(), shards.spec)
+        self.judge = Pipeline.from_pretrained(judge).to(self.feed.device) if judge else None
+
+    def measure(self, pipeline: Pipeline) -> dict[str, Any]:
+        """Every sample once, each on one rank; the figures of merit, the same on all ranks."""
+        sums = metrics.measure(pipeline, self._batches(), self.class_means, self.judge)
+        total = rank_sums(torch.tensor(list(sums.values()), dtype=torch.float64))
+        return metrics.summarise(dict(zip(sums, total.tolist(), strict=True)))
+
+    def draw(self, pipeline: Pipeline, folder: Path) -> dict[str, Figure]:
+        """Pictures of the first samples into `folder`."""
+        count = min(DRAWN, self.reader.shards.size)
+        batch = self.feed.batch(self.reader[Request(0, count, range(count))], {})
+        return report.write_figures(pipeline, batch.x, batch.y, folder)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        slicing = self.feed.slicing
+        requests = evaluation_requests(self.reader.shards.size, EVALUATION_BATCH, slicing.rank, slicing.ranks)
+        for request in requests:
+            batch = self.feed.batch(self.reader[request], {})
+            yield batch.x, batch.y
+
+
+def collapsed(values: dict[str, Any], spec: DataSpec) -> bool:
+    """Whether the code says nothing: KL near 0 and the classifier at chance (Zemouri's loss with weight 1 does this)."""
+    kl, accuracy = values["kl"], values["accuracy"]
+    return kl is not None and accuracy is not None and kl < 0.05 and accuracy < 1.5 / spec.classes
+
+
+def closing_summary(folder: Path, values: dict[str, Any]) -> str:
+    """The last lines of a run: what came out, and where everything lies."""
+    shown = [f"  {name:28} {value:.4f}" for name, value in values.items() if isinstance(value, float)]
+    places = (
+        ("pipeline", f"Pipeline.from_pretrained({str(folder)!r})"),
+        ("figures", folder / "figures"),
+        ("curves", f"tensorboard --logdir {folder / 'tensorboard'}"),
+        ("numbers", folder / "summary.json"),
+    )
+    return "\n".join(["done.", *shown, *(f"  {name:9} {place}" for name, place in places)])

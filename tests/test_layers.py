@@ -1,0 +1,160 @@
+"""Who may import whom: imports go down only, and a new module needs a line in the table."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "savae_dist"
+ANY = frozenset({"*"})
+
+# Module or subpackage of savae_dist -> what it may import besides itself and `errors`.
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "__init__": frozenset(),
+    "errors": frozenset(),
+    "preprocess": frozenset(),
+    "latents": frozenset(),
+    "optim": frozenset(),
+    "launch": frozenset(),
+    "losses": frozenset({"latents"}),
+    "networks": frozenset({"latents"}),
+    "phases": frozenset({"networks", "preprocess"}),
+    "feed": frozenset({"phases"}),
+    "systems": frozenset({"phases", "losses", "latents", "networks", "preprocess"}),
+    "data": frozenset({"preprocess"}),
+    "config": frozenset({"phases", "systems", "optim", "preprocess"}),
+    "engine": frozenset({"feed", "phases", "optim"}),
+    "tracking": frozenset({"phases", "optim"}),
+    "checkpoint": frozenset({"phases", "optim", "networks"}),
+    "pipeline": frozenset({"networks", "latents", "preprocess"}),
+    "evaluation": frozenset({"pipeline", "data", "losses"}),
+    "train": ANY,
+}
+USE_ACCELERATE = {"engine", "optim", "checkpoint", "tracking", "launch", "train"}
+# Tools use the package, not the trainer; `benchmark` measures it, `sweep` starts it.
+FORBIDDEN_TO_TOOLS = {"engine", "train"}
+FREE_TOOLS = {"benchmark", "sweep"}
+
+
+def imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """Absolute names of everything imported anywhere below `tree`; `package` resolves relative imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, base]) if base else ".".join(parents)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def ours(tree: ast.AST, package: str) -> set[str]:
+    """First-level modules of savae_dist that are imported, `*` for the bare package."""
+    names = (name.split(".") for name in imports(tree, package))
+    return {(parts[1] if len(parts) > 1 else "*") for parts in names if parts[0] == PACKAGE}
+
+
+def at_module_level(tree: ast.AST) -> Iterator[ast.AST]:
+    """Import statements that run when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from at_module_level(node)
+
+
+def violations(unit: str, source: str, package: str = PACKAGE, tool: bool = False) -> list[str]:
+    """What a module of `unit` (or the tool of that name) imports against the rules, as sentences."""
+    tree = ast.parse(source)
+    roots = {name.split(".")[0] for name in imports(tree, package)}
+    early = {name.split(".")[0] for node in at_module_level(tree) for name in imports(node, package)}
+    if tool:
+        wrong = set() if unit in FREE_TOOLS else ours(tree, package) & FORBIDDEN_TO_TOOLS
+    elif MAY_IMPORT[unit] == ANY:
+        wrong = set()
+    else:
+        wrong = ours(tree, package) - MAY_IMPORT[unit] - {unit, "errors"}
+    found = [f"{unit} imports {PACKAGE}.{name}" for name in sorted(wrong)]
+    if "accelerate" in roots and (tool or unit not in USE_ACCELERATE):
+        found.append(f"{unit} imports accelerate")
+    if "deepspeed" in early:
+        found.append(f"{unit} imports deepspeed at module level")
+    return found
+
+
+def package_files() -> list[Path]:
+    return sorted((ROOT / PACKAGE).rglob("*.py"))
+
+
+def unit_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / PACKAGE).parts
+    return parts[0].removesuffix(".py")
+
+
+def test_every_module_stands_in_the_table():
+    assert package_files()
+    missing = sorted({unit_of(path) for path in package_files()} - MAY_IMPORT.keys())
+    assert not missing, f"add {', '.join(missing)} to MAY_IMPORT in tests/test_layers.py: what may it import?"
+
+
+@pytest.mark.parametrize("path", package_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_package_imports_go_down(path: Path):
+    if unit_of(path) not in MAY_IMPORT:
+        pytest.skip("named by test_every_module_stands_in_the_table")
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    assert violations(unit_of(path), path.read_text(), package) == []
+
+
+def test_tools_use_the_package_and_not_the_trainer():
+    found = {path.name: violations(path.stem, path.read_text(), tool=True) for path in (ROOT / "tools").glob("*.py")}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_the_table_has_no_cycle():
+    done: set[str] = set()
+    while level := {unit for unit, below in MAY_IMPORT.items() if unit not in done and below - ANY <= done}:
+        done |= level
+    assert done == MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize(
+    ("unit", "source", "package", "tool"),
+    [
+        ("data", "from savae_dist.engine import run_phase", "savae_dist.data", False),
+        ("data", "def read():\n    from ..engine import run_phase", "savae_dist.data", False),
+        ("data", "from .. import engine", "savae_dist.data", False),
+        ("losses", "import savae_dist.networks.conv", "savae_dist", False),
+        ("losses", "import savae_dist", "savae_dist", False),
+        ("losses", "from savae_dist import Pipeline", "savae_dist", False),
+        ("engine", "import savae_dist.data as d", "savae_dist", False),
+        ("phases", "from accelerate import Accelerator", "savae_dist", False),
+        ("data", "def f():\n    import accelerate.utils", "savae_dist.data", False),
+        ("engine", "try:\n    import deepspeed\nexcept ImportError:\n    raise", "savae_dist", False),
+        ("evaluate", "from savae_dist.train import main", "savae_dist", True),
+        ("make_shards", "import accelerate", "savae_dist", True),
+    ],
+)
+def test_the_rules_can_fail(unit: str, source: str, package: str, tool: bool):
+    assert len(violations(unit, source, package, tool)) == 1
+
+
+@pytest.mark.parametrize(
+    ("unit", "source", "tool"),
+    [
+        (
+            "data",
+            "from .index import Index\nfrom ..preprocess import DataSpec\nfrom savae_dist.errors import DataError",
+            False,
+        ),
+        ("engine", "import accelerate\ndef f():\n    import deepspeed", False),
+        ("train", "from savae_dist import engine, evaluation", False),
+        ("benchmark", "from savae_dist.engine import run_phase", True),
+    ],
+)
+def test_the_rules_let_pass_what_is_right(unit: str, source: str, tool: bool):
+    assert violations(unit, source, "savae_dist.data", tool) == []
