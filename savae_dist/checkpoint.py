@@ -32,7 +32,7 @@ PREFIX = "step-"
 class Savable(Protocol):
     """What a `PreparedUpdate` offers."""
 
-    averages: dict[str, WeightAverage]
+    averages: dict[str, WeightAverage[Network]]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]: ...
 
@@ -45,7 +45,8 @@ class TrainingState:
 
     phase, step: finished iterations of that phase; total: finished iterations of all phases, the checkpoint's number.
     origin: position in the data where the phase began. phase_end: kept for good.
-    rates: samples per second of each finished phase. run: what must be equal for a run to go on from here (configuration, index digest, lanes).
+    rates: samples per second of each finished phase.
+    run: what must be equal for a run to go on from here (configuration, index digest, lanes).
     """
 
     phase: str
@@ -86,9 +87,7 @@ def save(
     return target
 
 
-def _write(
-    draft: Path, networks: Mapping[str, Network], updates: Mapping[str, Savable], state: TrainingState
-) -> None:
+def _write(draft: Path, networks: Mapping[str, Network], updates: Mapping[str, Savable], state: TrainingState) -> None:
     (draft / "updates").mkdir(parents=True)
     for name, network in networks.items():
         network.save_pretrained(draft / "networks" / name)
@@ -178,7 +177,10 @@ def read_state(checkpoint: Path) -> TrainingState:
 
 
 def load_networks(folder: Path, networks: Mapping[str, Network]) -> list[str]:
-    """Load, in place, every network that `folder/NAME` has; returns their names, CheckpointError if one does not fit."""
+    """Load, in place, every network that `folder/NAME` has, and return their names.
+
+    CheckpointError if one does not fit.
+    """
     loaded = []
     for name, network in networks.items():
         if not (folder / name).is_dir():

@@ -26,10 +26,11 @@ PRESET_FOLDERS = (
     Path(__file__).parent / "presets",  # an installed wheel
 )
 # Keys that may change when a run goes on: they alter neither the mathematics nor the order of the data.
-FREE_KEYS = (
-    "output resume checkpoint_every keep_checkpoints validate_every log_every compile accumulate judge "
-    "nonfinite_limit data.lanes data.workers data.cache data.validation data.bad_budget"
-).split()
+FREE_KEYS = {
+    *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
+    *("judge", "compile", "accumulate"),
+    *("data.workers", "data.lanes", "data.cache", "data.validation", "data.bad_budget"),
+}
 
 
 @dataclass
@@ -67,7 +68,7 @@ class DataConfig:
 
 @dataclass
 class RunConfig:
-    """A run. `system` is the dataclass of the system that `system.name` names; `optimizers` has one entry per update."""
+    """A run. `system` is the dataclass that `system.name` names; `optimizers` has one entry per update."""
 
     system: Any = None
     networks: NetworksConfig = field(default_factory=NetworksConfig)
@@ -156,10 +157,10 @@ def _optimizers(system: System, asked: DictConfig) -> dict[str, OptimizerConfig]
     """Per update: defaults < optimizers.default < what the system says of the update < optimizers.NAME."""
     updates = {update.name: update for phase in system.phases() for update in phase.updates}
     result = {}
-    for name in asked:
+    for name in map(str, asked):
         if name != "default" and name not in updates:
             raise ConfigError(
-                f"optimizers.{name}: no such update{nearest(str(name), updates)}; "
+                f"optimizers.{name}: no such update{nearest(name, updates)}; "
                 f"{system.name} has {', '.join(updates)}, and `default` is for all"
             )
     schema = OmegaConf.structured(OptimizerConfig)
@@ -194,7 +195,9 @@ def _check(config: RunConfig) -> None:
     if not 0 <= config.data.bad_budget <= 1:
         raise ConfigError(f"data.bad_budget is a share between 0 and 1, not {config.data.bad_budget}")
     if config.data.batch_size % config.accumulate:
-        raise ConfigError(f"data.batch_size={config.data.batch_size} must be a multiple of accumulate={config.accumulate}")
+        raise ConfigError(
+            f"data.batch_size={config.data.batch_size} must be a multiple of accumulate={config.accumulate}"
+        )
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -18,6 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from savae_dist.feed import Feed, RawBatch, positions
+from savae_dist.networks import Network
 from savae_dist.optim import (
     OptimizerConfig,
     WeightAverage,
@@ -31,13 +32,15 @@ from savae_dist.optim import (
 )
 from savae_dist.phases import Batch, Phase, Update
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
 class UpdateModule(nn.Module):
     """The whole forward pass of an update."""
 
-    def __init__(self, update: Update, networks: Mapping[str, nn.Module]) -> None:
+    nets: SimpleNamespace
+
+    def __init__(self, update: Update, networks: Mapping[str, Network]) -> None:
         super().__init__()
         self.losses = update.losses
         self.trained = nn.ModuleDict({name: networks[name] for name in update.trains})
@@ -52,7 +55,8 @@ def make_accelerator(precision: str) -> Accelerator:
     """One per update: each has its own fp16 scaler, and DeepSpeed steps the engine that its Accelerator prepared."""
     # Buffers are not broadcast: rank 0's running statistics are the run's (see broadcast_buffers).
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), kwargs_handlers=[ddp])
+    mixed_precision = {"fp32": "no"}.get(precision, precision)
+    return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp], cpu=not torch.cuda.is_available())
 
 
 class PreparedUpdate:
@@ -62,7 +66,7 @@ class PreparedUpdate:
         self,
         update: Update,
         phase: Phase,
-        networks: Mapping[str, nn.Module],
+        networks: Mapping[str, Network],
         config: OptimizerConfig,
         *,
         precision: str = "fp32",
@@ -93,10 +97,10 @@ class PreparedUpdate:
         """Freeze everything but this update's networks, and set every network's mode."""
         for parameter, trained in self._states.parameters:
             parameter.requires_grad_(trained)
-        for module, training, track in self._states.modules:
+        for module, training in self._states.modules:
             module.training = training
-            if track is not None:
-                module.track_running_stats = track
+        for norm, track in self._states.norms:
+            norm.track_running_stats = track
 
     def step(self, which: int, slices: list[Batch], iteration: int) -> None:
         """One optimiser step of loss `which` on one global batch, of which `slices` are this rank's parts."""
@@ -104,7 +108,6 @@ class PreparedUpdate:
         self.lr = learning_rate(self.config, iteration, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
-        self.optimizer.zero_grad(set_to_none=True)
         before = [buffer.clone() for buffer in self.buffers]
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(slices, 1):
@@ -125,10 +128,12 @@ class PreparedUpdate:
         norm = gradient_norm(gradients)
         finite = torch.isfinite(norm)
         clip_gradients(gradients, norm, self.config)
-        self.optimizer.found_inf = (~finite).float()  # fused optimisers read it on the device
+        # Fused optimisers look for this attribute and read it on the device.
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         if scaler is not None:
             scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)  # now, so that no gradient lies about while others train
         clip_weights(list(self.parameters.values()), self.config)
         for buffer, old in zip(self.buffers, before, strict=True):
             buffer.copy_(torch.where(finite, buffer, old))
@@ -156,24 +161,26 @@ class PreparedUpdate:
 @dataclass(frozen=True)
 class _States:
     parameters: list[tuple[nn.Parameter, bool]]  # (parameter, requires gradient)
-    modules: list[tuple[nn.Module, bool, bool | None]]  # (module, training, track running statistics; None: leave it)
+    modules: list[tuple[nn.Module, bool]]  # (module, training)
+    norms: list[tuple[BatchNorm, bool]]  # (batch norm, track running statistics)
 
 
-def _network_states(networks: Mapping[str, nn.Module], trained: set[str], in_play: set[str]) -> _States:
+def _network_states(networks: Mapping[str, Network], trained: set[str], in_play: set[str]) -> _States:
     """What each network must look like during an update that trains `trained` in a phase that trains `in_play`.
 
     A network of another update of the phase is in eval mode, but its batch norms use the batch and leave their
     running statistics alone: it gives what it gives while it trains, and keeps every buffer.
     """
     parameters = [(p, name in trained) for name, network in networks.items() for p in network.parameters()]
-    modules: list[tuple[nn.Module, bool, bool | None]] = []
+    states = _States(parameters, [], [])
     for name, network in networks.items():
         for module in network.modules():
-            if isinstance(module, BATCH_NORMS):
-                modules.append((module, name in in_play, name in trained or name not in in_play))
+            if isinstance(module, BatchNorm):
+                states.modules.append((module, name in in_play))
+                states.norms.append((module, name in trained or name not in in_play))
             else:
-                modules.append((module, name in trained, None))
-    return _States(parameters, modules)
+                states.modules.append((module, name in trained))
+    return states
 
 
 class Meter:
@@ -217,15 +224,13 @@ def run_phase(
 
 
 @torch.no_grad()
-def recalibrate(
-    phase: Phase, networks: Mapping[str, nn.Module], raw: Iterable[tuple[int, RawBatch]], feed: Feed
-) -> None:
+def recalibrate(phase: Phase, networks: Mapping[str, Network], raw: Iterable[tuple[int, RawBatch]], feed: Feed) -> None:
     """Recompute the batch-norm statistics of `phase.recalibrate` as averages over whole global batches.
 
     raw: (position, global batch) pairs, each global batch on one rank only, so that the statistics do not depend on
     the number of ranks. All ranks end with the same buffers.
     """
-    norms = [m for name in phase.recalibrate for m in networks[name].modules() if isinstance(m, BATCH_NORMS)]
+    norms = [m for name in phase.recalibrate for m in networks[name].modules() if isinstance(m, BatchNorm)]
     if not norms:
         return
     for network in networks.values():
@@ -234,7 +239,7 @@ def recalibrate(
         module.train()
         module.track_running_stats = True
         module.reset_running_stats()
-    sums = [torch.zeros_like(b, dtype=torch.float64) for m in norms for b in (m.running_mean, m.running_var)]
+    sums = [torch.zeros_like(b, dtype=torch.float64) for m in norms for b in _statistics(m)]
     count = torch.zeros(1, dtype=torch.float64, device=feed.device)
     momenta = [module.momentum for module in norms]
     turn = phase.turns()[0]
@@ -243,7 +248,7 @@ def recalibrate(
         for module in norms:
             module.momentum = 1.0  # the running statistics become those of this batch
         turn.update.losses[0](nets, feed.batch(part, feed.noise(turn, position)))
-        for total, value in zip(sums, (b for m in norms for b in (m.running_mean, m.running_var)), strict=True):
+        for total, value in zip(sums, (b for m in norms for b in _statistics(m)), strict=True):
             total += value
         count += 1
     for tensor in (*sums, count):
@@ -252,12 +257,18 @@ def recalibrate(
     means = iter(total / count for total in sums)
     for module, momentum in zip(norms, momenta, strict=True):
         module.momentum = momentum
-        module.running_mean.copy_(next(means))
-        module.running_var.copy_(next(means))
+        for buffer in _statistics(module):
+            buffer.copy_(next(means))
         module.eval()
 
 
-def broadcast_buffers(networks: Mapping[str, nn.Module]) -> None:
+def _statistics(norm: BatchNorm) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
+def broadcast_buffers(networks: Mapping[str, Network]) -> None:
     """Rank 0's running statistics to all ranks: before a validation, and when a phase ends."""
     if torch.distributed.is_initialized():
         for network in networks.values():

@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """At least float32: what a sum, a norm or a probability is computed in under mixed precision."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 class Posterior(NamedTuple):
-    """Diagonal Gaussian q(z|x); both fields `[batch, K]`, float32 also under mixed precision."""
+    """Diagonal Gaussian q(z|x); both fields `[batch, K]`, never in half precision."""
 
     mean: Tensor
     log_variance: Tensor

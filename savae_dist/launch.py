@@ -28,7 +28,14 @@ def start(precision: str) -> PartialState:
             f"the launch says mixed_precision={asked} and the configuration precision={precision}: set `precision`, "
             "and leave mixed_precision at 'no' in the launch file"
         )
-    state = PartialState()
+    # Accelerate's launcher of several processes does not hand `use_cpu` on: without the flag they would be strangers.
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    state = PartialState(cpu=world > 1 and not torch.cuda.is_available())
+    if state.num_processes != world:
+        raise ConfigError(
+            f"the launcher set WORLD_SIZE={world}, but this process knows of {state.num_processes}: start it with "
+            "`accelerate launch --config_file launch_configs/accelerate/...`"
+        )
     if precision == "fp16" and state.device.type == "cpu":
         raise ConfigError("precision=fp16 needs a GPU; on a CPU use precision=bf16")
     processes = requested_processes()

@@ -1,4 +1,7 @@
-"""Losses as pure functions of tensors; all return float32 scalars, means over the batch unless said otherwise."""
+"""Losses as pure functions of tensors; all return scalars, means over the batch unless said otherwise.
+
+Half-precision inputs are raised to float32 first.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from savae_dist.latents import Posterior
+from savae_dist.latents import Posterior, full_precision
 
 Reduction = Literal["sum", "mean"]
 AdversarialForm = Literal["match_real", "lsgan", "wasserstein", "hinge", "non_saturating"]
@@ -29,7 +32,7 @@ def label_cross_entropy(logits: Tensor, y: Tensor, label_weight: Tensor | None =
     global batch; None: 1 / number of labelled samples here.
     """
     labelled = y >= 0
-    each = F.cross_entropy(logits.float(), y.clamp_min(0), reduction="none")
+    each = F.cross_entropy(full_precision(logits), y.clamp_min(0), reduction="none")
     if label_weight is None:
         label_weight = 1 / labelled.sum().clamp_min(1)
     # where, not multiplication: an unlabelled sample must not spoil the sum even if its own value is not finite.
@@ -40,17 +43,17 @@ def feature_loss(
     features: Sequence[Tensor], features_hat: Sequence[Tensor], alpha: Sequence[float], reduction: Reduction = "mean"
 ) -> Tensor:
     """sum_i alpha_i E||F_i - F^_i||^2 (Zemouri eq 9); each norm averaged (or summed) over the elements of F_i."""
-    loss = torch.zeros((), device=features[0].device)
+    loss = full_precision(features[0].new_zeros(()))
     for weight, f, f_hat in zip(alpha, features, features_hat, strict=True):
         if weight:
-            squared = F.mse_loss(f_hat.float(), f.float())
+            squared = F.mse_loss(full_precision(f_hat), full_precision(f))
             loss = loss + weight * squared * (f[0].numel() if reduction == "sum" else 1)
     return loss
 
 
 def latent_loss(logits: Tensor, logits_hat: Tensor) -> Tensor:
     """E||Class(Z) - Class(Z^)||^2 on softmax probabilities, summed over classes (Zemouri eq 11)."""
-    return (logits.float().softmax(1) - logits_hat.float().softmax(1)).square().sum(1).mean()
+    return (full_precision(logits).softmax(1) - full_precision(logits_hat).softmax(1)).square().sum(1).mean()
 
 
 def critic_loss(form: AdversarialForm, score: Tensor, sign: int, label: float = 1.0) -> Tensor:
@@ -58,7 +61,7 @@ def critic_loss(form: AdversarialForm, score: Tensor, sign: int, label: float = 
 
     `match_real` and `lsgan` regress the score to +-label (Zemouri Algorithm 2), `hinge` has the margin `label`.
     """
-    score = score.float()
+    score = full_precision(score)
     if form in ("match_real", "lsgan"):
         return (sign * label - score).square().mean()
     if form == "wasserstein":
@@ -73,9 +76,9 @@ def adversarial_loss(form: AdversarialForm, score_hat: Tensor, score: Callable[[
 
     `score` gives Dis(X), called only where the form needs it: no other form looks at the real samples.
     """
-    score_hat = score_hat.float()
+    score_hat = full_precision(score_hat)
     if form == "match_real":
-        return (score().float().detach() - score_hat).square().mean()
+        return (full_precision(score()).detach() - score_hat).square().mean()
     if form == "lsgan":
         return (label - score_hat).square().mean()
     if form == "non_saturating":
@@ -87,5 +90,5 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], x: Tensor, x_hat: Tenso
     """E[(||grad Dis(u)|| - 1)^2] at u = mix x + (1 - mix) x^ (Gulrajani 2017, eq 3); mix `[batch]` in [0, 1]."""
     mix = mix.view(-1, *[1] * (x.ndim - 1))
     between = (mix * x + (1 - mix) * x_hat).detach()
-    slope = torch.func.grad(lambda u: critic(u).float().sum())(between)
+    slope = torch.func.grad(lambda u: full_precision(critic(u)).sum())(between)
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class OptimizerConfig:
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Always fused: such a step is left out on the device itself where its `found_inf` is 1, without asking the host."""
+    """Always fused: such a step is left out on the device itself where its `found_inf` is 1; the host isn't asked."""
     if config.name == "sgd":
         sgd = torch.optim.SGD(
             parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
@@ -84,7 +84,9 @@ def load_optimizer_state(
         if name not in parameters:
             raise ValueError(f"the optimiser state names {name}, which this run does not train")
         parameter = parameters[name]
-        optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
+        # In the parameter's own memory layout: fused optimisers walk through memory, not through indices.
+        own = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+        optimizer.state[parameter][key] = own.to(parameter.device).copy_(value)
 
 
 def learning_rate(config: OptimizerConfig, iteration: int, total: int) -> float:
@@ -123,10 +125,13 @@ def clip_weights(parameters: Sequence[nn.Parameter], config: OptimizerConfig) ->
         torch._foreach_clamp_min_(list(parameters), -config.clip_weights)
 
 
-class WeightAverage:
+N = TypeVar("N", bound=nn.Module)
+
+
+class WeightAverage(Generic[N]):
     """Exponential moving average of a network's weights and floating-point buffers: a += (1 - decay) (w - a)."""
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: N, decay: float) -> None:
         self.network = copy.deepcopy(network).eval()
         self.decay = decay
         self._pairs = [

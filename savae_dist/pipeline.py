@@ -32,7 +32,7 @@ Samples = np.ndarray | Tensor  # raw, in the stored layout: see preprocess.norma
 
 @dataclass(frozen=True)
 class PosteriorBank:
-    """Posteriors of training samples, from which a labelled sample is generated (SPEC `generate(label)`).
+    """Posteriors of training samples, from which a labelled sample is generated.
 
     mean, log_variance float32 `[n, K]`; label int64 `[n]`.
     """
@@ -139,9 +139,10 @@ class Pipeline:
 
     @property
     def latent_dim(self) -> int:
-        """K, read from the first layer of the decoder (as all our decoders and classifiers take z first)."""
-        layers = (m for m in self.role("decoder").modules() if isinstance(m, nn.Linear))
-        return next(layers).in_features
+        """K."""
+        decoder = self.role("decoder")
+        assert isinstance(decoder, Decoder)
+        return decoder.latent_dim
 
     # On raw samples, results on the CPU.
 
@@ -208,7 +209,7 @@ class Pipeline:
             bank = folder / POSTERIORS
             posteriors = PosteriorBank(**load_file(bank)) if bank.is_file() else None
             return cls(networks, DataSpec.from_dict(config["spec"]), posteriors, config["system"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:  # what bad files raise
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:  # bad files
             raise CheckpointError(f"{folder} cannot be loaded: {_one_line(error)}; save the pipeline again") from error
 
 

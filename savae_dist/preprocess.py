@@ -40,6 +40,8 @@ class DataSpec:
     def __post_init__(self) -> None:
         for name in ("shape", "mean", "std", "class_names"):  # JSON gives lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.kind not in ("image", "signal"):
+            raise ValueError(f"kind must be image or signal, not {self.kind!r}")
         if len(self.shape) != {"image": 3, "signal": 2}[self.kind]:
             raise ValueError(f"an {self.kind} sample cannot have the shape {self.shape}")
         if (self.kind == "image") != (self.normalise == "unit"):

@@ -19,7 +19,7 @@ from savae_dist.data import Order, RawBatch, Reader, Request, Shards, demo_shard
 from savae_dist.engine import PreparedUpdate, broadcast_buffers, recalibrate, run_phase
 from savae_dist.errors import CheckpointError, ConfigError, DivergedError, Preempted, SaveError
 from savae_dist.feed import Feed, Slicing, read_plan
-from savae_dist.networks import Network
+from savae_dist.networks import Encoder, Network
 from savae_dist.phases import Phase
 from savae_dist.pipeline import Pipeline, collect_posteriors
 from savae_dist.preprocess import normalise
@@ -79,7 +79,8 @@ class Run:
         if widths.initial is not None and not checkpoint.load_networks(Path(widths.initial), self.networks):
             raise ConfigError(f"networks.initial={widths.initial} holds none of {', '.join(self.networks)}")
         for network in self.networks.values():
-            network.to(self.state.device)
+            # Images in channels-last order, in which convolutions are faster on CPUs and GPUs alike.
+            network.to(self.state.device, memory_format=torch.channels_last)
 
     def _resume(self) -> TrainingState:
         """The state of the newest checkpoint, its networks loaded; or a fresh one."""
@@ -222,7 +223,7 @@ class Run:
         self.tracker.scalars(values, self.training.total, show)
 
     def _end(self, phase: Phase, updates: Mapping[str, PreparedUpdate], clock: Clock) -> None:
-        """What a phase leaves behind: averaged weights if they are kept, statistics equal on all ranks, a checkpoint."""
+        """What a phase leaves behind: averaged weights if any are kept, equal statistics on all ranks, a checkpoint."""
         for update in updates.values():
             for name, average in update.averages.items():
                 self.networks[name].load_state_dict(average.network.state_dict())
@@ -248,10 +249,13 @@ class Run:
         if rank_sums(torch.tensor([problem], dtype=torch.float64)).item():
             raise SaveError(message or "rank 0 could not save; see status.json")
 
-    def _pipeline(self, updates: Mapping[str, PreparedUpdate]) -> Pipeline:
-        """The networks as they would be exported now: averaged ones where an average is kept."""
+    def _pipeline(self, phase: Phase, updates: Mapping[str, PreparedUpdate]) -> Pipeline:
+        """The networks that are trained by this phase or before it; averaged ones where an average is kept."""
+        so_far = self.phases[: self.phases.index(phase) + 1]
+        trained = {name for earlier in so_far for update in earlier.updates for name in update.trains}
         averaged = {name: a.network for update in updates.values() for name, a in update.averages.items()}
-        networks = {name: averaged.get(name, self.networks[name]) for name in self.system.pipeline}
+        names = (name for name in self.system.pipeline if name in trained)
+        networks = {name: averaged.get(name, self.networks[name]) for name in names}
         return Pipeline(networks, self.spec, system=configuration.plain(self.system))
 
     def validate(self, phase: Phase, updates: Mapping[str, PreparedUpdate]) -> None:
@@ -259,7 +263,7 @@ class Run:
         if self.validation is None:
             return
         broadcast_buffers(self.networks)
-        pipeline = self._pipeline(updates)
+        pipeline = self._pipeline(phase, updates)
         metrics = self.validation.measure(pipeline)
         numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
         self.tracker.scalars(numbers, self.training.total)
@@ -278,12 +282,13 @@ class Run:
 
     def finish(self) -> None:
         """Measure, export the pipeline with the training posteriors, and say where everything lies."""
-        pipeline = self._pipeline({})
+        pipeline = self._pipeline(self.phases[-1], {})
         metrics = self.validation.measure(pipeline) if self.validation is not None else {}
         if not self.state.is_main_process:
             return
-        if self.shards.label_counts.keys() - {-1} and "encoder" in pipeline.networks:
-            pipeline.posteriors = collect_posteriors(pipeline.networks["encoder"], self.survey.samples())
+        encoder = pipeline.networks.get("encoder")
+        if self.shards.label_counts.keys() - {-1} and isinstance(encoder, Encoder):
+            pipeline.posteriors = collect_posteriors(encoder, self.survey.samples())
         pipeline.save_pretrained(self.folder / "pipeline")
         self._draw(pipeline)
         steps = {phase.name: self.steps(phase) for phase in self.phases}

@@ -1,6 +1,6 @@
 """Entry point: configuration -> data, system, networks -> phases -> pipeline.
 
-    accelerate launch -m savae_dist.train [PRESET or FILE.yaml] [key=value ...] [--print-config | --check]
+accelerate launch -m savae_dist.train [PRESET or FILE.yaml] [key=value ...] [--print-config | --check]
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="savae_dist.train", description="Train an adversarial VAE.")
     parser.add_argument("config", nargs="*", metavar="PRESET|FILE.yaml|key=value", help="what to train, and changes")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
-    parser.add_argument("--check", action="store_true", help="do everything up to the first step, and say what is there")
+    parser.add_argument(
+        "--check", action="store_true", help="do everything up to the first step, and say what is there"
+    )
     options = parser.parse_intermixed_args(argv)
     try:
         config = configuration.load(options.config)

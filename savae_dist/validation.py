@@ -72,7 +72,7 @@ class Validation:
 
 
 def collapsed(values: dict[str, Any], spec: DataSpec) -> bool:
-    """Whether the code says nothing: KL near 0 and the classifier at chance (Zemouri's loss with weight 1 does this)."""
+    """Whether the code says nothing: KL near 0 and the classifier at chance, as with Zemouri's KL weight of 1."""
     kl, accuracy = values["kl"], values["accuracy"]
     return kl is not None and accuracy is not None and kl < 0.05 and accuracy < 1.5 / spec.classes
 

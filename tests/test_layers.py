@@ -14,7 +14,7 @@ ANY = frozenset({"*"})
 
 # Module or subpackage of savae_dist -> what it may import besides itself and `errors`.
 MAY_IMPORT: dict[str, frozenset[str]] = {
-    "__init__": frozenset(),
+    "__init__": frozenset({"pipeline", "networks"}),  # what users import; the package itself imports the modules
     "errors": frozenset(),
     "preprocess": frozenset(),
     "latents": frozenset(),
@@ -31,12 +31,15 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "tracking": frozenset({"phases", "optim"}),
     "checkpoint": frozenset({"phases", "optim", "networks"}),
     "pipeline": frozenset({"networks", "latents", "preprocess"}),
-    "evaluation": frozenset({"pipeline", "data", "losses"}),
+    "cards": frozenset({"pipeline", "preprocess"}),
+    "evaluation": frozenset({"pipeline", "data", "losses", "preprocess"}),
+    "validation": frozenset({"evaluation", "pipeline", "data", "feed", "tracking", "preprocess"}),
+    "run": ANY,
     "train": ANY,
 }
-USE_ACCELERATE = {"engine", "optim", "checkpoint", "tracking", "launch", "train"}
+USE_ACCELERATE = {"engine", "optim", "checkpoint", "tracking", "launch", "run", "train"}
 # Tools use the package, not the trainer; `benchmark` measures it, `sweep` starts it.
-FORBIDDEN_TO_TOOLS = {"engine", "train"}
+FORBIDDEN_TO_TOOLS = {"engine", "run", "train"}
 FREE_TOOLS = {"benchmark", "sweep"}
 
 
@@ -56,7 +59,7 @@ def imports(tree: ast.AST, package: str) -> Iterator[str]:
 def ours(tree: ast.AST, package: str) -> set[str]:
     """First-level modules of savae_dist that are imported, `*` for the bare package."""
     names = (name.split(".") for name in imports(tree, package))
-    return {(parts[1] if len(parts) > 1 else "*") for parts in names if parts[0] == PACKAGE}
+    return {(parts[1] if len(parts) > 1 else "*") for parts in names if parts[0] == PACKAGE} - {"__version__"}
 
 
 def at_module_level(tree: ast.AST) -> Iterator[ast.AST]:

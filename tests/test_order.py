@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 
@@ -73,7 +75,7 @@ def test_lanes_are_even_ranges_of_the_epoch(n, lanes):
     sizes = [len(rows[lane::lanes]) for lane in range(lanes)]
     assert sizes == [n // lanes + (lane < n % lanes) for lane in range(lanes)]
     ranges = [sorted(rows[lane::lanes].tolist()) for lane in range(lanes)]
-    assert sum(ranges, []) == list(range(n))
+    assert list(chain(*ranges)) == list(range(n))
 
 
 def test_a_lane_finishes_a_window_of_shards_before_the_next():

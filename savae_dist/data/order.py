@@ -80,13 +80,12 @@ class Order:
         """int64 [n] positions, from 0 without end (epoch = position // size), to shards and rows, int64 [n] each."""
         positions = np.asarray(positions, np.int64)
         epochs, inside = np.divmod(positions, self.size)
-        first = int(epochs[0]) if len(epochs) else 0
-        here = epochs == first
-        if here.all():
-            return self._locate(first, inside)
+        if len(epochs) and (epochs == epochs[0]).all():
+            return self._locate(int(epochs[0]), inside)
         shards, rows = np.empty_like(positions), np.empty_like(positions)
-        shards[here], rows[here] = self._locate(first, inside[here])
-        shards[~here], rows[~here] = self.locate(positions[~here])
+        for epoch in sorted(set(epochs.tolist())):
+            here = epochs == epoch
+            shards[here], rows[here] = self._locate(epoch, inside[here])
         return shards, rows
 
     def window_of(self, position: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 from savae_dist.data.decode import encode_image, encode_npy
 from savae_dist.data.index import Shards, build_index
 from savae_dist.data.order import PACK, permutation
-from savae_dist.errors import ConfigError, DataError
+from savae_dist.errors import ConfigError, DataError, SaveError
 
 
 def pack(
@@ -43,20 +43,13 @@ def pack(
         raise ConfigError("shard_size and block must be at least 1, seed at least 0, layout packed or samples")
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
         raise ConfigError(f"{out} exists and is not empty; name another folder or pass --overwrite")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        partial.chmod(0o755)
-        order = permutation(len(x), seed, PACK)
+    with _appearing(out) as partial:
         paths = []
-        for number, rows in enumerate(np.array_split(order, -(-len(x) // shard_size))):
+        for number, rows in enumerate(np.array_split(permutation(len(x), seed, PACK), -(-len(x) // shard_size))):
             paths.append(partial / f"shards-{number:06d}.tar")
             entries = _blocks(x, y, rows, block, rate) if layout == "packed" else _samples(x, y, rows)
             _write(paths[-1], number, entries)
-        build_index(paths, partial, class_names=class_names, rate=rate)
-        _publish(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        build_index(paths, partial, class_names, rate)
     return summary(Shards.open(out))
 
 
@@ -107,15 +100,20 @@ def _write(path: Path, shard: int, entries: Iterator[dict[str, bytes]]) -> None:
             tar.write({"__key__": f"{shard:06d}-{number:06d}", **entry})
 
 
-def _publish(partial: Path, out: Path) -> None:
-    """Rename the whole folder to its place; one that is there already goes only when the new one stands."""
-    if not out.exists():
-        partial.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
-    out.rename(old / out.name)
-    partial.rename(out)
-    shutil.rmtree(old)
+@contextmanager
+def _appearing(out: Path) -> Iterator[Path]:
+    """A folder to fill, renamed to `out` once it is whole; what stood there goes then. A failure leaves nothing."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+            partial = Path(folder) / "new"
+            partial.mkdir()
+            yield partial
+            if out.exists():
+                out.rename(Path(folder) / "old")
+            partial.rename(out)
+    except OSError as error:
+        raise SaveError(f"{out} cannot be written ({error}); free some space or name another folder") from error
 
 
 def summary(shards: Shards) -> dict[str, Any]:

@@ -73,6 +73,8 @@ def scan_shard(path: Path, common: Layout) -> tuple[np.ndarray, np.ndarray, int]
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty; make or copy it again")
     data = np.memmap(path, np.uint8, "r")
+    if data[-tarfile.BLOCKSIZE :].any():  # tarfile takes the end of the file for the end of the tar
+        raise DataError(f"{path} is no tar, or cut short: it does not end with an empty block; make or copy it again")
     samples: list[np.ndarray] = []
     blocks: list[tuple[int, int, int, int]] = []
     rows = skipped = 0

@@ -27,7 +27,7 @@ from savae_dist.preprocess import DataSpec
 # Petroff 2021, "Accessible color sequences for data visualization": told apart with any colour vision.
 COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
 MARKERS = "osD^vPX<>p*h"  # one per ten classes
-REAL, OURS, UNLABELLED = "#404040", "#e76300", "#d0d0d0"
+REAL, OURS, UNLABELLED = "#404040", "#e76300", "#b0b0b0"
 COLUMNS = 10
 REPRODUCED = {"image": 3 * COLUMNS, "signal": 10}  # samples beside their reconstructions
 MAX_ROWS = 20
@@ -45,7 +45,7 @@ def save(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
 
 def class_name(label: int, spec: DataSpec) -> str:
     if label < 0:
-        return "unlabelled"
+        return "no label"
     name = spec.class_names[label] if label < len(spec.class_names) else str(label)
     return name if len(name) <= 14 else name[:13] + "…"
 
@@ -145,7 +145,7 @@ def latent_space(z: Tensor, y: Tensor, spec: DataSpec) -> Figure:
         place = np.median(places[label_of == label], axis=0)
         text, points = (class_name(label, spec), 10) if few else (str(label), 7)
         axes.annotate(text, place, ha="center", va="center", fontsize=points, weight="bold", path_effects=halo)
-    axes.set(title=title, xlabel=names[0], ylabel=names[1])
+    axes.set(title=title if few else f"{title}; numbers: classes", xlabel=names[0], ylabel=names[1])
     axes.grid(alpha=0.25, linewidth=0.5)
     if few and labels != [-1]:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2, frameon=False, fontsize=9)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.constants import CONFIG_NAME
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from torch import Tensor, nn
 
 SLOPE = 0.2  # of every LeakyReLU
@@ -26,16 +26,25 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
     model_type: ClassVar[str]
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
+    def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:
+        """Write config and weights; with `push_to_hub=True` and the like, see huggingface_hub, also a card."""
+        assert isinstance(self._hub_mixin_config, dict)  # the arguments of __init__, noted by the mixin
         config = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self._hub_mixin_config}
-        return super().save_pretrained(save_directory, config=config, **kwargs)
+        if hub:
+            return super().save_pretrained(save_directory, **{"config": config, **hub})
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._save_pretrained(folder)
+        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        return None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Load a local folder or a Hub repository (`revision=`, `token=`, ... as in huggingface_hub), in eval mode."""
         from savae_dist.networks import NETWORKS  # here, because the registry imports the networks
 
-        config = _read_config(pretrained_model_name_or_path, kwargs)
+        hub = {k: v for k, v in kwargs.items() if k in HUB_OPTIONS}
+        config = json.loads(_file(pretrained_model_name_or_path, CONFIG_NAME, hub).read_text())
         kind = NETWORKS.get(config.get("model_type", ""))
         if kind is None:
             raise ValueError(
@@ -51,24 +60,37 @@ class Network(nn.Module, PyTorchModelHubMixin):
             raise ValueError(f"{pretrained_model_name_or_path} holds a {kind.__name__}, which is no {cls.__name__}")
         return super(Network, kind).from_pretrained(pretrained_model_name_or_path, strict=True, **kwargs)
 
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **kwargs: Any) -> Self:
+        """The mixin's own would print, and take a pickle where a repository has no safetensors."""
+        hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        return cls._load_as_safetensor(
+            cls(**kwargs), str(_file(model_id, SAFETENSORS_SINGLE_FILE, hub)), map_location, strict
+        )
 
-def _read_config(source: str | Path, hub: dict[str, Any]) -> dict[str, Any]:
-    path = Path(source) / CONFIG_NAME
+
+HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+
+
+def _file(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
+    path = Path(source) / name
     if not Path(source).is_dir():
-        options = {k: v for k, v in hub.items() if k in ("revision", "token", "cache_dir", "local_files_only")}
-        path = Path(hf_hub_download(str(source), CONFIG_NAME, **options))
-    elif not path.is_file():
-        raise ValueError(f"{source} holds no {CONFIG_NAME}: it is not a network's folder")
-    config: dict[str, Any] = json.loads(path.read_text())
-    return config
+        return Path(hf_hub_download(str(source), name, **hub))
+    if not path.is_file():
+        raise ValueError(f"{source} holds no {name}: it is not a network's folder")
+    return path
 
 
 class Encoder(Network):
-    """x `[batch, *shape]` -> posterior of z and the features of the first stages."""
+    """x `[batch, *shape]` -> posterior of z `[batch, latent_dim]` and the features of the first stages."""
+
+    latent_dim: int
 
 
 class Decoder(Network):
-    """z `[batch, K]` -> x^ `[batch, *shape]`."""
+    """z `[batch, latent_dim]` -> x^ `[batch, *shape]`."""
+
+    latent_dim: int
 
 
 class Critic(Network):
@@ -76,7 +98,7 @@ class Critic(Network):
 
 
 class Classifier(Network):
-    """z `[batch, K]` -> logits `[batch, classes]`."""
+    """z `[batch, latent_dim]` -> logits `[batch, classes]`."""
 
 
 def act(x: Tensor) -> Tensor:
@@ -117,5 +139,6 @@ def initialise(network: nn.Module, *small: nn.Module) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     with torch.no_grad():
-        for module in (*(m.second for m in network.modules() if isinstance(m, Residual)), *small):
-            module.weight.mul_(0.1)
+        seconds = (m.second for m in network.modules() if isinstance(m, Residual))
+        for layer in (*seconds, *small):
+            layer.get_parameter("weight").mul_(0.1)

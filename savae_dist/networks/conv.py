@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from savae_dist.latents import Posterior
+from savae_dist.latents import Posterior, full_precision
 from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Residual, act, conv, initialise, norm
 
 FeatureTap = Literal["act", "conv", "pool"]
@@ -45,7 +46,7 @@ def check_pools(pools: int) -> frozenset[int]:
 
 
 def dense_stack(sizes: Sequence[int]) -> nn.ModuleList:
-    return nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+    return nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
 
 class ConvEncoder(Encoder):
@@ -62,8 +63,8 @@ class ConvEncoder(Encoder):
     ) -> None:
         super().__init__()
         dims, widths = len(shape) - 1, stage_widths(width)
+        self.latent_dim, self.feature_tap = latent_dim, feature_tap
         self.pooled = check_pools(pools)
-        self.feature_tap = feature_tap
         self.convs = nn.ModuleList(conv(dims, a, b) for a, b in zip((shape[0], *widths), widths, strict=False))
         self.residuals = nn.ModuleList(Residual(conv(dims, w, w), conv(dims, w, w)) for w in widths)
         self.dense = dense_stack((widths[-1] * math.prod(pooled_size(shape, pools)), *FULLY_CONNECTED))
@@ -93,7 +94,7 @@ class ConvEncoder(Encoder):
         x = x.flatten(1)
         for layer in self.dense:
             x = act(layer(x))
-        return Posterior(self.mean(x).float(), self.log_variance(x).float())
+        return Posterior(full_precision(self.mean(x)), full_precision(self.log_variance(x)))
 
     def forward(self, x: Tensor) -> tuple[Posterior, list[Tensor]]:
         features, x = self.features(x)
@@ -119,7 +120,7 @@ class ConvDecoder(Decoder):
     ) -> None:
         super().__init__()
         dims, widths = len(shape) - 1, stage_widths(width)[::-1]
-        self.shape, self.output = tuple(shape), output
+        self.shape, self.latent_dim, self.output = tuple(shape), latent_dim, output
         self.start = pooled_size(shape, pools)
         # The convolution that mirrors a pooled stage s is number 7 - s: the size doubles before it.
         self.upsampled = frozenset(7 - stage for stage in check_pools(pools))
@@ -149,7 +150,7 @@ class ConvDecoder(Decoder):
         return x[..., : self.shape[1]] if x.ndim == 3 else x[..., : self.shape[1], : self.shape[2]]
 
     def forward(self, z: Tensor) -> Tensor:
-        logits = self.logits(z).float()
+        logits = full_precision(self.logits(z))
         return torch.sigmoid(logits) if self.output == "sigmoid" else logits
 
 

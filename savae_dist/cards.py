@@ -1,0 +1,125 @@
+"""Model cards: what a pipeline or one of its networks is, what it takes, how it was made, and how to use it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from savae_dist.pipeline import Pipeline
+from savae_dist.preprocess import DataSpec
+
+PAPER = """@article{zemouri2020semi,
+  title   = {Semi-Supervised Adversarial Variational Autoencoder},
+  author  = {Zemouri, Ryad},
+  journal = {Machine Learning and Knowledge Extraction},
+  volume  = {2},
+  number  = {3},
+  pages   = {361--378},
+  year    = {2020},
+  doi     = {10.3390/make2030020}
+}"""
+
+WHAT = {
+    "pipeline": "The trained networks of a variational autoencoder with their preprocessing.",
+    "encoder": "Takes a sample x to the diagonal Gaussian posterior q(z|x) of its latent code z.",
+    "decoder": "Takes a latent code z to a sample x.",
+    "classifier": "Takes a latent code z to the logits of its class.",
+    "critic": "Scores a sample: high for real ones, low for generated ones.",
+}
+USE = {
+    "pipeline": "{raw}\nprint(pipeline.encode(x).mean.shape)  # one latent code per sample\n"
+    "x_hat = pipeline.reconstruct(x)  # raw samples again\nnew = pipeline.generate(4, seed=0)",
+    "encoder": "{raw}\nposterior = pipeline.encode(x)  # mean and log_variance, one row per sample\n"
+    "encoder = Encoder.from_pretrained(folder)  # the bare network, for normalised tensors",
+    "decoder": "x = pipeline.generate(4, seed=0)  # raw samples of the prior{of_class}\n"
+    "decoder = Decoder.from_pretrained(folder)  # the bare network",
+    "classifier": "classifier = Classifier.from_pretrained(folder)  # the bare network, for latent codes",
+    "critic": "critic = Critic.from_pretrained(folder)  # the bare network, for normalised tensors",
+}
+NORMALISE = {
+    "unit": "uint8 pixels are divided by 255",
+    "window": "each window and channel is brought to mean 0 and deviation 1",
+    "dataset": "each channel by the training set's mean and deviation, {mean} and {std}",
+    "none": "windows are taken as they are",
+}
+
+
+def model_card(pipeline: Pipeline, name: str, summary: dict[str, Any], license: str | None = None) -> str:
+    """The README.md of a network (`name` its role) or of the whole pipeline (`name` "pipeline").
+
+    summary: the run's metrics, may be empty;
+    license: the Hub's identifier of the weights' licence. Without one none is stated: that is the owner's choice.
+    """
+    system = str(pipeline.system.get("name", "variational autoencoder"))
+    tags = ["variational-autoencoder", system.replace(" ", "-"), pipeline.spec.kind]
+    header = ModelCardData(library_name="savae_dist", license=license, tags=list(dict.fromkeys(tags)))
+    sections = [
+        f"---\n{header.to_yaml()}\n---",
+        f"# {name.capitalize()} of {system}",
+        WHAT.get(name, "A network of the system.") + " Trained with `savae_dist`; safetensors and JSON only.",
+        f"## Use\n\n```python\n{_snippet(pipeline, name)}\n```",
+        f"## Input\n\n{_data(pipeline.spec)}\n\n`pipeline.json` holds this; `Pipeline` applies it.",
+        _table("Hyperparameters", pipeline.system),
+        _table("Metrics on the validation set", _flat(summary)),
+        f"## Citation\n\n```bibtex\n{PAPER}\n```",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _snippet(pipeline: Pipeline, name: str) -> str:
+    raw = _raw_example(pipeline.spec)
+    of_class = "; label=0 for a class" if pipeline.posteriors is not None else ""
+    classes = f"{name.capitalize()}, " if name in WHAT and name != "pipeline" else ""
+    body = USE.get(name, "").format(raw=raw, of_class=of_class)
+    lines = [
+        *(["import numpy as np"] if "np." in body else []),
+        f"from savae_dist import {classes}Pipeline",
+        "",
+        'folder = "."  # this folder; or its repository on the Hub, "ORGANISATION/NAME"',
+        "pipeline = Pipeline.from_pretrained(folder)  # with the preprocessing",
+        body,
+    ]
+    return "\n".join(lines).strip()
+
+
+def _raw_example(spec: DataSpec) -> str:
+    """A line that makes four raw samples in the stored layout."""
+    channels, *size = spec.shape
+    stored = tuple(size) if channels == 1 else (*size, channels) if spec.kind == "image" else spec.shape
+    if spec.kind == "image":
+        return f"x = np.zeros({(4, *stored)}, np.uint8)  # your images"
+    return f"x = np.random.default_rng(0).normal(size={(4, *stored)}).astype(np.float32)  # your windows"
+
+
+def _data(spec: DataSpec) -> str:
+    names = ": " + ", ".join(spec.class_names) if spec.class_names else ""
+    axes = "channels, height, width" if spec.kind == "image" else "channels, length"
+    raw = {"image": "uint8 `[n, h, w]` or `[n, h, w, c]`", "signal": "float `[n, l]` or `[n, c, l]`"}[spec.kind]
+    lines = [
+        f"- {spec.kind}s; the networks see ({axes}) = {spec.shape}",
+        f"- raw samples: {raw}",
+        "- normalisation: " + NORMALISE[spec.normalise].format(mean=list(spec.mean), std=list(spec.std)),
+        f"- {spec.classes} classes{names}",
+    ]
+    if spec.rate:
+        lines.append(f"- sampling rate: {spec.rate:g} Hz")
+    return "\n".join(lines)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, keys joined by dots; what is not a number is left out."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            flat[prefix + key] = f"{value:.6g}"
+    return flat
+
+
+def _table(title: str, values: dict[str, Any]) -> str:
+    if not values:
+        return ""
+    rows = "\n".join(f"| `{key}` | {value} |" for key, value in values.items())
+    return f"## {title}\n\n| | |\n|---|---|\n{rows}"

@@ -1,0 +1,175 @@
+"""Shapes for any size, the paper's structure, and folders that load to the same network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from savae_dist.networks import (
+    NETWORKS,
+    Classifier,
+    ConvCritic,
+    ConvDecoder,
+    ConvEncoder,
+    Decoder,
+    DenseClassifier,
+    Encoder,
+    Network,
+)
+
+SHAPES = [((1, 28, 28), 2), ((3, 33, 17), 3), ((2, 1001), 5), ((1, 8, 8), 2), ((1, 7), 0), ((1, 64), 6), ((1, 5, 9), 1)]
+
+
+@pytest.mark.parametrize(("shape", "pools"), SHAPES)
+def test_any_shape_goes_there_and_back(shape: tuple[int, ...], pools: int) -> None:
+    encoder = ConvEncoder(shape, 3, width=4, pools=pools)
+    decoder = ConvDecoder(shape, 3, width=4, pools=pools)
+    x = torch.rand(2, *shape)
+    posterior, features = encoder(x)
+    assert posterior.mean.shape == posterior.log_variance.shape == (2, 3)
+    assert [f.shape[1] for f in features] == [4, 4, 8]
+    assert decoder(posterior.mean).shape == x.shape
+    assert ConvCritic(shape, width=4, pools=pools)(x).shape == (2,)
+
+
+def test_the_structure_of_section_3_2() -> None:
+    encoder = ConvEncoder((1, 28, 28), 2, width=8)
+    decoder = ConvDecoder((1, 28, 28), 2, width=8)
+    critic = ConvCritic((1, 28, 28), width=8)
+    classifier = DenseClassifier(2, 10)
+    assert [c.out_channels for c in encoder.convs] == [8, 8, 16, 16, 32, 32]
+    assert encoder.dense[0].in_features == 32 * 7 * 7
+    assert [layer.out_features for layer in encoder.dense] == [512, 256, 128]
+    assert [c.out_channels for c in (*decoder.convs, decoder.last)] == [32, 32, 16, 16, 8, 8, 1]
+    assert [layer.out_features for layer in decoder.dense] == [256, 512, 32 * 7 * 7]
+    assert decoder.upsampled == {3, 5}
+    assert [c.out_channels for c in critic.convs] == [8, 16, 32]
+    assert [layer.out_features for layer in (*critic.dense, critic.score)] == [512, 256, 128, 64, 1]
+    assert [layer.out_features for layer in classifier.dense] == [128, 128, 128]
+    for network in (encoder, critic):
+        assert not [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in decoder.modules()) == 6
+    assert sum(isinstance(m, nn.BatchNorm1d) for m in decoder.modules()) == 3
+    assert sum(isinstance(m, nn.BatchNorm1d) for m in classifier.modules()) == 3
+
+
+def test_the_first_features_by_hand() -> None:
+    encoder = ConvEncoder((1, 6, 6), 2, width=4)
+    x = torch.rand(2, 1, 6, 6)
+    leaky = nn.LeakyReLU(0.2)
+    first, second = encoder.residuals[0].first, encoder.residuals[0].second
+    convolved = encoder.convs[0](x)
+    expected = leaky(convolved + second(leaky(first(convolved))))
+    torch.testing.assert_close(encoder(x)[1][0], expected)
+
+
+def test_taps_differ_where_they_should() -> None:
+    torch.manual_seed(0)
+    encoder, x = ConvEncoder((1, 8, 8), 2, width=4), torch.rand(2, 1, 8, 8)
+    shapes = {}
+    for tap in ("act", "conv", "pool"):
+        encoder.feature_tap = tap
+        shapes[tap] = [tuple(f.shape[2:]) for f in encoder(x)[1]]
+    assert shapes == {
+        "act": [(8, 8), (8, 8), (4, 4)],
+        "conv": [(8, 8), (8, 8), (4, 4)],
+        "pool": [(8, 8), (4, 4), (4, 4)],
+    }
+
+
+def test_posterior_from_features_equals_the_whole_pass() -> None:
+    encoder, x = ConvEncoder((1, 9, 9), 3, width=4), torch.rand(2, 1, 9, 9)
+    posterior, features = encoder(x)
+    partial, rest = encoder.features(x)
+    assert all(torch.equal(a, b) for a, b in zip(features, partial, strict=True))
+    assert torch.equal(encoder.posterior(rest).mean, posterior.mean)
+
+
+def test_decoder_output_and_logits() -> None:
+    z = torch.randn(4, 2)
+    image = ConvDecoder((1, 8, 8), 2, width=4, output="sigmoid").eval()
+    signal = ConvDecoder((1, 8), 2, width=4, output="linear").eval()
+    torch.testing.assert_close(image(z), torch.sigmoid(image.logits(z)))
+    assert torch.equal(signal(z), signal.logits(z))
+
+
+def test_small_layers_start_at_a_tenth() -> None:
+    torch.manual_seed(0)
+    encoder = ConvEncoder((1, 28, 28), 8, width=16)
+    residual = encoder.residuals[2]
+    assert residual.second.weight.std().item() == pytest.approx(0.1 * residual.first.weight.std().item(), rel=0.1)
+    expected = (2 / (1 + 0.2**2) / 128) ** 0.5 * 0.1  # Kaiming for LeakyReLU 0.2
+    assert encoder.mean.weight.std().item() == pytest.approx(expected, rel=0.1)
+    assert all(bool((m.bias == 0).all()) for m in encoder.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+def test_norm_option(norm: str) -> None:
+    decoder = ConvDecoder((1, 8, 8), 2, width=4, norm_kind=norm)
+    kinds = {"batch": nn.BatchNorm2d, "group": nn.GroupNorm, "none": nn.Identity}
+    assert sum(isinstance(m, kinds[norm]) for m in decoder.modules()) >= 6
+    if norm != "batch":
+        z = torch.randn(6, 2)
+        torch.testing.assert_close(decoder(z)[:3], decoder(z[:3]))  # independent of the rest of the batch
+
+
+def examples() -> list[Network]:
+    return [
+        ConvEncoder((2, 33), 3, width=4, pools=3, feature_tap="pool"),
+        ConvDecoder((1, 9, 9), 3, width=4, norm_kind="group"),
+        ConvCritic((1, 9, 9), width=4, spectral_norm=True),
+        DenseClassifier(3, 5, hidden=16),
+    ]
+
+
+@pytest.mark.parametrize("network", examples(), ids=lambda n: n.model_type)
+def test_a_folder_gives_the_same_network_back(network: Network, tmp_path: Path) -> None:
+    network.save_pretrained(tmp_path)
+    again = Network.from_pretrained(tmp_path)
+    assert type(again) is type(network) is NETWORKS[json.loads((tmp_path / "config.json").read_text())["model_type"]]
+    assert not again.training
+    state, loaded = network.state_dict(), again.state_dict()
+    assert state.keys() == loaded.keys()
+    assert all(torch.equal(state[k], loaded[k]) for k in state)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_roles_dispatch_and_refuse(tmp_path: Path) -> None:
+    ConvEncoder((1, 8, 8), 2, width=4).save_pretrained(tmp_path)
+    assert type(Encoder.from_pretrained(tmp_path)) is ConvEncoder
+    for role in (Decoder, Classifier):
+        with pytest.raises(ValueError, match=f"ConvEncoder, which is no {role.__name__}"):
+            role.from_pretrained(tmp_path)
+
+
+def test_unknown_type_and_version_are_refused_in_one_line(tmp_path: Path) -> None:
+    ConvEncoder((1, 8, 8), 2, width=4).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "transformer"}))
+    with pytest.raises(ValueError, match="model_type 'transformer' is unknown"):
+        Encoder.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 99}))
+    with pytest.raises(ValueError, match="format_version 99"):
+        Encoder.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"holds no config\.json"):
+        Encoder.from_pretrained(tmp_path.parent)
+
+
+def test_missing_weights_are_not_guessed(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    ConvEncoder((1, 8, 8), 2, width=4).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights.pop("mean.weight")
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match=r"mean\.weight"):
+        Encoder.from_pretrained(tmp_path)
+
+
+def test_pools_out_of_range() -> None:
+    with pytest.raises(ValueError, match=r"networks\.pools"):
+        ConvEncoder((1, 8, 8), 2, pools=7)

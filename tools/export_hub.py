@@ -1,0 +1,69 @@
+"""Write a finished run as folders that are ready for the Hub, each with a model card.
+
+    python tools/export_hub.py RUN OUT [--license ID]
+
+OUT is the whole pipeline (`Pipeline.from_pretrained(OUT)`); OUT/encoder, OUT/decoder, ... are its networks, each
+complete in itself: weights, configuration, preprocessing and card (`Encoder.from_pretrained(OUT/encoder)`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from savae_dist.cards import model_card
+from savae_dist.errors import ConfigError, UserError
+from savae_dist.pipeline import CONFIG, POSTERIORS, Pipeline, write_config
+
+
+def export(source: str, out: Path, license: str | None = None) -> Pipeline:
+    """Load the pipeline of a run, a saved folder or the Hub and write it to `out`; ConfigError if that is in use."""
+    if out.exists() and not (out / CONFIG).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} exists and is no earlier export: give a new or an empty folder")
+    pipeline = Pipeline.from_pretrained(source)
+    summary = read_summary(Path(source))
+    pipeline.save_pretrained(out)
+    for name in pipeline.networks:
+        folder = out / name
+        write_config(folder, {name: "."}, pipeline.spec, pipeline.system)
+        if name == "decoder" and pipeline.posteriors is not None:  # so that it can generate by class on its own
+            shutil.copyfile(out / POSTERIORS, folder / POSTERIORS)
+        (folder / "README.md").write_text(model_card(pipeline, name, summary, license))
+    (out / "README.md").write_text(model_card(pipeline, "pipeline", summary, license))
+    return pipeline
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """The metrics of a run's `summary.json`; empty if there are none."""
+    path = run / "summary.json"
+    if not path.is_file():
+        return {}
+    try:
+        summary = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON ({error}): remove it or run the evaluation again") from error
+    return summary if isinstance(summary, dict) else {}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Write a finished run as Hub-ready folders with model cards.")
+    parser.add_argument("run", help="a run's folder, a saved pipeline, or a repository on the Hub")
+    parser.add_argument("out", type=Path, help="a new folder, or an earlier export to replace")
+    parser.add_argument("--license", help="the weights' licence as the Hub names it (apache-2.0, cc-by-4.0, ...)")
+    options = parser.parse_args(argv)
+    try:
+        pipeline = export(options.run, options.out, options.license)
+    except (UserError, ValueError) as error:
+        print(f"export_hub: {error}", file=sys.stderr)
+        return error.code if isinstance(error, UserError) else ConfigError.code
+    print(f"{options.out}: the pipeline; {', '.join(f'{options.out / name}' for name in pipeline.networks)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
