@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -83,7 +84,9 @@ class PreparedUpdate:
         self.buffers = list(module.trained.buffers())
         if compile:
             module.compile()
-        self.module = self.accelerator.prepare_model(module)
+        with warnings.catch_warnings():  # newer releases of torch rename it, older ones know no other name
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self.module = self.accelerator.prepare_model(module)
         self.optimizer = make_optimizer(list(self.parameters.values()), config)
         self.averages = (
             {name: WeightAverage(networks[name], ema) for name in update.trains} if ema and update.averaged else {}

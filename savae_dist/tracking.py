@@ -103,16 +103,16 @@ class Tracker:
         )
 
     def advance(self, phase: str) -> None:
-        if self.bar.desc != f"{phase}: ":
+        if self.main:
             self.bar.set_description(phase, refresh=False)
-        self.bar.update()
+            self.bar.update()
 
     def scalars(self, values: Mapping[str, float], step: int, show: Mapping[str, float] | None = None) -> None:
         """Write all `values`; put those of `show` beside the bar."""
         if self.writer is not None:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
-        if show:
+        if show and self.main:
             self.bar.set_postfix({name: f"{value:.3g}" for name, value in show.items()}, refresh=False)
 
     def figure(self, name: str, figure: Figure, step: int) -> None:
