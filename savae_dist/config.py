@@ -25,6 +25,7 @@ PRESET_FOLDERS = (
     Path(__file__).parents[1] / "launch_configs" / "runs",  # a checkout
     Path(__file__).parent / "presets",  # an installed wheel
 )
+DEFAULT = "demo"
 # Keys that may change when a run goes on: they alter neither the mathematics nor the order of the data.
 FREE_KEYS = {
     *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
@@ -91,14 +92,20 @@ class RunConfig:
 
 
 def load(arguments: Sequence[str]) -> RunConfig:
-    """The configuration of `[PRESET or FILE.yaml] [key=value ...]`; ConfigError in one line where it cannot work."""
+    """The configuration of `[PRESET or FILE.yaml] [key=value ...]`, the preset being `demo` if none is named.
+
+    ConfigError in one line where it cannot work.
+    """
     files = [a for a in arguments if "=" not in a]
     overrides = [a for a in arguments if "=" in a]
     if len(files) > 1:
         raise ConfigError(f"one preset or file, then key=value; {files[1]!r} is neither")
     try:
-        preset = _read(files[0]) if files else OmegaConf.create()
-        asked = OmegaConf.merge(preset, OmegaConf.from_dotlist(overrides))
+        preset, changes = _read(files[0] if files else DEFAULT), OmegaConf.from_dotlist(overrides)
+        systems = [OmegaConf.select(node, "system.name") for node in (preset, changes)]
+        if None not in systems and systems[0] != systems[1]:
+            preset.pop("system")  # hyperparameters of another paper
+        asked = OmegaConf.merge(preset, changes)
         assert isinstance(asked, DictConfig)
         config = _typed(asked)
     except OmegaConfBaseException as error:
@@ -107,7 +114,7 @@ def load(arguments: Sequence[str]) -> RunConfig:
     except (ValueError, YAMLError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
     if config.output is None:
-        name = Path(files[0]).stem if files else "demo"
+        name = Path(files[0] if files else DEFAULT).stem
         config.output = f"runs/{name}-{digest(config)}" if overrides else f"runs/{name}"
     return config
 

@@ -99,8 +99,8 @@ def test_values(argument: str, key: str, value: object) -> None:
 
 def test_optimizers_merge_in_their_order(tmp_path: Path) -> None:
     """The class's defaults < optimizers.default < what the system says of the update < optimizers.NAME."""
-    plain_ = load([]).optimizers
-    assert (plain_["vec"].lr, plain_["critic"].lr) == (1e-3, 1e-4)  # the critic's stands in the system
+    untouched = load([]).optimizers
+    assert (untouched["vec"].lr, untouched["critic"].lr) == (1e-3, 1e-4)  # the critic's stands in the system
 
     everywhere = load(["optimizers.default.lr=0.5", "optimizers.default.warmup=7"]).optimizers
     assert {name: (o.lr, o.warmup) for name, o in everywhere.items()} == {
@@ -157,7 +157,7 @@ def test_updates_do_not_share_an_optimiser_configuration() -> None:
         ("max_steps=abc", ["max_steps"]),
         ("data.train=3", ["data.train"]),
         ("data.lanes=x", ["data.lanes", "auto"]),
-        ("data=3", ["data", "DataConfig"]),
+        ("data=3", ["data:"]),
         ("data=null", ["data"]),
         ("networks=null", ["networks"]),
         ("optimizers=3", ["optimizers.NAME"]),
@@ -220,13 +220,11 @@ def test_refused_in_one_line_that_names_the_key(arguments: str, named: list[str]
         ("system.name=???", "system.name"),
         ("optimizers.vec.lr=???", "optimizers.vec.lr"),
         # numbers with which nothing can be trained
-        ("seed=-1", "seed"),
         ("seed=99999999999999999999999", "seed"),
         ("system.beta=nan", "system.beta"),
         ("system.kl_weight=inf", "system.kl_weight"),
         ("system.alpha=[1,nan,1]", "system.alpha"),
         ("optimizers.vec.weight_decay=nan", "optimizers.vec.weight_decay"),
-        ("data.train=[]", "data.train"),
     ],
 )
 def test_refused_too(argument: str, named: str) -> None:
@@ -296,7 +294,9 @@ def round_trip(arguments: list[str]) -> None:
     train=st.one_of(st.none(), st.lists(st.text("abc/{}. :#'", min_size=1), min_size=1, max_size=3)),
     seed=st.integers(0, 2**31),
 )
-def test_the_resolved_yaml_is_the_configuration(lr, beta, alpha, lanes, clip, train, seed) -> None:  # type: ignore[no-untyped-def]
+def test_the_resolved_yaml_is_the_configuration(
+    lr: float, beta: float, alpha: tuple[float], lanes: object, clip: float | None, train: list[str] | None, seed: int
+) -> None:
     asked = {
         "system": {"beta": beta, "alpha": list(alpha)},
         "data": {"lanes": lanes, "train": train},
@@ -330,7 +330,14 @@ def test_the_output_folder_is_a_function_of_the_arguments() -> None:
     assert load(["demo", "seed=1", "output=here"]).output == "here"
 
 
-FREE_CHANGES = ["data.workers=2", "log_every=7", "resume=never", "checkpoint_every=9", "data.cache=memory", "compile=true"]
+FREE_CHANGES = [
+    "data.workers=2",
+    "log_every=7",
+    "resume=never",
+    "checkpoint_every=9",
+    "data.cache=memory",
+    "compile=true",
+]
 
 
 @pytest.mark.parametrize("change", FREE_CHANGES)

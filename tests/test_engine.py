@@ -234,3 +234,25 @@ def test_bf16_losses_are_float32() -> None:
         batch: Batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
         terms = updates[turn.update.name].module(batch, turn.which)
         assert {value.dtype for value in terms.values()} == {torch.float32}
+
+
+def test_a_scaler_of_its_own_changes_nothing_but_survives_overflow() -> None:
+    """What fp16 does, on the CPU: scaled by a power of two the step is the same; an overflow halves the scale."""
+    plain, scaled = quadratic(3.0, lr=0.1, clip_norm=1.0), quadratic(3.0, lr=0.1, clip_norm=1.0)
+    plain[1].run("only", 1)
+    prepared = scaled[1].prepare("only")["u"]
+    prepared.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1)
+    scaled[1].run("only", 2, first=1)
+    torch.testing.assert_close(scaled[0].w.detach(), plain[0].w.detach(), rtol=1e-6, atol=0)
+    assert prepared.state()[1]["scaler"]["scale"] == 2048  # grew after a good step
+    prepared.accelerator.scaler.update(3e38)
+    before = scaled[0].w.detach().clone()
+    scaled[1].run("only", 3, first=2)  # 3 * 3e38 overflows float32
+    assert torch.equal(before, scaled[0].w.detach())
+    assert int(prepared.skipped) == 1
+    values = prepared.state()[1]
+    assert values["scaler"]["scale"] == pytest.approx(1.5e38)
+    again = scaled[1].prepare("only")["u"]
+    again.accelerator.scaler = torch.amp.GradScaler("cpu")
+    again.load_state({}, values)
+    assert again.state()[1]["scaler"] == values["scaler"]

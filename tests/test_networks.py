@@ -20,6 +20,7 @@ from savae_dist.networks import (
     Encoder,
     Network,
 )
+from savae_dist.networks.base import SignalConv
 
 SHAPES = [((1, 28, 28), 2), ((3, 33, 17), 3), ((2, 1001), 5), ((1, 8, 8), 2), ((1, 7), 0), ((1, 64), 6), ((1, 5, 9), 1)]
 
@@ -173,3 +174,11 @@ def test_missing_weights_are_not_guessed(tmp_path: Path) -> None:
 def test_pools_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"networks\.pools"):
         ConvEncoder((1, 8, 8), 2, pools=7)
+
+
+def test_signal_convolution_is_torch_s() -> None:
+    torch.manual_seed(0)
+    ours, reference = SignalConv(3, 5, 3, padding=1).double(), nn.Conv1d(3, 5, 3, padding=1).double()
+    reference.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, 11, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), reference(x))

@@ -46,7 +46,10 @@ def small_set(preset: str, folder: Path) -> tuple[np.ndarray, list[str]]:
     return x, [f"data.train={folder / 'train'}", f"data.validation={folder / 'validation'}"]
 
 
-@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in ("caltech", "cwru"))) for p in PRESETS],
+)
 def test_a_preset_trains(path: Path, tmp_path: Path) -> None:
     x, data = small_set(path.stem, tmp_path)
     out = tmp_path / "run"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from launching import SMALL, command, environment, shards, status, weights
+
 from savae_dist.train import main
 
 STEPS = ["system.vec_steps=5", "system.decoder_steps=5", "checkpoint_every=2", "keep_checkpoints=9", "ema=0.5"]

