@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor
 
@@ -70,15 +71,15 @@ def save(
     draft = folder / f".{target.name}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.glob(f".{PREFIX}*"):  # of a process that was killed while it wrote
-            shutil.rmtree(left_over)
+        _remove_drafts(folder)  # of a process that was killed while it wrote
         _write(draft, networks, updates, state)
         if target.exists():  # a damaged folder of that number, or the same state saved again
-            shutil.rmtree(target)
+            target.rename(folder / f".{target.name}.old")
         draft.rename(target)
         _flush(folder)
+        _remove_drafts(folder)
         _remove_old(folder, keep)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk
         shutil.rmtree(draft, ignore_errors=True)
         raise SaveError(
             f"{target}: the checkpoint could not be written ({error}); free space or choose another `output`, "
@@ -120,9 +121,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _remove_drafts(folder: Path) -> None:
+    for draft in folder.glob(f".{PREFIX}*"):
+        shutil.rmtree(draft)
+
+
 def _remove_old(folder: Path, keep: int) -> None:
     """A damaged folder neither counts nor goes: it may be all that is left of a night."""
-    whole = [path for path in checkpoints(folder) if (path / "manifest.json").is_file()]
+    whole = [path for path in checkpoints(folder) if problem(path) is None]
     passing = [path for path in whole if not read_state(path).phase_end]
     for path in passing[keep:]:
         shutil.rmtree(path)
@@ -130,13 +136,16 @@ def _remove_old(folder: Path, keep: int) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """All checkpoint folders, the newest first."""
-    return sorted((p for p in folder.glob(f"{PREFIX}*") if p.is_dir()), reverse=True)
+    found = (p for p in folder.glob(f"{PREFIX}*") if p.name.removeprefix(PREFIX).isdecimal() and p.is_dir())
+    return sorted(found, key=lambda p: int(p.name.removeprefix(PREFIX)), reverse=True)
 
 
 def problem(checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be used (a file missing, cut or changed), or None."""
     try:
         manifest = json.loads((checkpoint / "manifest.json").read_text())
+        if "state.json" not in manifest:
+            return "manifest.json names no state.json"
         for name, entry in manifest.items():
             path = checkpoint / name
             if not path.is_file():
@@ -187,7 +196,7 @@ def load_networks(folder: Path, networks: Mapping[str, Network]) -> list[str]:
             continue
         try:
             load_model(network, folder / name / "model.safetensors", strict=True)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
                 f"{folder / name} does not fit this run's {name} ({reason}); check networks.* and system.*"

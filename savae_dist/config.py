@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -96,18 +96,19 @@ def load(arguments: Sequence[str]) -> RunConfig:
 
     ConfigError in one line where it cannot work.
     """
-    files = [a for a in arguments if "=" not in a]
-    overrides = [a for a in arguments if "=" in a]
+    files = [a for a in arguments if "=" not in a or Path(a).is_file()]
+    overrides = [a for a in arguments if a not in files]
     if len(files) > 1:
         raise ConfigError(f"one preset or file, then key=value; {files[1]!r} is neither")
     try:
-        preset, changes = _read(files[0] if files else DEFAULT), OmegaConf.from_dotlist(overrides)
+        preset, changes = _read(files[0] if files else DEFAULT), _changes(overrides)
         systems = [OmegaConf.select(node, "system.name") for node in (preset, changes)]
         if None not in systems and systems[0] != systems[1]:
             preset.pop("system")  # hyperparameters of another paper
         asked = OmegaConf.merge(preset, changes)
         assert isinstance(asked, DictConfig)
-        config = _typed(asked)
+        _check_shape(asked, OmegaConf.missing_keys(changes) | OmegaConf.missing_keys(asked))
+        config = _typed(asked.copy())
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
         raise ConfigError(where + " ".join(str(error.msg or error).splitlines()[0].split())) from error
@@ -115,8 +116,27 @@ def load(arguments: Sequence[str]) -> RunConfig:
         raise ConfigError(" ".join(str(error).split())) from error
     if config.output is None:
         name = Path(files[0] if files else DEFAULT).stem
-        config.output = f"runs/{name}-{digest(config)}" if overrides else f"runs/{name}"
+        same = not overrides or (not OmegaConf.missing_keys(preset) and digest(_typed(preset)) == digest(config))
+        config.output = f"runs/{name}" if same else f"runs/{name}-{digest(config)}"
     return config
+
+
+def _changes(overrides: Sequence[str]) -> DictConfig:
+    for override in overrides:
+        try:
+            OmegaConf.from_dotlist([override])
+        except YAMLError as error:
+            raise ConfigError(f"{override.partition('=')[0]}: {' '.join(str(error).split())}") from error
+    return OmegaConf.from_dotlist(list(overrides))
+
+
+def _check_shape(asked: DictConfig, missing: set[str]) -> None:
+    """Sections are mappings, and nothing is left at `???`."""
+    if missing:
+        raise ConfigError(f"{sorted(missing)[0]} is `???`: give it a value")
+    for key in ("system", "networks", "data"):
+        if key in asked and not isinstance(asked[key], DictConfig):
+            raise ConfigError(f"{key}: holds keys, {key}.NAME=..., not {asked[key]!r}")
 
 
 def _read(name: str) -> DictConfig:
@@ -128,7 +148,10 @@ def _read(name: str) -> DictConfig:
         path = presets[name]
     if not path.is_file():
         raise ConfigError(f"{path} does not exist")
-    config = OmegaConf.load(path)
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path} must hold `key: value` pairs")
     return config
@@ -142,7 +165,7 @@ def nearest(word: str, known: Any) -> str:
 
 def _typed(asked: DictConfig) -> RunConfig:
     name = OmegaConf.select(asked, "system.name", default="savae")
-    if name not in SYSTEMS:
+    if not isinstance(name, str) or name not in SYSTEMS:
         raise ConfigError(f"system.name={name} is unknown{nearest(str(name), SYSTEMS)}; known: {', '.join(SYSTEMS)}")
     optimizers = asked.pop("optimizers", None) or OmegaConf.create()
     if not isinstance(optimizers, DictConfig):
@@ -150,9 +173,6 @@ def _typed(asked: DictConfig) -> RunConfig:
     schema = OmegaConf.structured(RunConfig)
     schema.system = OmegaConf.structured(SYSTEMS[name])
     merged = OmegaConf.merge(schema, asked)
-    missing = OmegaConf.missing_keys(merged)
-    if missing:
-        raise ConfigError(f"{sorted(missing)[0]} is `???`: give it a value")
     config = OmegaConf.to_object(merged)
     assert isinstance(config, RunConfig)
     config.optimizers = _optimizers(config.system, optimizers)
@@ -170,18 +190,28 @@ def _optimizers(system: System, asked: DictConfig) -> dict[str, OptimizerConfig]
                 f"optimizers.{name}: no such update{nearest(name, updates)}; "
                 f"{system.name} has {', '.join(updates)}, and `default` is for all"
             )
-    schema = OmegaConf.structured(OptimizerConfig)
+        if not isinstance(asked[name] or OmegaConf.create(), DictConfig):
+            raise ConfigError(f"optimizers.{name}: holds keys, optimizers.{name}.lr=..., not {asked[name]!r}")
+    everywhere = asked.get("default") or {}
+    _optimizer("default", everywhere)
     for name, update in updates.items():
-        try:
-            default = OmegaConf.merge(schema, asked.get("default") or {})
-            merged = OmegaConf.merge(default, dict(update.optimizer), asked.get(name) or {})
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"optimizers.{name}.{error.full_key}: {str(error.msg).splitlines()[0]}") from error
-        config = OmegaConf.to_object(merged)
-        assert isinstance(config, OptimizerConfig)
-        config.check(f"optimizers.{name}")
-        result[name] = config
+        result[name] = _optimizer(name, everywhere, update.optimizer, asked.get(name) or {})
     return result
+
+
+def _optimizer(name: str, *layers: Mapping[str, Any]) -> OptimizerConfig:
+    merged = OmegaConf.structured(OptimizerConfig)
+    for layer in layers:
+        for key, value in layer.items():
+            try:
+                OmegaConf.update(merged, str(key), value)
+            except OmegaConfBaseException as error:
+                reason = str(error.msg or error).splitlines()[0]
+                raise ConfigError(f"optimizers.{name}.{key}: {reason}") from error
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, OptimizerConfig)
+    config.check(f"optimizers.{name}")
+    return config
 
 
 def _check(config: RunConfig) -> None:
@@ -193,6 +223,11 @@ def _check(config: RunConfig) -> None:
     for key, value in values.items():
         if isinstance(value, int) and value < 1:
             raise ConfigError(f"{key} must be at least 1, not {value}")
+    if not 0 <= config.seed < 2**63:
+        raise ConfigError(f"seed must lie in [0, 2^63), not {config.seed}")
+    for key, source in (("train", config.data.train), ("validation", config.data.validation)):
+        if isinstance(source, list) and not all(isinstance(one, str) for one in source):
+            raise ConfigError(f"data.{key} must be a path or a list of paths, not {source}")
     if config.data.workers < 0:
         raise ConfigError(f"data.workers must not be negative, not {config.data.workers}")
     if not 0 <= config.networks.pools <= 6:

@@ -137,7 +137,7 @@ class PreparedUpdate:
         if scaler is not None:
             scaler.update()
         self.optimizer.zero_grad(set_to_none=True)  # now, so that no gradient lies about while others train
-        clip_weights(list(self.parameters.values()), self.config)
+        clip_weights(list(self.parameters.values()), finite, self.config)
         for buffer, old in zip(self.buffers, before, strict=True):
             buffer.copy_(torch.where(finite, buffer, old))
         for average in self.averages.values():

@@ -28,6 +28,11 @@ def start(precision: str) -> PartialState:
             f"the launch says mixed_precision={asked} and the configuration precision={precision}: set `precision`, "
             "and leave mixed_precision at 'no' in the launch file"
         )
+    accumulation = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if accumulation != "1":
+        raise ConfigError(
+            f"the launch says gradient_accumulation_steps={accumulation}: leave it out and set `accumulate` instead"
+        )
     # Accelerate's launcher of several processes does not hand `use_cpu` on: without the flag they would be strangers.
     world = int(os.environ.get("WORLD_SIZE", "1"))
     state = PartialState(cpu=world > 1 and not torch.cuda.is_available())
@@ -75,8 +80,12 @@ def requested_processes() -> int | None:
             parent = int((PROC / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[1])
         except (OSError, ValueError):  # no /proc, or the process is gone: nothing can be said
             return None
-        if "launch" in words and any(Path(word).name.startswith("accelerate") for word in words[:3]):
-            return _processes_in(words[words.index("launch") + 1 :])
+        for number, word in enumerate(words[:3]):
+            if Path(word).name in ("accelerate-launch", "accelerate.commands.launch"):
+                return _processes_in(words[number + 1 :])
+            command_line = Path(word).name in ("accelerate", "accelerate.commands.accelerate_cli")
+            if command_line and words[number + 1 : number + 2] == ["launch"]:
+                return _processes_in(words[number + 2 :])
         if parent <= 1:
             return None
         pid = parent
@@ -111,8 +120,7 @@ class Stop:
         self._group = dist.new_group(backend="gloo") if state.num_processes > 1 else None
         self._answer = torch.zeros(1, dtype=torch.int64)
         self._question: dist.Work | None = None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._receive)
+        self._before = {n: signal.signal(n, self._receive) for n in (signal.SIGTERM, signal.SIGINT)}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
@@ -132,8 +140,13 @@ class Stop:
         self._question = dist.all_reduce(self._answer, dist.ReduceOp.MAX, group=self._group, async_op=True)
         return seen
 
-    def close(self) -> None:
-        """Wait for the open question."""
+    def settle(self) -> None:
+        """Wait for the open question, so that no collective is under way."""
         if self._question is not None:
             self._question.wait()
             self._question = None
+
+    def close(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -42,7 +42,7 @@ class OptimizerConfig:
             raise ValueError(f"{key}.betas must lie in [0, 1), not {self.betas}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"{key}.momentum must lie in [0, 1), not {self.momentum}")
-        if self.warmup < 0 or self.weight_decay < 0:
+        if self.warmup < 0 or not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"{key}.warmup and {key}.weight_decay must not be negative")
         if self.decay_every < 1 or not 0 < self.decay_factor <= 1:
             raise ValueError(f"{key}.decay_every must be at least 1 and {key}.decay_factor in (0, 1]")
@@ -119,10 +119,12 @@ def clip_gradients(gradients: Sequence[Tensor], norm: Tensor, config: OptimizerC
 
 
 @torch.no_grad()
-def clip_weights(parameters: Sequence[nn.Parameter], config: OptimizerConfig) -> None:
+def clip_weights(parameters: Sequence[nn.Parameter], applied: Tensor, config: OptimizerConfig) -> None:
+    """`applied` is a boolean scalar: a step that was left out leaves the weights as they are."""
     if config.clip_weights is not None:
-        torch._foreach_clamp_max_(list(parameters), config.clip_weights)
-        torch._foreach_clamp_min_(list(parameters), -config.clip_weights)
+        bound = torch.where(applied, config.clip_weights, math.inf)
+        for parameter in parameters:
+            parameter.clamp_(-bound, bound)
 
 
 N = TypeVar("N", bound=nn.Module)

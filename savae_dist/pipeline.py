@@ -158,8 +158,7 @@ class Pipeline:
 
     def reconstruct(self, x: Samples) -> np.ndarray:
         """Raw samples in the stored layout, each decoded from its posterior's mean."""
-        parts = self._normalised(x)
-        return np.concatenate([self._raw(self.decoded(self.posterior(part).mean)) for part in parts])
+        return np.concatenate([self._raw(self.decoded(self.posterior(p).mean)) for p in self._normalised(x)])
 
     def generate(self, n: int, label: int | None = None, seed: int | None = None) -> np.ndarray:
         """n new raw samples: of the prior, or of class `label` (`latents` says how)."""

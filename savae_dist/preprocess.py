@@ -44,6 +44,8 @@ class DataSpec:
             raise ValueError(f"kind must be image or signal, not {self.kind!r}")
         if len(self.shape) != {"image": 3, "signal": 2}[self.kind]:
             raise ValueError(f"an {self.kind} sample cannot have the shape {self.shape}")
+        if self.normalise not in ("unit", "window", "dataset", "none"):
+            raise ValueError(f"normalise must be unit, window, dataset or none, not {self.normalise!r}")
         if (self.kind == "image") != (self.normalise == "unit"):
             raise ValueError(f"normalise={self.normalise} does not fit {self.kind}s")
         if self.normalise == "dataset" and not len(self.mean) == len(self.std) == self.shape[0]:

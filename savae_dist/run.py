@@ -52,6 +52,7 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop.close()
         self.tracker.close()
 
     # Opening.
@@ -173,7 +174,7 @@ class Run:
             if step % config.validate_every == 0 and step != last:
                 self.validate(phase, updates)
             clock.skip()
-        self.stop.close()
+        self.stop.settle()
         self._end(phase, updates, clock)
 
     def _prepare(self, phase: Phase) -> dict[str, PreparedUpdate]:
@@ -238,15 +239,14 @@ class Run:
 
     def save(self, updates: Mapping[str, PreparedUpdate]) -> None:
         """A checkpoint, by rank 0; SaveError on every rank if it fails."""
-        problem = 0
         message = ""
         if self.state.is_main_process:
             try:
                 folder = self.folder / "checkpoints"
                 checkpoint.save(folder, self.networks, updates, self.training, self.config.keep_checkpoints)
             except SaveError as error:
-                problem, message = 1, str(error)
-        if rank_sums(torch.tensor([problem], dtype=torch.float64)).item():
+                message = str(error)
+        if rank_sums(torch.tensor(float(bool(message)))).item():
             raise SaveError(message or "rank 0 could not save; see status.json")
 
     def _pipeline(self, phase: Phase, updates: Mapping[str, PreparedUpdate]) -> Pipeline:
@@ -292,8 +292,8 @@ class Run:
         pipeline.save_pretrained(self.folder / "pipeline")
         self._draw(pipeline)
         steps = {phase.name: self.steps(phase) for phase in self.phases}
-        summary = {**metrics, "samples_per_second": self.training.rates, "steps": steps, "seed": self.config.seed}
-        write_json(self.folder / "summary.json", summary)
+        summary = {"samples_per_second": self.training.rates, "steps": steps, "seed": self.config.seed}
+        write_json(self.folder / "summary.json", {**metrics, **summary})
         self.tracker.say(closing_summary(self.folder, metrics))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -21,9 +22,10 @@ HEARTBEAT_SECONDS = 10.0
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Atomically: a reader sees the old content or the new one."""
+    """Atomically: a reader sees the old content or the new one. JSON knows no NaN: it becomes null."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(values, indent=1) + "\n")
+    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    draft.write_text(json.dumps(plain, indent=1) + "\n")
     draft.replace(path)
 
 
@@ -49,19 +51,32 @@ class Status:
     def __init__(self, folder: Path, main: bool) -> None:
         self.path, self.main = folder / "status.json", main
         self.values: dict[str, Any] = {"outcome": "running", "exit_code": None, "message": "", "phase": "", "step": 0}
+        self._training = False
         self._written = 0.0
 
     def beat(self, phase: str, step: int) -> None:
         """Note where the run is, at most every ten seconds."""
         self.values.update(phase=phase, step=step)
+        self._training = True
         if time.monotonic() - self._written > HEARTBEAT_SECONDS:
-            self.write()
+            self._write()
 
-    def write(self, **values: Any) -> None:
-        self.values.update(values, heartbeat=time.time())
+    def end(self, outcome: str, exit_code: int, message: str = "") -> None:
+        """How it ended. A start that was refused leaves the word of a run that was done before."""
+        self.values.update(outcome=outcome, exit_code=exit_code, message=message)
+        done_before = self.path.is_file() and json.loads(self.path.read_text()).get("outcome") == "done"
+        if self._training or not done_before:
+            self._write()
+
+    def _write(self) -> None:
+        self.values.update(heartbeat=time.time())
         self._written = time.monotonic()
         if self.main:
-            write_json(self.path, self.values)
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self.path, self.values)
+            except OSError as error:  # a full disk must not hide what happened
+                print(f"savae_dist: {self.path} cannot be written ({error})", file=sys.stderr)
 
 
 class Clock:
@@ -92,7 +107,7 @@ class Tracker:
 
     def __init__(self, folder: Path, total: int, done: int, main: bool) -> None:
         self.main = main
-        self.writer = SummaryWriter(folder, purge_step=done or None) if self.main else None
+        self.writer = SummaryWriter(folder, purge_step=done + 1) if self.main else None
         self.bar = tqdm(
             total=total,
             initial=done,

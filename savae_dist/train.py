@@ -10,9 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from accelerate import PartialState
+
 from savae_dist import config as configuration
 from savae_dist import launch
-from savae_dist.errors import UserError
+from savae_dist.errors import ConfigError, UserError
 from savae_dist.run import Run
 from savae_dist.tracking import Status
 
@@ -42,7 +44,7 @@ def train(config: configuration.RunConfig, check: bool = False) -> int:
     state = launch.start(config.precision)
     status = Status(Path(config.output or "."), state.is_main_process and not check)
     try:
-        with Run(config, state, status) as run:
+        with opened(config, state, status) as run:
             run.tracker.say(run.description())
             if check:
                 return 0
@@ -50,13 +52,21 @@ def train(config: configuration.RunConfig, check: bool = False) -> int:
                 run.train(phase)
             run.finish()
     except UserError as error:
-        status.write(outcome=type(error).__name__, exit_code=error.code, message=str(error))
+        status.end(type(error).__name__, error.code, str(error))
         raise
     except BaseException as error:
-        status.write(outcome="failed", exit_code=1, message=f"{type(error).__name__}: {error}")
+        status.end("failed", 1, f"{type(error).__name__}: {error}")
         raise
-    status.write(outcome="done", exit_code=0, message="")
+    status.end("done", 0)
     return 0
+
+
+def opened(config: configuration.RunConfig, state: PartialState, status: Status) -> Run:
+    """The run, ready to train; what does not fit together there (a ValueError) is the configuration's fault."""
+    try:
+        return Run(config, state, status)
+    except ValueError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,10 @@ class Survey:
 
     def samples(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(x normalised, y) of all of it."""
-        for _, raw in self.batches():
+        for position, raw in self.batches():
             batch = self.feed.batch(raw, {})
-            yield batch.x, batch.y
+            here = self.reader.shards.size - position  # the last global batch reaches into the next epoch
+            yield batch.x[:here], batch.y[:here]
 
 
 class Validation:
@@ -67,7 +69,10 @@ class Validation:
         slicing = self.feed.slicing
         requests = evaluation_requests(self.reader.shards.size, EVALUATION_BATCH, slicing.rank, slicing.ranks)
         for request in requests:
-            batch = self.feed.batch(self.reader[request], {})
+            raw = self.reader[request]
+            for reason, shard, key in raw.bad:
+                print(f"savae_dist: {shard}: {key}: {reason}; left out of the validation", file=sys.stderr)
+            batch = self.feed.batch(raw, {})
             yield batch.x, batch.y
 
 

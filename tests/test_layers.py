@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "systems": frozenset({"phases", "losses", "latents", "networks", "preprocess"}),
     "data": frozenset({"preprocess"}),
     "config": frozenset({"phases", "systems", "optim", "preprocess"}),
-    "engine": frozenset({"feed", "phases", "optim"}),
+    "engine": frozenset({"feed", "phases", "optim", "networks"}),
     "tracking": frozenset({"phases", "optim"}),
     "checkpoint": frozenset({"phases", "optim", "networks"}),
     "pipeline": frozenset({"networks", "latents", "preprocess"}),

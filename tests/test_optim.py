@@ -152,9 +152,11 @@ def test_no_limit_leaves_gradients_alone() -> None:
 
 def test_clip_weights() -> None:
     weights = [nn.Parameter(torch.tensor([-3.0, -0.1, 0.2, 5.0]))]
-    clip_weights(weights, OptimizerConfig())
+    clip_weights(weights, torch.tensor(True), OptimizerConfig())
     assert weights[0].tolist() == pytest.approx([-3.0, -0.1, 0.2, 5.0])
-    clip_weights(weights, OptimizerConfig(clip_weights=0.15))
+    clip_weights(weights, torch.tensor(False), OptimizerConfig(clip_weights=0.15))
+    assert weights[0].tolist() == pytest.approx([-3.0, -0.1, 0.2, 5.0])
+    clip_weights(weights, torch.tensor(True), OptimizerConfig(clip_weights=0.15))
     assert weights[0].tolist() == pytest.approx([-0.15, -0.1, 0.15, 0.15])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import math
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def test_status_has_its_fields(tmp_path: Path) -> None:
     assert values.keys() == STATUS_KEYS
     assert (values["outcome"], values["exit_code"], values["phase"], values["step"]) == ("running", None, "vec", 3)
     assert abs(float(str(values["heartbeat"])) - tracking.time.time()) < 60
-    status.write(outcome="done", exit_code=0, message="")
+    status.end("done", 0)
     values = read(tmp_path / "status.json")
     assert values.keys() == STATUS_KEYS
     assert (values["outcome"], values["exit_code"], values["phase"], values["step"]) == ("done", 0, "vec", 3)
@@ -129,21 +130,21 @@ def test_the_end_is_written_at_once(tmp_path: Path, now: list[float]) -> None:
     status = Status(tmp_path, main=True)
     status.beat("vec", 1)
     status.beat("vec", 2)
-    status.write(outcome="Preempted", exit_code=75, message="stopped")
+    status.end("Preempted", 75, "stopped")
     values = read(tmp_path / "status.json")
     assert (values["step"], values["exit_code"], values["message"]) == (2, 75, "stopped")
 
 
 def test_status_of_a_run_that_has_no_folder_yet(tmp_path: Path) -> None:
     """A start that is refused is told too."""
-    Status(tmp_path / "runs" / "new", main=True).write(outcome="ConfigError", exit_code=2, message="why")
+    Status(tmp_path / "runs" / "new", main=True).end("ConfigError", 2, "why")
     assert read(tmp_path / "runs" / "new" / "status.json")["exit_code"] == 2
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
     status = Status(tmp_path, main=False)
     status.beat("vec", 1)
-    status.write(outcome="done")
+    status.end("done", 0)
     tracker = Tracker(tmp_path / "tensorboard", total=3, done=0, main=False)
     tracker.advance("vec")
     tracker.scalars({"a": 1.0}, 1, show={"a": 1.0})
@@ -189,6 +190,7 @@ def test_a_resumed_curve_has_every_step_once(resumed: int, tmp_path: Path) -> No
     for step in (1, 2, 3):
         first.scalars({"loss": 10.0 + step}, step)
     first.close()
+    time.sleep(1.1)  # event files are ordered by the second in their names
     second = Tracker(tmp_path, total=5, done=resumed, main=True)
     for step in range(resumed + 1, 6):
         second.scalars({"loss": 20.0 + step}, step)
@@ -209,3 +211,20 @@ def test_the_bar_shows_where_the_run_is(tmp_path: Path, capsys: pytest.CaptureFi
     assert "a line" in printed.err
     assert "vec" in printed.err
     assert "kl=0.25" in printed.err
+
+
+def test_a_refused_start_leaves_the_word_of_a_finished_run(tmp_path: Path) -> None:
+    finished = Status(tmp_path, main=True)
+    finished.beat("vec", 1)
+    finished.end("done", 0)
+    Status(tmp_path, main=True).end("ConfigError", 2, "another beta")
+    assert json.loads((tmp_path / "status.json").read_text())["outcome"] == "done"
+    going_on = Status(tmp_path, main=True)
+    going_on.beat("vec", 2)
+    going_on.end("Preempted", 75)
+    assert json.loads((tmp_path / "status.json").read_text())["outcome"] == "Preempted"
+
+
+def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"nan": float("nan"), "inf": float("inf"), "one": 1.0})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"nan": None, "inf": None, "one": 1.0}

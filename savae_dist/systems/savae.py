@@ -6,6 +6,7 @@ Phase 2 (Algorithm 2) freezes both and trains the decoder against a critic, with
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Literal
@@ -67,9 +68,9 @@ class SAVAE:
             if self.__dict__[key] < 1:
                 raise ValueError(f"system.{key} must be at least 1, not {self.__dict__[key]}")
         for key in ("vec_steps", "decoder_steps", "kl_weight", "reconstruction_weight", "beta", "gamma"):
-            if self.__dict__[key] < 0:
+            if not 0 <= self.__dict__[key] < math.inf:
                 raise ValueError(f"system.{key} must not be negative, not {self.__dict__[key]}")
-        if len(self.alpha) != FEATURE_STAGES or min(self.alpha) < 0:
+        if len(self.alpha) != FEATURE_STAGES or not all(0 <= a < math.inf for a in self.alpha):
             raise ValueError(f"system.alpha needs {FEATURE_STAGES} weights >= 0, one per feature, not {self.alpha}")
         if self.critic_label <= 0 or self.penalty_weight < 0:
             raise ValueError("system.critic_label must be positive and system.penalty_weight not negative")
