@@ -99,9 +99,11 @@ class PreparedUpdate:
     def enter(self) -> None:
         """Freeze everything but this update's networks, and set every network's mode."""
         for parameter, trained in self._states.parameters:
-            parameter.requires_grad_(trained)
+            if parameter.requires_grad is not trained:
+                parameter.requires_grad_(trained)
         for module, training in self._states.modules:
-            module.training = training
+            if module.training is not training:
+                module.training = training
         for norm, track in self._states.norms:
             norm.track_running_stats = track
 

@@ -119,8 +119,7 @@ class Run:
 
     def description(self) -> str:
         """What is about to be trained, in a few lines."""
-        labels = self.shards.label_counts
-        unlabelled = labels.get(-1, 0)
+        unlabelled = self.shards.label_counts.get(-1, 0)
         spec, rate = self.spec, f" at {self.spec.rate:g} Hz" if self.spec.rate else ""
         lines = [
             f"launch:     {launch.describe(self.state, self.config.precision)}",
