@@ -37,13 +37,15 @@ class Run:
         self._open_networks()
         self.feed = Feed(self.slicing, state.device, lambda x: normalise(x, self.spec), config.seed)
         self.training = self._resume()
+        state.wait_for_everyone()  # nobody looks for an older run once rank 0 writes
+        self.reader = Reader(self.shards, self.order, int(config.data.bad_budget * self.shards.size), config.data.cache)
         if status.main:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "config.yaml").write_text(configuration.to_yaml(config))
         total = sum(self.steps(phase) for phase in self.phases)
-        self.tracker = Tracker(self.folder / "tensorboard", total, self.training.total, state.is_main_process)
+        self.tracker = Tracker(self.folder / "tensorboard", total, self.training.total, status.main)
         self.stop = launch.Stop(state)
-        self.survey = Survey(self._reader(), self.feed)
+        self.survey = Survey(self.reader, self.feed)
         self.validation = (
             Validation(self.validation_shards, self.survey, config.judge) if self.validation_shards else None
         )
@@ -117,22 +119,26 @@ class Run:
     def steps(self, phase: Phase) -> int:
         return min(phase.steps, self.config.max_steps or phase.steps)
 
+    def check(self) -> str:
+        """Everything up to the first step, a batch read and looked at included."""
+        for slots in self.slicing.slots():
+            raw = self.reader[Request(0, self.slicing.size, slots)]
+            batch = self.feed.batch(raw, {})
+        low, high = batch.x.min().item(), batch.x.max().item()
+        return f"{self.description()}\nfirst batch: {tuple(batch.x.shape)} on {batch.x.device}, {low:.3g} to {high:.3g}"
+
     def description(self) -> str:
         """What is about to be trained, in a few lines."""
-        unlabelled = self.shards.label_counts.get(-1, 0)
-        spec, rate = self.spec, f" at {self.spec.rate:g} Hz" if self.spec.rate else ""
+        validation = f"{self.validation_shards.size:,}" if self.validation_shards else "none"
+        sizes = ", ".join(f"{name} {_count(network):,}" for name, network in self.networks.items())
+        steps = ", ".join(f"{phase.name} {self.steps(phase):,} steps" for phase in self.phases)
+        going_on = f", continuing {self.resumed_from.name}" if self.resumed_from is not None else ""
         lines = [
             f"launch:     {launch.describe(self.state, self.config.precision)}",
-            f"data:       {self.shards.size:,} {spec.kind}s {'x'.join(map(str, spec.shape))}{rate}, "
-            f"{spec.classes} classes, {unlabelled:,} unlabelled; "
-            + (f"{self.validation_shards.size:,} for validation" if self.validation_shards else "none for validation"),
-            f"system:     {self.system.name}, "
-            + ", ".join(f"{name} {_count(network):,}" for name, network in self.networks.items())
-            + " parameters",
-            f"phases:     {', '.join(f'{p.name} {self.steps(p):,} steps' for p in self.phases)}, "
-            f"global batch {self.slicing.size} ({self.training.run['lanes']} lanes)",
-            f"output:     {self.folder}"
-            + (f", continuing {self.resumed_from.name}" if self.resumed_from is not None else ""),
+            f"data:       {self.shards.describe()}; {validation} for validation",
+            f"system:     {self.system.name}, {sizes} parameters",
+            f"phases:     {steps}, global batch {self.slicing.size} ({self.training.run['lanes']} lanes)",
+            f"output:     {self.folder}{going_on}",
         ]
         return "\n".join(lines)
 
@@ -155,7 +161,7 @@ class Run:
         updates = self._prepare(phase)
         plan = read_plan(phase, training.step, last, training.origin, self.slicing)
         requests = (Request(start, self.slicing.size, slots) for start, slots in plan)
-        raw = self._watched(loader(self._reader(), requests, config.data.workers, self.state.device.type == "cuda"))
+        raw = self._watched(loader(self.reader, requests, config.data.workers, self.state.device.type == "cuda"))
         clock = Clock()
         steps = run_phase(phase, updates, raw, self.feed, first=training.step, last=last, origin=training.origin)
         for step in steps:
@@ -195,10 +201,6 @@ class Run:
             assert self.resumed_from is not None
             checkpoint.load_updates(self.resumed_from, updates)
         return updates
-
-    def _reader(self) -> Reader:
-        data = self.config.data
-        return Reader(self.shards, self.order, int(data.bad_budget * self.shards.size), data.cache)
 
     def _watched(self, batches: Iterable[RawBatch]) -> Iterator[RawBatch]:
         """Says which samples were replaced, and why."""

@@ -45,9 +45,12 @@ def train(config: configuration.RunConfig, check: bool = False) -> int:
     status = Status(Path(config.output or "."), state.is_main_process and not check)
     try:
         with opened(config, state, status) as run:
-            run.tracker.say(run.description())
             if check:
+                report = run.check()
+                if state.is_main_process:
+                    print(report)
                 return 0
+            run.tracker.say(run.description())
             for phase in run.remaining_phases():
                 run.train(phase)
             run.finish()

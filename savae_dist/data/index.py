@@ -220,6 +220,14 @@ class Shards:
             del shard["table"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def describe(self) -> str:
+        """`1,500 images 1x8x8, 10 classes, 0 unlabelled`."""
+        spec, rate = self.spec, f" at {self.spec.rate:g} Hz" if self.spec.rate else ""
+        return (
+            f"{self.size:,} {spec.kind}s {'x'.join(map(str, spec.shape))}{rate}, {spec.classes} classes, "
+            f"{self.label_counts.get(-1, 0):,} unlabelled"
+        )
+
     def path(self, shard: int) -> Path:
         return self.home / self.index["shards"][shard]["name"]
 
