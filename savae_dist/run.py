@@ -130,7 +130,7 @@ class Run:
     def description(self) -> str:
         """What is about to be trained, in a few lines."""
         validation = f"{self.validation_shards.size:,}" if self.validation_shards else "none"
-        sizes = ", ".join(f"{name} {_count(network):,}" for name, network in self.networks.items())
+        sizes = ", ".join(f"{k} {sum(p.numel() for p in n.parameters()):,}" for k, n in self.networks.items())
         steps = ", ".join(f"{phase.name} {self.steps(phase):,} steps" for phase in self.phases)
         going_on = f", continuing {self.resumed_from.name}" if self.resumed_from is not None else ""
         lines = [
@@ -296,7 +296,3 @@ class Run:
         summary = {"samples_per_second": self.training.rates, "steps": steps, "seed": self.config.seed}
         write_json(self.folder / "summary.json", {**metrics, **summary})
         self.tracker.say(closing_summary(self.folder, metrics))
-
-
-def _count(network: Network) -> int:
-    return sum(p.numel() for p in network.parameters())
