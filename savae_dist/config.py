@@ -52,8 +52,8 @@ class DataConfig:
     """train, validation: a packed folder, a brace pattern of tars, or a list; train null: the embedded digits.
 
     batch_size: samples per optimiser step, over all processes. normalise: of signals: `window` or `dataset` statistics.
-    lanes: parallel streams through the shards, fixed for a run; auto = max(8, processes). bad_budget: the share of
-    unusable samples above which the run stops.
+    lanes: parallel streams through the shards, fixed for a run; auto = max(8, processes). bad_budget: the share of the
+    set that may be unusable before a process (each counts what it meets) stops the run.
     """
 
     train: str | list[str] | None = None

@@ -31,7 +31,7 @@ from savae_dist.optim import (
     make_optimizer,
     optimizer_state,
 )
-from savae_dist.phases import Batch, Phase, Update
+from savae_dist.phases import Batch, Phase, Recalibration, Turn, Update
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
@@ -88,9 +88,8 @@ class PreparedUpdate:
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             self.module = self.accelerator.prepare_model(module)
         self.optimizer = make_optimizer(list(self.parameters.values()), config)
-        self.averages = (
-            {name: WeightAverage(networks[name], ema) for name in update.trains} if ema and update.averaged else {}
-        )
+        averaged = update.trains if ema and update.averaged else ()
+        self.averages = {name: WeightAverage(networks[name], ema) for name in averaged}
         self.meter = Meter()
         device = self.accelerator.device
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
@@ -151,12 +150,15 @@ class PreparedUpdate:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint keeps of it: tensors by parameter name, and plain values."""
         tensors, values = optimizer_state(self.optimizer, self.parameters)
+        values["averaged"] = {name: average.updates for name, average in self.averages.items()}
         values["skipped"] = [int(self.skipped), int(self.skipped_in_a_row)]
         values["scaler"] = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
         return tensors, values
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         load_optimizer_state(self.optimizer, self.parameters, tensors)
+        for name, average in self.averages.items():
+            average.updates = values["averaged"][name]
         self.skipped.fill_(values["skipped"][0])
         self.skipped_in_a_row.fill_(values["skipped"][1])
         if self.accelerator.scaler is not None and values["scaler"] is not None:
@@ -229,42 +231,44 @@ def run_phase(
 
 
 @torch.no_grad()
-def recalibrate(phase: Phase, networks: Mapping[str, Network], raw: Iterable[tuple[int, RawBatch]], feed: Feed) -> None:
-    """Recompute the batch-norm statistics of `phase.recalibrate` as averages over whole global batches.
+def recalibrate(
+    plan: Recalibration, networks: Mapping[str, Network], raw: Iterable[tuple[int, RawBatch]], feed: Feed
+) -> None:
+    """Recompute batch-norm statistics as averages over whole global batches.
 
     raw: (position, global batch) pairs, each global batch on one rank only, so that the statistics do not depend on
-    the number of ranks. All ranks end with the same buffers.
+    the number of ranks. All ranks end with the same statistics.
     """
-    norms = [m for name in phase.recalibrate for m in networks[name].modules() if isinstance(m, BatchNorm)]
+    norms = [m for name in plan.networks for m in networks[name].modules() if isinstance(m, BatchNorm)]
     if not norms:
         return
     for network in networks.values():
         network.eval()
-    for module in norms:
-        module.train()
-        module.track_running_stats = True
-        module.reset_running_stats()
-    sums = [torch.zeros_like(b, dtype=torch.float64) for m in norms for b in _statistics(m)]
+    for norm in norms:
+        norm.train()
+        norm.track_running_stats = True
+    momenta = [norm.momentum for norm in norms]
+    sums = [torch.zeros_like(b, dtype=torch.float64) for norm in norms for b in _statistics(norm)]
     count = torch.zeros(1, dtype=torch.float64, device=feed.device)
-    momenta = [module.momentum for module in norms]
-    turn = phase.turns()[0]
-    nets = SimpleNamespace(**networks)
+    nets, turn = SimpleNamespace(**networks), Turn(plan.update, 0, 0, 0)
     for position, part in raw:
-        for module in norms:
-            module.momentum = 1.0  # the running statistics become those of this batch
-        turn.update.losses[0](nets, feed.batch(part, feed.noise(turn, position)))
-        for total, value in zip(sums, (b for m in norms for b in _statistics(m)), strict=True):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = 1.0  # the running statistics become those of this batch
+        plan.forward(nets, feed.batch(part, feed.noise(turn, position)))
+        assert all(norm.num_batches_tracked for norm in norms), f"{plan.forward} does not run all of {plan.networks}"
+        for total, value in zip(sums, (b for norm in norms for b in _statistics(norm)), strict=True):
             total += value
         count += 1
     for tensor in (*sums, count):
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(tensor)
     means = iter(total / count for total in sums)
-    for module, momentum in zip(norms, momenta, strict=True):
-        module.momentum = momentum
-        for buffer in _statistics(module):
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        for buffer in _statistics(norm):
             buffer.copy_(next(means))
-        module.eval()
+        norm.eval()
 
 
 def _statistics(norm: BatchNorm) -> tuple[Tensor, Tensor]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """An expected failure; `code` is the exit code and goes into status.json."""
+    """An expected failure; `code` is the exit code and goes into status.json.
+
+    everywhere: False if only this process met it, so that no other can tell of it.
+    """
 
     code = 1
+    everywhere = True
 
 
 class ConfigError(UserError):

@@ -131,11 +131,15 @@ N = TypeVar("N", bound=nn.Module)
 
 
 class WeightAverage(Generic[N]):
-    """Exponential moving average of a network's weights and floating-point buffers: a += (1 - decay) (w - a)."""
+    """Exponential moving average of a network's weights and floating-point buffers: a += (1 - d) (w - a).
+
+    d = min(decay, (1 + n) / (10 + n)) at update n = 0, 1, ..., so that a short run is not an average of its start.
+    """
 
     def __init__(self, network: N, decay: float) -> None:
         self.network = copy.deepcopy(network).eval()
         self.decay = decay
+        self.updates = 0
         self._pairs = [
             (average, current)
             for average, current in zip(_tensors(self.network), _tensors(network), strict=True)
@@ -147,7 +151,9 @@ class WeightAverage(Generic[N]):
         """`applied` is 1, or 0 where the step was left out."""
         averages, currents = (list(side) for side in zip(*self._pairs, strict=True))
         difference = torch._foreach_sub(currents, averages)
-        torch._foreach_mul_(difference, (1 - self.decay) * applied)
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        torch._foreach_mul_(difference, (1 - decay) * applied)
         torch._foreach_add_(averages, difference)
 
 

@@ -69,19 +69,30 @@ class Turn(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Recalibration:
+    """Batch-norm statistics are recomputed over the training set, because later phases and users need them frozen.
+
+    networks: those whose statistics are. forward: runs them on a batch. update: whose noise that batch carries.
+    """
+
+    networks: tuple[str, ...]
+    forward: Callable[[SimpleNamespace, Batch], object]
+    update: Update
+
+
+@dataclass(frozen=True)
 class Phase:
     """A stretch of training; its updates run in order in each of `steps` iterations.
 
     batches: `fresh` gives every step its own batch, `shared` gives one batch to the whole iteration.
-    recalibrate: networks whose batch-norm statistics are recomputed over the training set when the phase ends, by the
-        first loss of its first update, because later phases use them frozen.
+    recalibrate: what is done for its batch norms when the phase ends.
     """
 
     name: str
     steps: int
     updates: tuple[Update, ...]
     batches: BatchUse = "fresh"
-    recalibrate: tuple[str, ...] = ()
+    recalibrate: Recalibration | None = None
 
     def turns(self) -> tuple[Turn, ...]:
         """All optimiser steps of one iteration in their order, inactive ones included."""

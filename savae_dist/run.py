@@ -11,15 +11,14 @@ from typing import Self
 import torch
 from accelerate import PartialState
 
-from savae_dist import checkpoint, launch
+from savae_dist import checkpoint, launch, opening
 from savae_dist import config as configuration
-from savae_dist.checkpoint import TrainingState
 from savae_dist.config import RunConfig
-from savae_dist.data import Order, RawBatch, Reader, Request, Shards, demo_shards, loader
+from savae_dist.data import Order, RawBatch, Reader, Request, loader
 from savae_dist.engine import PreparedUpdate, broadcast_buffers, recalibrate, run_phase
-from savae_dist.errors import CheckpointError, ConfigError, DivergedError, Preempted, SaveError
+from savae_dist.errors import DataError, DivergedError, Preempted, SaveError
 from savae_dist.feed import Feed, Slicing, read_plan
-from savae_dist.networks import Encoder, Network
+from savae_dist.networks import Encoder
 from savae_dist.phases import Phase
 from savae_dist.pipeline import Pipeline, collect_posteriors
 from savae_dist.preprocess import normalise
@@ -33,12 +32,18 @@ class Run:
     def __init__(self, config: RunConfig, state: PartialState, status: Status) -> None:
         self.config, self.state, self.status = config, state, status
         self.folder = Path(config.output or ".")
-        self._open_data()
-        self._open_networks()
+        data, ranks = config.data, state.num_processes
+        self.shards, self.validation_shards = opening.open_shards(data)
+        self.spec = self.shards.spec
+        self.slicing = Slicing(data.batch_size, state.process_index, ranks, config.accumulate)
         self.feed = Feed(self.slicing, state.device, lambda x: normalise(x, self.spec), config.seed)
-        self.training = self._resume()
+        self.system, self.phases = config.system, config.system.phases()
+        self.networks = opening.build_networks(config, self.spec, self.slicing, state.device)
+        start = opening.starting_state(config, self.shards, self.phases[0], ranks)
+        self.training, self.resumed_from = opening.resume(config, start, self.networks)
+        self.order = Order(self.shards.counts, config.seed, self.training.run["lanes"], data.shuffle_window)
         state.wait_for_everyone()  # nobody looks for an older run once rank 0 writes
-        self.reader = Reader(self.shards, self.order, int(config.data.bad_budget * self.shards.size), config.data.cache)
+        self.reader = Reader(self.shards, self.order, int(data.bad_budget * self.shards.size), data.cache)
         if status.main:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "config.yaml").write_text(configuration.to_yaml(config))
@@ -56,65 +61,6 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.stop.close()
         self.tracker.close()
-
-    # Opening.
-
-    def _open_data(self) -> None:
-        data, state = self.config.data, self.state
-        train, validation = data.train, data.validation
-        if train is None:
-            digits = demo_shards()
-            train, validation = str(digits[0]), validation or str(digits[1])
-        self.shards = Shards.open(train)
-        if self.shards.spec.kind == "signal":
-            self.shards = self.shards.with_normalise(data.normalise)
-        self.spec = self.shards.spec
-        self.validation_shards = Shards.open(validation).with_spec(self.spec) if validation else None
-        self.slicing = Slicing(data.batch_size, state.process_index, state.num_processes, self.config.accumulate)
-
-    def _open_networks(self) -> None:
-        config = self.config
-        self.system = config.system
-        torch.manual_seed(config.seed)  # the same weights on every rank
-        widths = config.networks
-        self.networks: dict[str, Network] = self.system.build(self.spec, widths.width, widths.norm, widths.pools)
-        self.phases: tuple[Phase, ...] = self.system.phases()
-        if widths.initial is not None and not checkpoint.load_networks(Path(widths.initial), self.networks):
-            raise ConfigError(f"networks.initial={widths.initial} holds none of {', '.join(self.networks)}")
-        for network in self.networks.values():
-            # Images in channels-last order, in which convolutions are faster on CPUs and GPUs alike.
-            network.to(self.state.device, memory_format=torch.channels_last)
-
-    def _resume(self) -> TrainingState:
-        """The state of the newest checkpoint, its networks loaded; or a fresh one."""
-        folder = self.folder / "checkpoints"
-        lanes = self.config.data.lanes
-        fresh = TrainingState(self.phases[0].name, 0, 0, 0)
-        fresh.run = {
-            "lanes": max(8, self.state.num_processes) if lanes == "auto" else lanes,
-            "data": self.shards.digest,
-            **configuration.identity(self.config),
-        }
-        if self.config.resume == "never" and (self.folder / "config.yaml").exists():
-            raise ConfigError(f"output={self.folder} is already used and resume=never; choose another output")
-        found = checkpoint.newest(folder)
-        state = fresh if found is None else self._continue_from(found, fresh)
-        self.resumed_from = found
-        self.order = Order(self.shards.counts, self.config.seed, state.run["lanes"], self.config.data.shuffle_window)
-        return state
-
-    def _continue_from(self, found: Path, fresh: TrainingState) -> TrainingState:
-        state = checkpoint.read_state(found)
-        if self.config.data.lanes == "auto":
-            fresh.run["lanes"] = state.run["lanes"]
-        for key, value in fresh.run.items():
-            if state.run.get(key) != value:
-                raise CheckpointError(
-                    f"{found} was trained with {key}={state.run.get(key)}, not {value}: "
-                    "restore the key, or choose another output"
-                )
-        checkpoint.load_networks(found / "networks", self.networks)
-        return state
 
     def steps(self, phase: Phase) -> int:
         return min(phase.steps, self.config.max_steps or phase.steps)
@@ -200,14 +146,19 @@ class Run:
         if self.training.step:
             assert self.resumed_from is not None
             checkpoint.load_updates(self.resumed_from, updates)
+            self.state.wait_for_everyone()  # rank 0 may soon write a folder of that name
         return updates
 
     def _watched(self, batches: Iterable[RawBatch]) -> Iterator[RawBatch]:
         """Says which samples were replaced, and why."""
-        for batch in batches:
-            for reason, shard, key in batch.bad:
-                print(f"savae_dist: {shard}: {key}: {reason}; another sample took its place", file=sys.stderr)
-            yield batch
+        try:
+            for batch in batches:
+                for reason, shard, key in batch.bad:
+                    print(f"savae_dist: {shard}: {key}: {reason}; another sample took its place", file=sys.stderr)
+                yield batch
+        except DataError as error:
+            error.everywhere = False
+            raise
 
     def _log(self, phase: Phase, updates: Mapping[str, PreparedUpdate], clock: Clock) -> None:
         sums = {f"{name}/{term}": s for name, u in updates.items() for term, s in u.meter.drain().items()}
@@ -231,8 +182,11 @@ class Run:
                 self.networks[name].load_state_dict(average.network.state_dict())
             update.averages.clear()
         broadcast_buffers(self.networks)
-        recalibrate(phase, self.networks, self.survey.batches(self.slicing.rank, self.slicing.ranks), self.feed)
-        self.training.rates[phase.name] = clock.rate(self.slicing.size)
+        if phase.recalibrate is not None:
+            batches = self.survey.batches(self.slicing.rank, self.slicing.ranks)
+            recalibrate(phase.recalibrate, self.networks, batches, self.feed)
+        if clock.iterations:  # none where a run goes on from the last step
+            self.training.rates[phase.name] = clock.rate(self.slicing.size)
         self.training.phase_end = True
         self.save(updates)
         if phase is not self.phases[-1]:  # the last one is measured when the run finishes
@@ -263,8 +217,8 @@ class Run:
         """Measure on the validation set, over all ranks; log the figures of merit and draw the pictures."""
         if self.validation is None:
             return
-        broadcast_buffers(self.networks)
         pipeline = self._pipeline(phase, updates)
+        broadcast_buffers(pipeline.networks)  # averages' too
         metrics = self.validation.measure(pipeline)
         numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
         self.tracker.scalars(numbers, self.training.total)

@@ -52,6 +52,7 @@ class Status:
         self.path, self.main = folder / "status.json", main
         self.values: dict[str, Any] = {"outcome": "running", "exit_code": None, "message": "", "phase": "", "step": 0}
         self._training = False
+        self._started = time.time()
         self._written = 0.0
 
     def beat(self, phase: str, step: int) -> None:
@@ -61,11 +62,19 @@ class Status:
         if time.monotonic() - self._written > HEARTBEAT_SECONDS:
             self._write()
 
-    def end(self, outcome: str, exit_code: int, message: str = "") -> None:
-        """How it ended. A start that was refused leaves the word of a run that was done before."""
+    def end(self, outcome: str, exit_code: int, message: str = "", alone: bool = False) -> None:
+        """How it ended.
+
+        `alone`: written by this process though it is not the main one, since no other knows. A start that was refused
+        leaves the word of a run that was done before, and a process that failed leaves the word of the peer that
+        failed first.
+        """
+        self.main = self.main or alone
         self.values.update(outcome=outcome, exit_code=exit_code, message=message)
-        done_before = self.path.is_file() and json.loads(self.path.read_text()).get("outcome") == "done"
-        if self._training or not done_before:
+        there = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        done_before = not self._training and there.get("outcome") == "done"
+        peer_ended = exit_code == 1 and there.get("exit_code") is not None and there["heartbeat"] > self._started
+        if not done_before and not peer_ended:
             self._write()
 
     def _write(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from savae_dist import launch
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.run import Run
 from savae_dist.tracking import Status
+
+PEERS_WORD_SECONDS = 1.0  # a lost peer is an error here too, but the reason is the peer's: it writes first
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return train(config, options.check)
     except UserError as error:
-        if launch.is_main():
+        if launch.is_main() or not error.everywhere:
             print(f"savae_dist: {error}", file=sys.stderr)
         return error.code
 
@@ -55,9 +58,11 @@ def train(config: configuration.RunConfig, check: bool = False) -> int:
                 run.train(phase)
             run.finish()
     except UserError as error:
-        status.end(type(error).__name__, error.code, str(error))
+        status.end(type(error).__name__, error.code, str(error), alone=not error.everywhere)
         raise
     except BaseException as error:
+        if state.num_processes > 1:
+            time.sleep(PEERS_WORD_SECONDS)
         status.end("failed", 1, f"{type(error).__name__}: {error}")
         raise
     status.end("done", 0)

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from launching import scalars, status, train
+
 from savae_dist.pipeline import Pipeline
 
 pytestmark = pytest.mark.slow

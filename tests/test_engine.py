@@ -174,7 +174,7 @@ def test_the_schedule_counts_iterations_of_the_phase() -> None:
 
 
 def test_average_of_weights() -> None:
-    trainer = Trainer(SMALL, ema=0.75)
+    trainer = Trainer(SMALL, ema=0.15)
     trainer.prepare("vec")
     expected = {k: v.clone() for k, v in trainer.networks["encoder"].state_dict().items()}
     for step in range(3):
@@ -183,7 +183,8 @@ def test_average_of_weights() -> None:
 
         list(run_phase(trainer.phases["vec"], trainer.updates, raw, trainer.feed, first=step, last=step + 1, origin=0))
         for key, value in trainer.networks["encoder"].state_dict().items():
-            expected[key] = 0.75 * expected[key] + 0.25 * value
+            decay = min(0.15, (1 + step) / (10 + step))  # 0.1, then 0.15
+            expected[key] = decay * expected[key] + (1 - decay) * value
     average = trainer.updates["vec"].averages["encoder"].network.state_dict()
     assert distance(average, expected) < 1e-6
     assert not trainer.prepare("decoder")["critic"].averages
@@ -195,7 +196,8 @@ def test_recalibration_is_the_mean_over_whole_batches() -> None:
     phase, data, feed = trainer.phases["vec"], trainer.data, trainer.feed
     batches = [(8 * i, data.raw(8 * i, 8, range(8))) for i in range(5)]
     weights = {k: v.clone() for k, v in trainer.networks["encoder"].state_dict().items()}
-    recalibrate(phase, trainer.networks, batches, feed)
+    assert phase.recalibrate is not None
+    recalibrate(phase.recalibrate, trainer.networks, batches, feed)
     turn = phase.turns()[0]
     inputs = []
     encoder, classifier = trainer.networks["encoder"], trainer.networks["classifier"]
@@ -256,3 +258,27 @@ def test_a_scaler_of_its_own_changes_nothing_but_survives_overflow() -> None:
     again.accelerator.scaler = torch.amp.GradScaler("cpu")
     again.load_state({}, values)
     assert again.state()[1]["scaler"] == values["scaler"]
+
+
+def test_recalibration_of_what_does_not_run_is_refused() -> None:
+    trainer = Trainer(SMALL)
+    plan = trainer.phases["vec"].recalibrate
+    assert plan is not None
+    with pytest.raises(AssertionError, match="does not run all"):
+        recalibrate(
+            replace(plan, networks=("decoder",)),
+            trainer.networks,
+            [(0, trainer.data.raw(0, 8, range(8)))],
+            trainer.feed,
+        )
+
+
+@pytest.mark.parametrize("phase", ["vec", "decoder"])
+def test_every_recalibration_reaches_its_networks(phase: str) -> None:
+    trainer = Trainer(SMALL)
+    plan = trainer.phases[phase].recalibrate
+    assert plan is not None
+    before = trainer.weights()
+    recalibrate(plan, trainer.networks, [(0, trainer.data.raw(0, 8, range(8)))], trainer.feed)
+    changed = {name for name, state in trainer.weights().items() if not same(state, before[name])}
+    assert changed == set(plan.networks)

@@ -34,12 +34,13 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "cards": frozenset({"pipeline", "preprocess"}),
     "evaluation": frozenset({"pipeline", "data", "losses", "preprocess"}),
     "validation": frozenset({"evaluation", "pipeline", "data", "feed", "tracking", "preprocess"}),
+    "opening": frozenset({"checkpoint", "config", "data", "engine", "feed", "networks", "phases", "preprocess"}),
     "run": ANY,
     "train": ANY,
 }
 USE_ACCELERATE = {"engine", "optim", "checkpoint", "tracking", "launch", "run", "train"}
 # Tools use the package, not the trainer; `benchmark` measures it, `sweep` starts it.
-FORBIDDEN_TO_TOOLS = {"engine", "run", "train"}
+FORBIDDEN_TO_TOOLS = {"engine", "opening", "run", "train"}
 FREE_TOOLS = {"benchmark", "sweep"}
 
 

@@ -256,19 +256,20 @@ def test_a_foreign_tensor_is_refused() -> None:
 
 
 def test_average_is_its_closed_form() -> None:
-    """a = d a + (1 - d) w at each step that was applied."""
+    """a = d a + (1 - d) w at each step that was applied, d rising to the asked decay."""
     module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).double()
-    average = WeightAverage(module, 0.9)
+    average = WeightAverage(module, 0.2)
     expected = {k: v.clone() for k, v in module.state_dict().items() if v.is_floating_point()}
     generator = torch.Generator().manual_seed(0)
-    for applied in (1, 1, 0, 1):
+    for number, applied in enumerate((1, 1, 0, 1)):
+        decay = min(0.2, (1 + number) / (10 + number))
         with torch.no_grad():
             for value in module.state_dict().values():
                 if value.is_floating_point():
                     value.copy_(torch.randn(value.shape, generator=generator, dtype=torch.float64))
         average.update(torch.tensor(float(applied)))
         if applied:
-            expected = {k: 0.9 * v + 0.1 * module.state_dict()[k] for k, v in expected.items()}
+            expected = {k: decay * v + (1 - decay) * module.state_dict()[k] for k, v in expected.items()}
     found = average.network.state_dict()
     assert all(torch.allclose(found[k], v, rtol=1e-6, atol=1e-7) for k, v in expected.items())  # the weight is float32
 

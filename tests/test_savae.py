@@ -248,6 +248,11 @@ def test_impossible_values_name_their_key(key: str, value: object) -> None:
         replace(SMALL, **{key: value})
 
 
+def test_a_decoder_without_a_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match="would have no loss"):
+        replace(SMALL, alpha=(0.0, 0.0, 0.0), beta=0.0, gamma=0.0)
+
+
 def test_a_set_without_labels_is_refused() -> None:
     with pytest.raises(ValueError, match="needs labels"):
         SMALL.build(replace(IMAGE, classes=0), 4, "batch", 2)

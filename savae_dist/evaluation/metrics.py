@@ -166,6 +166,8 @@ def log_spectrum(x: np.ndarray) -> np.ndarray:
 
     Welch 1967 (Hann, halves overlapping): the phases and the noise of one window are averaged out.
     """
+    if not len(x):  # scipy gives an empty array of another shape back
+        return np.empty((0, x.shape[1], min(SEGMENT, x.shape[-1]) // 2))
     _, power = scipy.signal.welch(x, nperseg=min(SEGMENT, x.shape[-1]), axis=-1)
     decibels: np.ndarray = 10 * np.log10(np.maximum(power[..., 1:], FLOOR))
     return decibels

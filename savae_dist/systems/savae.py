@@ -21,7 +21,7 @@ from savae_dist.losses import AdversarialForm, Reduction
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, Network
 from savae_dist.networks.base import Norm
 from savae_dist.networks.conv import FEATURE_STAGES, FeatureTap
-from savae_dist.phases import Batch, BatchUse, Loss, Phase, Update
+from savae_dist.phases import Batch, BatchUse, Loss, Phase, Recalibration, Update
 from savae_dist.preprocess import DataSpec
 
 Terms = dict[str, Tensor]
@@ -72,6 +72,8 @@ class SAVAE:
                 raise ValueError(f"system.{key} must not be negative, not {self.__dict__[key]}")
         if len(self.alpha) != FEATURE_STAGES or not all(0 <= a < math.inf for a in self.alpha):
             raise ValueError(f"system.alpha needs {FEATURE_STAGES} weights >= 0, one per feature, not {self.alpha}")
+        if self.decoder_steps and not (any(self.alpha) or self.beta or self.gamma):
+            raise ValueError("system.alpha, system.beta and system.gamma are all zero: the decoder would have no loss")
         if self.critic_label <= 0 or self.penalty_weight < 0:
             raise ValueError("system.critic_label must be positive and system.penalty_weight not negative")
 
@@ -112,8 +114,14 @@ class SAVAE:
         )
         decoder = Update("decoder", ("decoder",), (self.decoder_loss,), noise={"z": z, "z_hat": z})
         return (
-            Phase("vec", self.vec_steps, (vec,), recalibrate=("classifier",)),
-            Phase("decoder", self.decoder_steps, (critic, decoder), batches=self.batches),
+            Phase("vec", self.vec_steps, (vec,), recalibrate=Recalibration(("classifier",), self.vec_loss, vec)),
+            Phase(
+                "decoder",
+                self.decoder_steps,
+                (critic, decoder),
+                self.batches,
+                Recalibration(("decoder",), self.generated, decoder),
+            ),
         )
 
     def vec_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:

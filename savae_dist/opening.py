@@ -1,0 +1,78 @@
+"""What a run begins with: its shards, its networks, and where it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from savae_dist import checkpoint
+from savae_dist import config as configuration
+from savae_dist.checkpoint import TrainingState
+from savae_dist.config import DataConfig, RunConfig
+from savae_dist.data import Shards, demo_shards
+from savae_dist.engine import BatchNorm
+from savae_dist.errors import CheckpointError, ConfigError
+from savae_dist.feed import Slicing
+from savae_dist.networks import Network
+from savae_dist.phases import Phase
+from savae_dist.preprocess import DataSpec
+
+
+def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
+    """The training set, and the validation set in the training set's normalisation; the embedded digits if none."""
+    train, validation = data.train, data.validation
+    if train is None:
+        digits = demo_shards()
+        train, validation = str(digits[0]), validation or str(digits[1])
+    shards = Shards.open(train)
+    if shards.spec.kind == "signal":
+        shards = shards.with_normalise(data.normalise)
+    return shards, Shards.open(validation).with_spec(shards.spec) if validation else None
+
+
+def build_networks(config: RunConfig, spec: DataSpec, slicing: Slicing, device: torch.device) -> dict[str, Network]:
+    """The system's networks, the same on every rank: from the seed, or as `networks.initial` has them."""
+    torch.manual_seed(config.seed)
+    sizes = config.networks
+    networks: dict[str, Network] = config.system.build(spec, sizes.width, sizes.norm, sizes.pools)
+    if sizes.initial is not None and not checkpoint.load_networks(Path(sizes.initial), networks):
+        raise ConfigError(f"networks.initial={sizes.initial} holds none of {', '.join(networks)}")
+    slice_size = slicing.size // (slicing.ranks * slicing.accumulate)
+    if slice_size == 1 and any(isinstance(m, BatchNorm) for n in networks.values() for m in n.modules()):
+        raise ConfigError("data.batch_size: batch norm needs two samples per process and step, or networks.norm=group")
+    for network in networks.values():
+        # Images in channels-last order, in which convolutions are faster on CPUs and GPUs alike.
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return networks
+
+
+def starting_state(config: RunConfig, shards: Shards, first: Phase, ranks: int) -> TrainingState:
+    """A run that has not begun."""
+    lanes = max(8, ranks) if config.data.lanes == "auto" else config.data.lanes
+    identity = {"lanes": lanes, "data": shards.digest, **configuration.identity(config)}
+    return TrainingState(first.name, step=0, total=0, origin=0, run=identity)
+
+
+def resume(config: RunConfig, start: TrainingState, networks: dict[str, Network]) -> tuple[TrainingState, Path | None]:
+    """The state of the newest checkpoint in the run's folder, its networks loaded; or `start`.
+
+    ConfigError if the folder is used and `resume=never`; CheckpointError if it belongs to another run.
+    """
+    folder = Path(config.output or ".")
+    if config.resume == "never" and (folder / "config.yaml").exists():
+        raise ConfigError(f"output={folder} is already used and resume=never; choose another output")
+    found = checkpoint.newest(folder / "checkpoints")
+    if found is None:
+        return start, None
+    state = checkpoint.read_state(found)
+    if config.data.lanes == "auto":  # of another number of processes, perhaps
+        start.run["lanes"] = state.run["lanes"]
+    for key, value in start.run.items():
+        if state.run.get(key) != value:
+            raise CheckpointError(
+                f"{found} was trained with {key}={state.run.get(key)}, not {value}: "
+                "restore the key, or choose another output"
+            )
+    checkpoint.load_networks(found / "networks", networks)
+    return state, found
