@@ -63,29 +63,32 @@ class Status:
             self._write()
 
     def end(self, outcome: str, exit_code: int, message: str = "", alone: bool = False) -> None:
-        """How it ended.
+        """How it ended; a start that was refused leaves the word of a run that was done before.
 
-        `alone`: written by this process though it is not the main one, since no other knows. A start that was refused
-        leaves the word of a run that was done before, and a process that failed leaves the word of the peer that
-        failed first.
+        `alone`: written by this process though it is not the main one, since no other knows.
         """
         self.main = self.main or alone
         self.values.update(outcome=outcome, exit_code=exit_code, message=message)
-        there = json.loads(self.path.read_text()) if self.path.is_file() else {}
-        done_before = not self._training and there.get("outcome") == "done"
-        peer_ended = exit_code == 1 and there.get("exit_code") is not None and there["heartbeat"] > self._started
-        if not done_before and not peer_ended:
+        if self._training or self._there().get("outcome") != "done":
             self._write()
 
+    def _there(self) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        return values
+
     def _write(self) -> None:
-        self.values.update(heartbeat=time.time())
+        """Unless a peer said how this run ended: what happens here after that is its consequence."""
         self._written = time.monotonic()
-        if self.main:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(self.path, self.values)
-            except OSError as error:  # a full disk must not hide what happened
-                print(f"savae_dist: {self.path} cannot be written ({error})", file=sys.stderr)
+        if not self.main:
+            return
+        try:
+            there = self._there()
+            if there.get("exit_code") is not None and there["heartbeat"] > self._started:
+                return
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, {**self.values, "heartbeat": time.time()})
+        except OSError as error:  # a full disk must not hide what happened
+            print(f"savae_dist: {self.path} cannot be written ({error})", file=sys.stderr)
 
 
 class Clock:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from savae_dist import launch
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.run import Run
 from savae_dist.tracking import Status
-
-PEERS_WORD_SECONDS = 1.0  # a lost peer is an error here too, but the reason is the peer's: it writes first
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,8 +58,6 @@ def train(config: configuration.RunConfig, check: bool = False) -> int:
         status.end(type(error).__name__, error.code, str(error), alone=not error.everywhere)
         raise
     except BaseException as error:
-        if state.num_processes > 1:
-            time.sleep(PEERS_WORD_SECONDS)
         status.end("failed", 1, f"{type(error).__name__}: {error}")
         raise
     status.end("done", 0)
