@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from savae_dist.augment import OPERATIONS
 from savae_dist.errors import ConfigError
 from savae_dist.optim import OptimizerConfig
 from savae_dist.phases import System
@@ -54,6 +55,7 @@ class DataConfig:
     batch_size: samples per optimiser step, over all processes. normalise: of signals: `window` or `dataset` statistics.
     lanes: parallel streams through the shards, fixed for a run; auto = max(8, processes). bad_budget: the share of the
     set that may be unusable before a process (each counts what it meets) stops the run.
+    augment: strengths by name, of `augment.OPERATIONS`; `none` in YAML for none at all.
     """
 
     train: str | list[str] | None = None
@@ -65,6 +67,7 @@ class DataConfig:
     normalise: Literal["window", "dataset", "none"] = "window"
     cache: Literal["none", "memory"] = "none"
     bad_budget: float = 0.01
+    augment: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -170,6 +173,14 @@ def _typed(asked: DictConfig) -> RunConfig:
     optimizers = asked.pop("optimizers", None) or OmegaConf.create()
     if not isinstance(optimizers, DictConfig):
         raise ConfigError("optimizers needs an update's name: optimizers.default.lr=... or optimizers.NAME.lr=...")
+    data = asked.get("data") or {}
+    if data.get("augment") == "none":
+        data["augment"] = {}
+    elif not isinstance(data.get("augment", asked), DictConfig):
+        raise ConfigError(
+            f"data.augment: `none`, or strengths by name as in data.augment.{next(iter(OPERATIONS))}=0.1, "
+            f"not {data['augment']!r}"
+        )
     schema = OmegaConf.structured(RunConfig)
     schema.system = OmegaConf.structured(SYSTEMS[name])
     merged = OmegaConf.merge(schema, asked)
@@ -177,6 +188,7 @@ def _typed(asked: DictConfig) -> RunConfig:
     assert isinstance(config, RunConfig)
     config.optimizers = _optimizers(config.system, optimizers)
     _check(config)
+    config.data.augment = {name: strength for name, strength in config.data.augment.items() if strength}
     return config
 
 
@@ -236,6 +248,13 @@ def _check(config: RunConfig) -> None:
         raise ConfigError(f"ema must lie in [0, 1), not {config.ema}")
     if not 0 <= config.data.bad_budget <= 1:
         raise ConfigError(f"data.bad_budget is a share between 0 and 1, not {config.data.bad_budget}")
+    for name, strength in config.data.augment.items():
+        if name not in OPERATIONS:
+            raise ConfigError(
+                f"data.augment.{name}: no such augmentation{nearest(name, OPERATIONS)}; known: {', '.join(OPERATIONS)}"
+            )
+        if not 0 <= strength < OPERATIONS[name].limit:
+            raise ConfigError(f"data.augment.{name} must lie in [0, {OPERATIONS[name].limit:g}), not {strength}")
     if config.data.batch_size % config.accumulate:
         raise ConfigError(
             f"data.batch_size={config.data.batch_size} must be a multiple of accumulate={config.accumulate}"

@@ -224,8 +224,9 @@ def run_phase(
         for turn, start in positions(phase, iteration, origin, feed.slicing.size):
             if start not in slices:
                 slices = {start: [next(raw) for _ in feed.slicing.slots()]}
+                variation = feed.variation(start)
             noise = feed.noise(turn, start)
-            batches = [feed.batch(part, noise) for part in slices[start]]
+            batches = [feed.batch(part, noise, variation) for part in slices[start]]
             updates[turn.update.name].step(turn.which, batches, iteration)
         yield iteration + 1
 

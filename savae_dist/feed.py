@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from savae_dist.augment import Augmentation
 from savae_dist.phases import Batch, Phase, Turn
 
 
@@ -47,12 +48,13 @@ class Slicing:
 
 @dataclass(frozen=True)
 class Feed:
-    """Raw slices to batches: onto the device, normalised, with this slice's part of the global noise."""
+    """Raw slices to batches: onto the device, normalised, varied, with this slice's part of the global noise."""
 
     slicing: Slicing
     device: torch.device
     normalise: Callable[[Tensor], Tensor]
     seed: int
+    augment: Augmentation | None = None
 
     def noise(self, turn: Turn, position: int) -> dict[str, Tensor]:
         """The update's draws for the whole global batch, `[size, *shape]` each, on the CPU.
@@ -60,22 +62,39 @@ class Feed:
         A pure function of (seed, position in the data, turn), so it is the same for any number of ranks and after a
         resumption, and there is no random state to save.
         """
-        draws = {}
-        for name, shape in turn.update.noise.items():
-            key = (self.seed, position, turn.update.name, turn.which, turn.repeat, name)
-            digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-            draws[name] = torch.randn(self.slicing.size, *shape, generator=generator)
-        return draws
+        update = turn.update
+        key = (position, update.name, turn.which, turn.repeat)
+        return {name: self._normal((*key, name), shape) for name, shape in update.noise.items()}
 
-    def batch(self, raw: RawBatch, noise: Mapping[str, Tensor]) -> Batch:
+    def variation(self, position: int) -> dict[str, Tensor]:
+        """The augmentation's draws for the global batch at `position`, in the same way.
+
+        They belong to the batch and not to the turn: turns that share a batch compare their networks on the same
+        samples, and those on fresh batches have other positions.
+        """
+        noise = self.augment.noise if self.augment else {}
+        return {name: self._normal((position, "augment", name), shape) for name, shape in noise.items()}
+
+    def _normal(self, key: tuple[int | str, ...], shape: tuple[int, ...]) -> Tensor:
+        digest = hashlib.blake2b(repr((self.seed, *key)).encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        return torch.randn(self.slicing.size, *shape, generator=generator)
+
+    def batch(self, raw: RawBatch, noise: Mapping[str, Tensor], variation: Mapping[str, Tensor] | None = None) -> Batch:
+        """noise, variation: of the whole global batch; without the second the samples stay as they are."""
         shares = self.slicing.ranks * self.slicing.accumulate
+        x = self.normalise(raw.x.to(self.device, non_blocking=True))
+        if self.augment and variation:
+            x = self.augment(x, self._mine(raw, variation))
         return Batch(
-            x=self.normalise(raw.x.to(self.device, non_blocking=True)),
+            x=x,
             y=raw.y.to(self.device, non_blocking=True),
-            noise={k: v[raw.slot].to(self.device, non_blocking=True) for k, v in noise.items()},
+            noise=self._mine(raw, noise),
             label_weight=torch.tensor(shares / raw.labelled if raw.labelled else 0.0, device=self.device),
         )
+
+    def _mine(self, raw: RawBatch, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {k: v[raw.slot].to(self.device, non_blocking=True) for k, v in draws.items()}
 
 
 def positions(phase: Phase, iteration: int, origin: int, size: int) -> list[tuple[Turn, int]]:

@@ -68,10 +68,10 @@ def resume(config: RunConfig, start: TrainingState, networks: dict[str, Network]
     state = checkpoint.read_state(found)
     if config.data.lanes == "auto":  # of another number of processes, perhaps
         start.run["lanes"] = state.run["lanes"]
-    for key, value in start.run.items():
-        if state.run.get(key) != value:
+    for key in start.run | state.run:  # a strength of data.augment that is 0 has no key
+        if state.run.get(key) != start.run.get(key):
             raise CheckpointError(
-                f"{found} was trained with {key}={state.run.get(key)}, not {value}: "
+                f"{found} was trained with {key}={state.run.get(key)}, not {start.run.get(key)}: "
                 "restore the key, or choose another output"
             )
     checkpoint.load_networks(found / "networks", networks)

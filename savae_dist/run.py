@@ -13,6 +13,7 @@ from accelerate import PartialState
 
 from savae_dist import checkpoint, launch, opening
 from savae_dist import config as configuration
+from savae_dist.augment import Augmentation
 from savae_dist.config import RunConfig
 from savae_dist.data import Order, RawBatch, Reader, Request, loader
 from savae_dist.engine import PreparedUpdate, broadcast_buffers, recalibrate, run_phase
@@ -36,7 +37,8 @@ class Run:
         self.shards, self.validation_shards = opening.open_shards(data)
         self.spec = self.shards.spec
         self.slicing = Slicing(data.batch_size, state.process_index, ranks, config.accumulate)
-        self.feed = Feed(self.slicing, state.device, lambda x: normalise(x, self.spec), config.seed)
+        augment = Augmentation(data.augment, self.spec)
+        self.feed = Feed(self.slicing, state.device, lambda x: normalise(x, self.spec), config.seed, augment)
         self.system, self.phases = config.system, config.system.phases()
         self.networks = opening.build_networks(config, self.spec, self.slicing, state.device)
         start = opening.starting_state(config, self.shards, self.phases[0], ranks)
