@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -8,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from launching import ROOT, environment
 
 from savae_dist import config as configuration
 from savae_dist.data import Order, Reader, Request, Shards, pack
 from savae_dist.engine import PreparedUpdate
 from savae_dist.feed import Feed, Slicing, positions
 from savae_dist.preprocess import normalise
-from tools import benchmark
+from tools import benchmark, handwritten, loaders
 
 SMALL = ["--width", "2", "--batch", "4", "--rounds", "1", "--seconds", "0", "--threads", "1"]
 ROW = re.compile(r"^  (\S.*?) +(\d+\.\d+) +(\d+\.\d+) +(\d+) +(\d+\.\d+) +(\d+\.\d+)$", re.MULTILINE)
@@ -27,9 +29,9 @@ def digits(tmp_path: Path) -> str:
     return str(tmp_path / "shards")
 
 
-def setting(shards: str, *values: str) -> benchmark.Setting:
-    config = configuration.load(["networks.width=2", "data.batch_size=4", *values])
-    return benchmark.Setting(config, Shards.open(shards), torch.device("cpu"))
+def setting(shards: str, *values: str) -> handwritten.Setting:
+    config = configuration.load(["networks.width=2", "data.batch_size=4", benchmark.CONSTANT, *values])
+    return handwritten.Setting(config, Shards.open(shards), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("phase", ["vec", "decoder"])
@@ -38,11 +40,11 @@ def test_the_hand_written_loop_does_what_the_trainer_does(phase, weights, digits
     """Fed with the trainer's batches and noise, it ends with the same weights: the two may be compared."""
     here = setting(digits, f"system.beta={weights[0]}", f"system.gamma={weights[1]}")
     made = []
-    networks = benchmark.Setting.networks
-    monkeypatch.setattr(benchmark.Setting, "networks", lambda self: made.append(networks(self)) or made[-1])
+    networks = handwritten.Setting.networks
+    monkeypatch.setattr(handwritten.Setting, "networks", lambda self: made.append(networks(self)) or made[-1])
     (chosen,) = (p for p in here.config.system.phases() if p.name == phase)
     trained, iterations = benchmark.trainer(here, chosen), 3
-    written = benchmark.WRITTEN[phase](here, Replay(here, chosen, iterations))
+    written = handwritten.WRITTEN[phase](here, Replay(here, chosen, iterations))
     for _ in range(iterations):
         trained()
         written()
@@ -55,13 +57,13 @@ def test_the_hand_written_loop_does_what_the_trainer_does(phase, weights, digits
         assert (name in trains) == any(not torch.equal(ours[key], start[key]) for key in start)
 
 
-class Replay(benchmark.Preloaded):
+class Replay(handwritten.Preloaded):
     """What the trainer's feed gives, in the order in which it is asked for."""
 
-    def __init__(self, here: benchmark.Setting, phase, iterations: int) -> None:
+    def __init__(self, here: handwritten.Setting, phase, iterations: int) -> None:
         size, config = here.config.data.batch_size, here.config
         feed = Feed(Slicing(size), here.device, lambda x: normalise(x, here.shards.spec), config.seed)
-        order = Order(here.shards.counts, config.seed, benchmark.LANES, config.data.shuffle_window)
+        order = Order(here.shards.counts, config.seed, loaders.LANES, config.data.shuffle_window)
         reader = Reader(here.shards, order, 0)
         self.batches, self.draws = [], []
         for iteration in range(iterations):
@@ -80,7 +82,7 @@ class Replay(benchmark.Preloaded):
 
 
 def test_preloaded_batches_go_through_all_samples(digits):
-    data = benchmark.Preloaded(setting(digits))
+    data = handwritten.Preloaded(setting(digits))
     epoch = torch.cat([data.batch()[0] for _ in range(10)])
     assert sorted(x.sum().item() for x in epoch) == sorted(x.sum().item() for x in data.x)
     assert data.batch()[0].shape == (4, 1, 8, 8)
@@ -207,3 +209,64 @@ def test_trainer_leaves_out_what_is_inactive(digits, monkeypatch):
     here = setting(digits, "system.beta=0")
     benchmark.trainer(here, here.config.system.phases()[1])
     assert names == ["decoder"]
+
+
+# Data.
+
+TINY = ["--batch", "8", "--samples", "64", "--rounds", "1", "--seconds", "0"]
+
+
+@pytest.fixture(scope="module")
+def small_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return dict(loaders.sets(tmp_path_factory.mktemp("sets"), 64, 8))
+
+
+@pytest.mark.parametrize("title", ["images, samples", "images, packed", "windows, samples", "windows, packed"])
+@pytest.mark.parametrize("library", loaders.LOADERS)
+def test_every_loader_gives_every_sample_once_as_it_is_stored(library, title, small_sets):
+    """Eight batches of eight are the set, in any order; the ninth begins again."""
+    kind, layout = title.split(", ")
+    x, y = {"images": loaders.digits, "windows": loaders.noise}[kind](64)
+    assert Shards.open(small_sets[title]).packed == (layout == "packed")
+    given = loaders.LOADERS[library](small_sets[title], 8, 0)
+    batches = [next(given) for _ in range(9)]
+    for values, labels in batches:
+        assert values.shape == (8, *x.shape[1:])
+        assert values.dtype == torch.from_numpy(x).dtype
+        assert labels.shape == (8,)
+    pairs = [(v.numpy().tobytes(), int(label)) for values, labels in batches[:8] for v, label in zip(values, labels)]
+    assert sorted(pairs) == sorted((one.tobytes(), int(label)) for one, label in zip(x, y))
+
+
+def test_data_compares_both_kinds_and_layouts(capsys):
+    assert benchmark.main(["data", *TINY]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].startswith(f"torch {torch.__version__}")
+    assert out.splitlines()[0].endswith("1 threads; batches of 8, 0 workers, 64 samples")
+    assert [row[0] for row in ROW.findall(out)] == ["savae_dist", "webdataset", "datasets"] * 4
+    assert re.findall(r"^(\w+, \w+) ", out, re.MULTILINE) == [
+        "images, samples",
+        "images, packed",
+        "windows, samples",
+        "windows, packed",
+    ]
+    sizes = re.findall(r"resident memory: (\S+) MiB after epoch 1, (\S+) MiB after epoch 10$", out, re.MULTILINE)
+    assert len(sizes) == 4
+    assert all(float(last) < float(first) + 1 for first, last in sizes)
+    assert all(float(row[4]) == 1 for row in ROW.findall(out)[1::3])  # what the others are compared to
+
+
+@pytest.mark.parametrize("wrong", [["--samples", "65"], ["--samples", "0"], ["--batch", "0"], ["--workers", "-1"]])
+def test_sizes_that_cannot_work_are_one_line(wrong, capsys):
+    assert benchmark.main(["data", *TINY, *wrong]) == 2
+    error = capsys.readouterr().err
+    assert wrong[0] in error
+    assert error.count("\n") == 1
+
+
+def test_it_starts_as_a_file():
+    """Outside the package its neighbours have other names."""
+    started = [sys.executable, str(ROOT / "tools" / "benchmark.py"), "data", *TINY, "--samples", "1"]
+    result = subprocess.run(started, env=environment(), capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "--samples=1" in result.stderr
