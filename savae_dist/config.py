@@ -107,7 +107,8 @@ def load(arguments: Sequence[str]) -> RunConfig:
         preset, changes = _read(files[0] if files else DEFAULT), _changes(overrides)
         systems = [OmegaConf.select(node, "system.name") for node in (preset, changes)]
         if None not in systems and systems[0] != systems[1]:
-            preset.pop("system")  # hyperparameters of another paper
+            for section in ("system", "optimizers"):  # hyperparameters of another paper, and of its updates
+                preset.pop(section, None)
         asked = OmegaConf.merge(preset, changes)
         assert isinstance(asked, DictConfig)
         _check_shape(asked, OmegaConf.missing_keys(changes) | OmegaConf.missing_keys(asked))
