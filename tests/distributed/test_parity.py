@@ -1,4 +1,4 @@
-"""One process equals two: losses and parameters, both phases, with accumulation."""
+"""One process equals two: losses and parameters, both phases, with accumulation and augmentation."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ OPTIONS = {
         "optimizers.default.lr=0.05",
         "optimizers.default.clip_value=0.01",
         "optimizers.critic.clip_weights=0.05",
+        "data.augment={crop: 0.2, flip: 0.5, shift: 0.2, cutout: 0.3}",
     ],
 }
 
