@@ -99,6 +99,7 @@ def wait_for(work: Path, pattern: str, count: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("stage", [("part-*.json", 4), ("shards-train/*.json", 2)], ids=["reading", "writing"])
 def test_killed_and_started_again_it_makes_the_same_bytes(tmp_path, expected, processes, stage):
@@ -169,6 +170,7 @@ def test_a_folder_in_use_is_not_touched_unless_asked(tmp_path, expected):
     assert contents(tmp_path / "s") == expected
 
 
+@pytest.mark.faults
 def test_two_packers_of_one_folder_wait_for_each_other(tmp_path, expected):
     runs = [start(tmp_path / "s", 2, 0.02) for _ in range(2)]
     told = [run.communicate(timeout=60)[1].decode() for run in runs]

@@ -299,8 +299,21 @@ def test_hub_by_a_folder_of_images(tmp_path):
     order = [0, 2, 4, 1, 3, 5]
     source = hub(str(tmp_path / "set"), Columns())
     check_equal(source, tmp_path / "s", RGB[order], np.array([0, 0, 0, 1, 1, 1]))
+    Image.fromarray(RGB[7]).save(tmp_path / "set" / "a" / "0.png")
+    assert hub(str(tmp_path / "set"), Columns()).identity != source.identity  # half-done work is not continued
     with pytest.raises(DataError, match="cannot be streamed"):
         hub(str(tmp_path / "none"), Columns())
+    with pytest.raises(DataError, match="cannot be streamed"):
+        hub(str(tmp_path / "set"), Columns(), split="nonesuch")
+
+
+def test_identity_follows_the_files_and_the_options(tmp_path):
+    Image.fromarray(GRAY[0]).save(tmp_path / "a.png")
+    one = images(tmp_path).identity
+    assert images(tmp_path).identity == one
+    assert images(tmp_path, (4, 4)).identity != one
+    Image.fromarray(GRAY[:2].reshape(18, 7)).save(tmp_path / "a.png")
+    assert images(tmp_path).identity != one
 
 
 def test_labels_are_resolved_alike_everywhere():

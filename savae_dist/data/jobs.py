@@ -97,5 +97,5 @@ def _child(connection: Connection, jobs: Sequence[int], work: Work, parent: int)
             connection.send(error)
             return
         except OSError as error:
-            connection.send(SaveError(f"packing failed ({error}); free some space and run the same command again"))
+            connection.send(SaveError(f"a packing process failed ({error}); run the same command again to go on"))
             return

@@ -57,6 +57,8 @@ def _read_files(files: list[Listed], size: tuple[int, int] | None, mode: Mode, p
             yield Sample(decode_picture(path.read_bytes(), size, mode), label, {"path": name})
         except FileNotFoundError:
             yield Bad("missing", str(path))
+        except OSError as error:
+            yield Bad(f"unreadable: {error.strerror}", str(path))
         except BadSample as error:
             yield Bad(str(error), str(path))
 

@@ -84,26 +84,24 @@ def hub(
 
     The parts are its files; it is never downloaded as a whole.
     """
-    from datasets import load_dataset
+    from datasets import load_dataset, load_dataset_builder
     from datasets.exceptions import DatasetsError
 
-    options: dict[str, Any] = {"name": config, "split": split, "data_files": data_files, "revision": revision}
+    given: dict[str, Any] = {"name": config, "data_files": data_files, "revision": revision}
     try:
-        data = load_dataset(name, streaming=True, **options)
-        features = data.features or data._resolve_features().features
-    except (DatasetsError, OSError, ValueError) as error:
-        raise DataError(f"{name} cannot be streamed ({' '.join(str(error).split())}); correct the name") from error
-    columns = columns.named(list(features), name)
-    made = {**options, "source": "hub", "path": name, "columns": columns, "parts": data.num_shards}
-    local = [
-        file for file in ([data_files] if isinstance(data_files, str) else data_files or ()) if Path(file).exists()
-    ]
-    return Source(
-        partial(_read_stream, data, columns),
-        ("",) * data.num_shards,
-        identity(made, local),
-        _class_names(features.arrow_schema, columns.y),
-    )
+        files = load_dataset_builder(name, **given).config.data_files or {}
+        data = load_dataset(name, split=split, streaming=True, **given)
+        first = data.with_format("arrow").take(1).iter(batch_size=1)
+        schema = data.features.arrow_schema if data.features else next(first).schema
+    except (DatasetsError, OSError, ValueError, StopIteration) as error:
+        reason = " ".join(str(error).split()) or "it is empty"
+        raise DataError(f"{name} cannot be streamed ({reason}); correct the name or the options") from error
+    columns = columns.named(schema.names, name)
+    # Commit, etag or time of every file.
+    state = {str(part): [list(files[part]), files[part].origin_metadata] for part in files}
+    made = {**given, "source": "hub", "path": name, "split": split, "columns": columns, "state": state}
+    read = partial(_read_stream, data, columns)
+    return Source(read, ("",) * data.num_shards, identity(made, ()), _class_names(schema, columns.y))
 
 
 def _class_names(schema: pa.Schema, y: str) -> tuple[str, ...]:
@@ -155,9 +153,13 @@ def _read_table(parts: list[tuple[Path, int]], columns: Columns, part: int) -> I
 def _read_stream(data: Any, columns: Columns, part: int) -> Iterator[Item]:
     shard = data.select_columns(columns.wanted()).shard(num_shards=data.num_shards, index=part)
     row = 0
-    for batch in shard.with_format("arrow").iter(batch_size=ROWS):
-        yield from _items(batch, columns, f"part {part} row", row)
-        row += batch.num_rows
+    try:
+        for batch in shard.with_format("arrow").iter(batch_size=ROWS):
+            yield from _items(batch, columns, f"part {part} row", row)
+            row += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"the stream broke off ({reason}); run the same command again to go on") from error
 
 
 def _items(batch: pa.RecordBatch | pa.Table, columns: Columns, where: str, first: int) -> Iterator[Item]:
