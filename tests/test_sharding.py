@@ -245,6 +245,15 @@ def test_each_job_is_done_once(tmp_path):
     assert len({path.read_text() for path in tmp_path.iterdir()}) == 4
 
 
+def test_a_terminal_sees_the_progress():
+    code = "import pty; pty.spawn([__import__('sys').executable, '-c', 'from savae_dist.data.jobs import run_jobs\\n"
+    code += "run_jobs(range(4), lambda job: None, 2, \\'reading\\')'])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, stdin=subprocess.DEVNULL)
+    assert b"reading: 100%" in done.stdout
+    assert b"4/4" in done.stdout
+
+
 def test_no_child_works_on_after_an_error(tmp_path):
     def work(job: int) -> None:
         time.sleep(0.02)

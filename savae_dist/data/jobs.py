@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
-import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
@@ -29,7 +29,8 @@ def run_jobs(jobs: Sequence[int], work: Work, processes: int, title: str, after:
     """
     done = _in_turn(jobs, work) if min(processes, len(jobs)) <= 1 else _at_once(jobs, work, processes)
     # Closed here: an error holds on to the generator, and its children must not write beyond this call.
-    with _Bar(total=len(jobs), desc=title, disable=None, file=sys.stderr) as bar, closing(done):
+    ncols, nrows = shutil.get_terminal_size()  # 80 x 24 where a terminal claims to have none, as in containers
+    with _Bar(total=len(jobs), desc=title, disable=None, ncols=ncols, nrows=nrows) as bar, closing(done):
         for job in done:
             bar.update()
             if after is not None:
