@@ -117,7 +117,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     module = importlib.import_module("savae_dist.data.pack")  # the package shows the function under this name
-    for step in ("build_index", "_write"):
+    for step in ("build_index", "write_tar"):
         monkeypatch.setattr(module, step, full)
         for out, overwrite in (("s", True), ("new", False)):
             with pytest.raises(SaveError, match="No space") as caught:

@@ -31,14 +31,28 @@ def cache_folder() -> Path:
 def build_index(paths: Sequence[Path], home: Path, class_names: Sequence[str] = (), rate: float = 0.0) -> None:
     """Scan the shards and write their tables into `home`, `index.json` last: an index is there only when whole."""
     common = Layout()
-    shards = [_table_of(path, home, common) for path in paths]
+    write_index(home, [index_shard(path, home, common) for path in paths], class_names, rate)
+
+
+def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequence[str], rate: float) -> None:
+    """`index.json` of shards whose tables are there; `scanned`: what `index_shard` gave for each."""
+    shards = [one["shard"] for one in scanned]
+    first = home / shards[0]["name"]
+    common = Layout(next((one["layout"] for one in scanned if one["layout"]), None))
+    for one in scanned:
+        if common.shape is None and one["shape"] is not None:
+            common.settle(np.dtype(one["dtype"]), tuple(one["shape"]))
     if common.shape is None or common.dtype is None:
-        raise DataError(f"{paths[0]}: no sample that can be read; members are KEY.png|jpg|jpeg|webp|npy with KEY.cls")
+        raise DataError(f"{first}: no sample that can be read; members are KEY.png|jpg|jpeg|webp|npy with KEY.cls")
     kind = "image" if common.dtype == np.uint8 else "signal"
     if len(common.shape) not in {"image": (2, 3), "signal": (1, 2)}[kind]:
-        raise DataError(f"{paths[0]}: {kind} samples cannot have the shape {common.shape}; pack them again")
+        raise DataError(f"{first}: {kind} samples cannot have the shape {common.shape}; pack them again")
     highest = max(int(label) for shard in shards for label in shard["labels"])
     moments = common.moments
+    for one in scanned:
+        if moments is not None and one["moments"] is not None:
+            n, mean, m2 = one["moments"]
+            moments.merge(n, np.array(mean), np.array(m2))
     index = {
         "format_version": FORMAT_VERSION,
         "kind": kind,
@@ -56,8 +70,14 @@ def build_index(paths: Sequence[Path], home: Path, class_names: Sequence[str] = 
     os.replace(partial, home / INDEX)
 
 
-def _table_of(path: Path, home: Path, common: Layout) -> dict[str, Any]:
-    """Scan one shard, write its tables and return its entry in the index."""
+def index_shard(path: Path, home: Path, common: Layout) -> dict[str, Any]:
+    """Scan one shard, write its tables into `home` and return what `write_index` needs, as JSON.
+
+    common: what the shards before it settled; the first sample of all decides on dtype and shape. Its moments are
+    those of this shard only, and merged later in the order of the shards: the same sums, whoever scanned which.
+    """
+    if common.shape is not None and common.dtype is not None:
+        common.settle(common.dtype, common.shape)
     samples, blocks, skipped = scan_shard(path, common)
     inside = path.parent == home
     folder = hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:8]  # shards of one name may lie in several
@@ -66,7 +86,8 @@ def _table_of(path: Path, home: Path, common: Layout) -> dict[str, Any]:
     if len(blocks):
         np.save(home / f"{table}.blocks.npy", blocks)
     labels, counts = np.unique(samples["label"], return_counts=True)
-    return {
+    moments = common.moments
+    shard = {
         "name": path.name if inside else str(path),
         "table": table,
         "count": len(samples),
@@ -74,6 +95,13 @@ def _table_of(path: Path, home: Path, common: Layout) -> dict[str, Any]:
         "sha256": hashlib.sha256(samples.tobytes() + blocks.tobytes()).hexdigest(),
         "labels": {str(label): n for label, n in zip(labels.tolist(), counts.tolist(), strict=True)},
         "skipped_keys": skipped,
+    }
+    return {
+        "shard": shard,
+        "layout": common.layout,
+        "dtype": common.dtype and common.dtype.name,
+        "shape": common.shape and list(common.shape),
+        "moments": moments and [moments.n, moments.mean.tolist(), moments.m2.tolist()],
     }
 
 

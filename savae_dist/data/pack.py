@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,8 @@ from savae_dist.data.decode import encode_image, encode_npy
 from savae_dist.data.index import Shards, build_index
 from savae_dist.data.order import PACK, permutation
 from savae_dist.errors import ConfigError, DataError, SaveError
+
+Rows = tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]  # x, y and the attributes of some samples
 
 
 def pack(
@@ -39,18 +41,25 @@ def pack(
     """
     out = Path(out).absolute()
     x, y = check_arrays(x, y, layout, class_names)
-    if min(shard_size, block) < 1 or layout not in ("packed", "samples") or seed < 0:
-        raise ConfigError("shard_size and block must be at least 1, seed at least 0, layout packed or samples")
+    check_options(layout, shard_size, block, seed)
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
         raise ConfigError(f"{out} exists and is not empty; name another folder or pass --overwrite")
+
+    def take(rows: np.ndarray) -> Rows:
+        return x[rows], y[rows], [{}] * len(rows)
+
     with _appearing(out) as partial:
         paths = []
         for number, rows in enumerate(np.array_split(permutation(len(x), seed, PACK), -(-len(x) // shard_size))):
             paths.append(partial / f"shards-{number:06d}.tar")
-            entries = _blocks(x, y, rows, block, rate) if layout == "packed" else _samples(x, y, rows)
-            _write(paths[-1], number, entries)
+            write_tar(paths[-1], number, entries_of(take, rows, layout, block, rate))
         build_index(paths, partial, class_names, rate)
     return summary(Shards.open(out))
+
+
+def check_options(layout: str, shard_size: int, block: int, seed: int) -> None:
+    if min(shard_size, block) < 1 or layout not in ("packed", "samples") or seed < 0:
+        raise ConfigError("shard_size and block must be at least 1, seed at least 0, layout packed or samples")
 
 
 def check_arrays(x: np.ndarray, y: np.ndarray, layout: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -72,26 +81,36 @@ def check_arrays(x: np.ndarray, y: np.ndarray, layout: str, names: Sequence[str]
     return x, y
 
 
-def _blocks(x: np.ndarray, y: np.ndarray, rows: np.ndarray, block: int, rate: float) -> Iterator[dict[str, bytes]]:
+def entries_of(
+    take: Callable[[np.ndarray], Rows], rows: np.ndarray, layout: str, block: int, rate: float
+) -> Iterator[dict[str, bytes]]:
+    """The members of one shard; `take` gives the samples of some rows, a block of them at a time."""
     for start in range(0, len(rows), block):
         here = rows[start : start + block]
-        columns: dict[str, list[Any]] = {"row": here.tolist()}  # of the array it came from
+        x, y, attributes = take(here)
+        if layout == "samples":
+            yield from _samples(x, y, attributes)
+            continue
+        columns: dict[str, list[Any]] = {"row": here.tolist()}  # of the source
         if rate:
             columns["rate"] = [rate] * len(here)
-        yield {
-            "x.npy": encode_npy(x[here]),
-            "y.npy": encode_npy(y[here]),
-            "json": json.dumps(columns, separators=(",", ":")).encode(),
-        }
+        # A column of what one sample of the block has and another lacks holds null there.
+        for name in dict.fromkeys(name for one in attributes for name in one):
+            columns[name] = [one.get(name) for one in attributes]
+        yield {"x.npy": encode_npy(x), "y.npy": encode_npy(y), "json": encode_json(columns)}
 
 
-def _samples(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> Iterator[dict[str, bytes]]:
-    for row in rows.tolist():
-        data = {"png": encode_image(x[row])} if x.dtype == np.uint8 else {"npy": encode_npy(x[row])}
-        yield {**data, "cls": str(y[row]).encode()}
+def _samples(x: np.ndarray, y: np.ndarray, attributes: list[dict[str, Any]]) -> Iterator[dict[str, bytes]]:
+    for one, label, kept in zip(x, y.tolist(), attributes, strict=True):
+        data = {"png": encode_image(one)} if x.dtype == np.uint8 else {"npy": encode_npy(one)}
+        yield {**data, "cls": str(label).encode(), **({"json": encode_json(kept)} if kept else {})}
 
 
-def _write(path: Path, shard: int, entries: Iterator[dict[str, bytes]]) -> None:
+def encode_json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def write_tar(path: Path, shard: int, entries: Iterator[dict[str, bytes]]) -> None:
     from webdataset.writer import TarWriter  # here: it takes a second to import, and training never writes
 
     # mtime as an integer: a float costs a pax header per member, and the time of day makes every run differ.
@@ -130,6 +149,8 @@ def summary(shards: Shards) -> dict[str, Any]:
         "counts": counts,
         "unlabelled": shards.label_counts.get(-1, 0),
     }
+    if shards.spec.class_names:
+        result["names"] = ", ".join(shards.spec.class_names)
     if shards.index["statistics"]:
         result |= shards.index["statistics"] | {"rate": shards.spec.rate}
     return result

@@ -43,9 +43,15 @@ class Moments:
         x = x[np.isfinite(x).all((1, 2))].astype(np.float64)
         if not x.size:
             return
-        n, mean = x.shape[0] * x.shape[2], x.mean((0, 2))
+        mean = x.mean((0, 2))
+        self.merge(x.shape[0] * x.shape[2], mean, ((x - mean[:, None]) ** 2).sum((0, 2)))
+
+    def merge(self, n: int, mean: np.ndarray, m2: np.ndarray) -> None:
+        """Add what other Moments have gathered."""
+        if not n:
+            return
         delta, total = mean - self.mean, self.n + n
-        self.m2 += ((x - mean[:, None]) ** 2).sum((0, 2)) + delta**2 * self.n * n / total
+        self.m2 = self.m2 + m2 + delta**2 * self.n * n / total
         self.mean = self.mean + delta * n / total
         self.n = total
 
@@ -63,6 +69,7 @@ class Layout:
     moments: Moments | None = None
 
     def settle(self, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        """Fix both, and start the moments anew."""
         self.dtype, self.shape = dtype, shape
         if dtype == np.float32:
             self.moments = Moments(1 if len(shape) == 1 else shape[0])
