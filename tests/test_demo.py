@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import resource
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,13 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_embedded_default(tmp_path: Path) -> None:
-    run, start = tmp_path / "run", time.monotonic()
-    result = train(1, f"output={run}", timeout=600)
-    seconds = time.monotonic() - start
+    run, before = tmp_path / "run", resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = train(1, f"output={run}", timeout=900)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result.returncode == 0, result.stderr
     assert status(run)["outcome"] == "done"
-    assert seconds < 360, f"{seconds:.0f} s: three minutes are promised, and this allows for a busy machine"
+    # Of the processor, not of the clock: the machine may be busy with something else.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 180
     summary = json.loads((run / "summary.json").read_text())
     assert summary["accuracy"] > 0.9
     assert summary["class_flip_rate"] < 0.1
