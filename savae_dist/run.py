@@ -46,16 +46,17 @@ class Run:
         self.order = Order(self.shards.counts, config.seed, self.training.run["lanes"], data.shuffle_window)
         state.wait_for_everyone()  # nobody looks for an older run once rank 0 writes
         self.reader = Reader(self.shards, self.order, int(data.bad_budget * self.shards.size), data.cache)
-        if status.main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "config.yaml").write_text(configuration.to_yaml(config))
-        total = sum(self.steps(phase) for phase in self.phases)
-        self.tracker = Tracker(self.folder / "tensorboard", total, self.training.total, status.main)
-        self.stop = launch.Stop(state)
         self.survey = Survey(self.reader, self.feed)
         self.validation = (
             Validation(self.validation_shards, self.survey, config.judge) if self.validation_shards else None
         )
+        if status.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "config.yaml").write_text(configuration.to_yaml(config))
+        total = sum(self.steps(phase) for phase in self.phases)
+        # Last, since they must be closed: a run that cannot be opened leaves no bar and no signal handler behind.
+        self.tracker = Tracker(self.folder / "tensorboard", total, self.training.total, status.main)
+        self.stop = launch.Stop(state)
 
     def __enter__(self) -> Self:
         return self
