@@ -258,14 +258,6 @@ def test_a_set_without_labels_is_refused() -> None:
         SMALL.build(replace(IMAGE, classes=0), 4, "batch", 2)
 
 
-def test_the_paper_s_weight_collapses_by_arithmetic() -> None:
-    """The bound in the docstring: KL + CE of any code is at least H(Y), which the constant code attains."""
-    classes = torch.full((4,), 0.25)
-    entropy = -(classes * classes.log()).sum()
-    constant = torch.nn.functional.cross_entropy(torch.zeros(4, 4), torch.arange(4))
-    torch.testing.assert_close(constant, entropy)
-
-
 def test_forms_are_all_tried() -> None:
     tried = {str(o.get("adversarial", "match_real")) for o in OPTIONS}
     assert tried == set(AdversarialForm.__args__)
