@@ -1,4 +1,4 @@
-"""The typed run configuration: defaults < preset or YAML file < key=value.
+"""The typed run configuration; `resolve` reads it from files and arguments.
 
 Every default stands in the dataclass that uses it: the run's here, an update's in `optim`, a paper's in its system.
 """
@@ -7,32 +7,36 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import OmegaConf
 
 from savae_dist.augment import OPERATIONS
 from savae_dist.errors import ConfigError
 from savae_dist.optim import OptimizerConfig
 from savae_dist.phases import System
-from savae_dist.systems import SYSTEMS
 
-PRESET_FOLDERS = (
-    Path(__file__).parents[1] / "launch_configs" / "runs",  # a checkout
-    Path(__file__).parent / "presets",  # an installed wheel
-)
-DEFAULT = "demo"
 # Keys that may change when a run goes on: they alter neither the mathematics nor the order of the data.
 FREE_KEYS = {
     *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
     *("judge", "compile", "accumulate"),
     *("data.workers", "data.lanes", "data.cache", "data.validation", "data.bad_budget"),
 }
+
+
+def nearest(word: str, known: Any) -> str:
+    """` (did you mean 'x'?)`, or nothing."""
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def at_least_one(values: Mapping[str, Any]) -> None:
+    """ConfigError unless the numbers among these are 1 or more."""
+    for key, value in values.items():
+        if isinstance(value, int) and value < 1:
+            raise ConfigError(f"{key} must be at least 1, not {value}")
 
 
 @dataclass
@@ -46,6 +50,11 @@ class NetworksConfig:
     norm: Literal["batch", "group", "none"] = "batch"
     pools: int = 2
     initial: str | None = None
+
+    def check(self) -> None:
+        at_least_one({"networks.width": self.width})
+        if not 0 <= self.pools <= 6:
+            raise ConfigError(f"networks.pools must lie between 0 and 6, not {self.pools}")
 
 
 @dataclass
@@ -68,6 +77,24 @@ class DataConfig:
     cache: Literal["none", "memory"] = "none"
     bad_budget: float = 0.01
     augment: dict[str, float] = field(default_factory=dict)
+
+    def check(self) -> None:
+        at_least_one({f"data.{key}": self.__dict__[key] for key in ("batch_size", "shuffle_window", "lanes")})
+        for key, source in (("train", self.train), ("validation", self.validation)):
+            if isinstance(source, list) and not all(isinstance(one, str) for one in source):
+                raise ConfigError(f"data.{key} must be a path or a list of paths, not {source}")
+        if self.workers < 0:
+            raise ConfigError(f"data.workers must not be negative, not {self.workers}")
+        if not 0 <= self.bad_budget <= 1:
+            raise ConfigError(f"data.bad_budget is a share between 0 and 1, not {self.bad_budget}")
+        for name, strength in self.augment.items():
+            if name not in OPERATIONS:
+                raise ConfigError(
+                    f"data.augment.{name}: no such augmentation{nearest(name, OPERATIONS)}; "
+                    f"known: {', '.join(OPERATIONS)}"
+                )
+            if not 0 <= strength < OPERATIONS[name].limit:
+                raise ConfigError(f"data.augment.{name} must lie in [0, {OPERATIONS[name].limit:g}), not {strength}")
 
 
 @dataclass
@@ -93,173 +120,20 @@ class RunConfig:
     judge: str | None = None  # a pipeline whose classifier, trained independently, judges reconstructions
     nonfinite_limit: int = 20  # the run ends after so many steps in a row without a finite gradient
 
-
-def load(arguments: Sequence[str]) -> RunConfig:
-    """The configuration of `[PRESET or FILE.yaml] [key=value ...]`, the preset being `demo` if none is named.
-
-    ConfigError in one line where it cannot work.
-    """
-    files = [a for a in arguments if "=" not in a or Path(a).is_file()]
-    overrides = [a for a in arguments if a not in files]
-    if len(files) > 1:
-        raise ConfigError(f"one preset or file, then key=value; {files[1]!r} is neither")
-    try:
-        preset, changes = _read(files[0] if files else DEFAULT), _changes(overrides)
-        systems = [OmegaConf.select(node, "system.name") for node in (preset, changes)]
-        if None not in systems and systems[0] != systems[1]:
-            for section in ("system", "optimizers"):  # hyperparameters of another paper, and of its updates
-                preset.pop(section, None)
-        asked = OmegaConf.merge(preset, changes)
-        assert isinstance(asked, DictConfig)
-        _check_shape(asked, OmegaConf.missing_keys(changes) | OmegaConf.missing_keys(asked))
-        config = _typed(asked.copy())
-    except OmegaConfBaseException as error:
-        where = f"{error.full_key}: " if error.full_key else ""
-        raise ConfigError(where + " ".join(str(error.msg or error).splitlines()[0].split())) from error
-    except (ValueError, YAMLError) as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-    if config.output is None:
-        name = Path(files[0] if files else DEFAULT).stem
-        same = not overrides or (not OmegaConf.missing_keys(preset) and digest(_typed(preset)) == digest(config))
-        config.output = f"runs/{name}" if same else f"runs/{name}-{digest(config)}"
-    return config
-
-
-def _changes(overrides: Sequence[str]) -> DictConfig:
-    for override in overrides:
-        try:
-            OmegaConf.from_dotlist([override])
-        except YAMLError as error:
-            raise ConfigError(f"{override.partition('=')[0]}: {' '.join(str(error).split())}") from error
-    return OmegaConf.from_dotlist(list(overrides))
-
-
-def _check_shape(asked: DictConfig, missing: set[str]) -> None:
-    """Sections are mappings, and nothing is left at `???`."""
-    if missing:
-        raise ConfigError(f"{sorted(missing)[0]} is `???`: give it a value")
-    for key in ("system", "networks", "data"):
-        if key in asked and not isinstance(asked[key], DictConfig):
-            raise ConfigError(f"{key}: holds keys, {key}.NAME=..., not {asked[key]!r}")
-
-
-def _read(name: str) -> DictConfig:
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        presets = {p.stem: p for folder in PRESET_FOLDERS for p in sorted(folder.glob("*.yaml"))}
-        if name not in presets:
-            raise ConfigError(f"{name!r} is no preset{nearest(name, presets)}; presets: {', '.join(sorted(presets))}")
-        path = presets[name]
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist")
-    try:
-        config = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(config, DictConfig):
-        raise ConfigError(f"{path} must hold `key: value` pairs")
-    return config
-
-
-def nearest(word: str, known: Any) -> str:
-    """` (did you mean 'x'?)`, or nothing."""
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _typed(asked: DictConfig) -> RunConfig:
-    name = OmegaConf.select(asked, "system.name", default="savae")
-    if not isinstance(name, str) or name not in SYSTEMS:
-        raise ConfigError(f"system.name={name} is unknown{nearest(str(name), SYSTEMS)}; known: {', '.join(SYSTEMS)}")
-    optimizers = asked.pop("optimizers", None) or OmegaConf.create()
-    if not isinstance(optimizers, DictConfig):
-        raise ConfigError("optimizers needs an update's name: optimizers.default.lr=... or optimizers.NAME.lr=...")
-    data = asked.get("data") or {}
-    if data.get("augment") == "none":
-        data["augment"] = {}
-    elif not isinstance(data.get("augment", asked), DictConfig):
-        raise ConfigError(
-            f"data.augment: `none`, or strengths by name as in data.augment.{next(iter(OPERATIONS))}=0.1, "
-            f"not {data['augment']!r}"
-        )
-    schema = OmegaConf.structured(RunConfig)
-    schema.system = OmegaConf.structured(SYSTEMS[name])
-    merged = OmegaConf.merge(schema, asked)
-    config = OmegaConf.to_object(merged)
-    assert isinstance(config, RunConfig)
-    config.optimizers = _optimizers(config.system, optimizers)
-    _check(config)
-    config.data.augment = {name: strength for name, strength in config.data.augment.items() if strength}
-    return config
-
-
-def _optimizers(system: System, asked: DictConfig) -> dict[str, OptimizerConfig]:
-    """Per update: defaults < optimizers.default < what the system says of the update < optimizers.NAME."""
-    updates = {update.name: update for phase in system.phases() for update in phase.updates}
-    result = {}
-    for name in map(str, asked):
-        if name != "default" and name not in updates:
+    def check(self) -> None:
+        """ConfigError for values that the types allow and that cannot work; ranks are checked at the launch."""
+        counts = ("accumulate", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints")
+        at_least_one({key: self.__dict__[key] for key in (*counts, "nonfinite_limit", "max_steps")})
+        self.networks.check()
+        self.data.check()
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must lie in [0, 2^63), not {self.seed}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema must lie in [0, 1), not {self.ema}")
+        if self.data.batch_size % self.accumulate:
             raise ConfigError(
-                f"optimizers.{name}: no such update{nearest(name, updates)}; "
-                f"{system.name} has {', '.join(updates)}, and `default` is for all"
+                f"data.batch_size={self.data.batch_size} must be a multiple of accumulate={self.accumulate}"
             )
-        if not isinstance(asked[name] or OmegaConf.create(), DictConfig):
-            raise ConfigError(f"optimizers.{name}: holds keys, optimizers.{name}.lr=..., not {asked[name]!r}")
-    everywhere = asked.get("default") or {}
-    _optimizer("default", everywhere)
-    for name, update in updates.items():
-        result[name] = _optimizer(name, everywhere, update.optimizer, asked.get(name) or {})
-    return result
-
-
-def _optimizer(name: str, *layers: Mapping[str, Any]) -> OptimizerConfig:
-    merged = OmegaConf.structured(OptimizerConfig)
-    for layer in layers:
-        for key, value in layer.items():
-            try:
-                OmegaConf.update(merged, str(key), value)
-            except OmegaConfBaseException as error:
-                reason = str(error.msg or error).splitlines()[0]
-                raise ConfigError(f"optimizers.{name}.{key}: {reason}") from error
-    config = OmegaConf.to_object(merged)
-    assert isinstance(config, OptimizerConfig)
-    config.check(f"optimizers.{name}")
-    return config
-
-
-def _check(config: RunConfig) -> None:
-    """Values that the types allow and that cannot work; ranks are checked at the launch."""
-    at_least_one = ("accumulate", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints")
-    values = {key: config.__dict__[key] for key in (*at_least_one, "nonfinite_limit", "max_steps")}
-    values |= {f"data.{key}": config.data.__dict__[key] for key in ("batch_size", "shuffle_window", "lanes")}
-    values["networks.width"] = config.networks.width
-    for key, value in values.items():
-        if isinstance(value, int) and value < 1:
-            raise ConfigError(f"{key} must be at least 1, not {value}")
-    if not 0 <= config.seed < 2**63:
-        raise ConfigError(f"seed must lie in [0, 2^63), not {config.seed}")
-    for key, source in (("train", config.data.train), ("validation", config.data.validation)):
-        if isinstance(source, list) and not all(isinstance(one, str) for one in source):
-            raise ConfigError(f"data.{key} must be a path or a list of paths, not {source}")
-    if config.data.workers < 0:
-        raise ConfigError(f"data.workers must not be negative, not {config.data.workers}")
-    if not 0 <= config.networks.pools <= 6:
-        raise ConfigError(f"networks.pools must lie between 0 and 6, not {config.networks.pools}")
-    if not 0 <= config.ema < 1:
-        raise ConfigError(f"ema must lie in [0, 1), not {config.ema}")
-    if not 0 <= config.data.bad_budget <= 1:
-        raise ConfigError(f"data.bad_budget is a share between 0 and 1, not {config.data.bad_budget}")
-    for name, strength in config.data.augment.items():
-        if name not in OPERATIONS:
-            raise ConfigError(
-                f"data.augment.{name}: no such augmentation{nearest(name, OPERATIONS)}; known: {', '.join(OPERATIONS)}"
-            )
-        if not 0 <= strength < OPERATIONS[name].limit:
-            raise ConfigError(f"data.augment.{name} must lie in [0, {OPERATIONS[name].limit:g}), not {strength}")
-    if config.data.batch_size % config.accumulate:
-        raise ConfigError(
-            f"data.batch_size={config.data.batch_size} must be a multiple of accumulate={config.accumulate}"
-        )
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from savae_dist import config as configuration
-from savae_dist import launch
+from savae_dist import launch, resolve
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.run import Run
 from savae_dist.tracking import Status
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_intermixed_args(argv)
     try:
-        config = configuration.load(options.config)
+        config = resolve.load(options.config)
         if options.print_config:
             print(configuration.to_yaml(config), end="")
             return 0

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from savae_dist import augment
 from savae_dist.augment import OPERATIONS, Augmentation
-from savae_dist.config import as_dict, digest, load
+from savae_dist.config import as_dict, digest
 from savae_dist.data import Order, Reader, Shards, pack
 from savae_dist.engine import recalibrate
 from savae_dist.errors import ConfigError
 from savae_dist.feed import Feed, Slicing, positions, read_plan
 from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import normalise
+from savae_dist.resolve import load
 from savae_dist.systems import SAVAE
 from savae_dist.train import main
 from savae_dist.validation import Survey, Validation

@@ -11,7 +11,7 @@ import pytest
 import torch
 from launching import ROOT, environment
 
-from savae_dist import config as configuration
+from savae_dist import resolve
 from savae_dist.data import Order, Reader, Request, Shards, pack
 from savae_dist.engine import PreparedUpdate
 from savae_dist.feed import Feed, Slicing, positions
@@ -30,7 +30,7 @@ def digits(tmp_path: Path) -> str:
 
 
 def setting(shards: str, *values: str) -> handwritten.Setting:
-    config = configuration.load(["networks.width=2", "data.batch_size=4", benchmark.CONSTANT, *values])
+    config = resolve.load(["networks.width=2", "data.batch_size=4", benchmark.CONSTANT, *values])
     return handwritten.Setting(config, Shards.open(shards), torch.device("cpu"))
 
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from savae_dist import config as configuration
-from savae_dist.config import FREE_KEYS, as_dict, digest, identity, load, nearest, plain, to_yaml
+from savae_dist import resolve
+from savae_dist.config import FREE_KEYS, as_dict, digest, identity, nearest, plain, to_yaml
 from savae_dist.errors import ConfigError
+from savae_dist.resolve import load
 from savae_dist.train import main
 
 
@@ -63,13 +64,13 @@ def test_the_command_line_may_come_first_and_the_last_word_counts() -> None:
 
 
 def test_a_preset_is_its_file() -> None:
-    path = configuration.PRESET_FOLDERS[0] / "mnist_k100.yaml"
+    path = resolve.PRESET_FOLDERS[0] / "mnist_k100.yaml"
     assert to_yaml(load(["mnist_k100"])) == to_yaml(load([str(path)]))
 
 
 def test_presets_of_an_installed_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write(tmp_path / "own.yaml", "seed: 8\n")
-    monkeypatch.setattr(configuration, "PRESET_FOLDERS", (tmp_path / "missing", tmp_path))
+    monkeypatch.setattr(resolve, "PRESET_FOLDERS", (tmp_path / "missing", tmp_path))
     assert load(["own"]).seed == 8
 
 

@@ -168,7 +168,7 @@ def test_folder_that_cannot_be_written_is_indexed_in_the_cache(tmp_path, monkeyp
     folder.mkdir()
     x, y = images(5), np.arange(5)
     foreign(folder / "a.tar", x, y)
-    monkeypatch.setattr("savae_dist.data.index.os.access", lambda path, mode: False)
+    monkeypatch.setattr("savae_dist.data.shards.os.access", lambda path, mode: False)
     assert (everything(Shards.open(folder))[0] == x).all()
     assert [path.name for path in folder.iterdir()] == ["a.tar"]
     assert len(list((tmp_path / "cache").rglob("index.json"))) == 1
@@ -282,7 +282,7 @@ def test_broken_index_is_named(tmp_path):
     pack(images(5), np.zeros(5, int), folder)
     index = folder / "index.json"
     whole = index.read_text()
-    for text in ("{", "[]", json.dumps({**json.loads(whole), "format_version": 2})):
+    for text in ("{", "[]", json.dumps({**json.loads(whole), "format_version": 1})):
         index.write_text(text)
         with pytest.raises(DataError) as caught:
             Shards.open(folder)

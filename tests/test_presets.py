@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from savae_dist.checkpoint import checkpoints, problem, read_state
-from savae_dist.config import PRESET_FOLDERS, load
 from savae_dist.data import pack
 from savae_dist.pipeline import Pipeline
+from savae_dist.resolve import PRESET_FOLDERS, load
 from savae_dist.train import main
 
 PRESETS = sorted(PRESET_FOLDERS[0].glob("*.yaml"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from launching import ROOT, environment, status
 
-from savae_dist import config
+from savae_dist import resolve
 from savae_dist.pipeline import Pipeline
 
 README = (ROOT / "README.md").read_text()
@@ -41,7 +41,7 @@ def test_every_key_value_in_the_commands_is_a_key() -> None:
         if "-m savae_dist.train" not in command:
             continue
         arguments = command.split("-m savae_dist.train")[1].split("#")[0].split()
-        config.load([a for a in arguments if not a.startswith("--")])
+        resolve.load([a for a in arguments if not a.startswith("--")])
         checked += 1
     assert checked >= 3
 

@@ -15,8 +15,7 @@ import numpy as np
 import psutil
 import torch
 
-from savae_dist import config as configuration
-from savae_dist import launch
+from savae_dist import launch, resolve
 from savae_dist.data import Order, Reader, Request, Shards, loader, pack
 from savae_dist.engine import PreparedUpdate, run_phase
 from savae_dist.errors import ConfigError, UserError
@@ -101,7 +100,7 @@ def step(arguments: argparse.Namespace) -> None:
     asked = {"networks.width": arguments.width, "data.batch_size": arguments.batch}
     asked |= {"system.beta": arguments.beta, "system.gamma": arguments.gamma}
     # At a constant rate, as the hand-written loop: these steps have no end for a schedule to lead to.
-    config = configuration.load([*(f"{key}={value}" for key, value in asked.items()), CONSTANT])
+    config = resolve.load([*(f"{key}={value}" for key, value in asked.items()), CONSTANT])
     print(f"{machine(device)}; {', '.join(f'{key}={value}' for key, value in asked.items())}")
     with tempfile.TemporaryDirectory() as scratch:
         shards = Shards.open(arguments.shards or synthetic(Path(scratch) / "shards"))

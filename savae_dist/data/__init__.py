@@ -1,10 +1,10 @@
 """Shards -> batches: an index of where samples lie, an order that is arithmetic, and a reader of mapped files."""
 
 from savae_dist.data.demo import demo_shards
-from savae_dist.data.index import Shards
 from savae_dist.data.order import Order, Request, Sequential, evaluation_requests
 from savae_dist.data.pack import pack, summary
 from savae_dist.data.reader import RawBatch, Reader, loader
+from savae_dist.data.shards import Shards
 from savae_dist.data.sources import read_arrays
 
 __all__ = [

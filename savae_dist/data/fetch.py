@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from savae_dist.data.decode import BadSample, decode, encode_npy
-from savae_dist.data.index import Shards
+from savae_dist.data.shards import Shards
 from savae_dist.errors import DataError
 
 MAX_OPEN = 256  # mapped shards per process; each takes up to two of the (by default) 1,024 file descriptors

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from savae_dist.data.decode import encode_image, encode_npy
-from savae_dist.data.index import Shards, build_index
+from savae_dist.data.index import build_index
 from savae_dist.data.order import PACK, permutation
+from savae_dist.data.shards import Shards
 from savae_dist.errors import ConfigError, DataError, SaveError
 
 Rows = tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]  # x, y and the attributes of some samples

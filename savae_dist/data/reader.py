@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from savae_dist.data.fetch import Fetcher
-from savae_dist.data.index import Shards
 from savae_dist.data.order import Order, Request, Sequential
 from savae_dist.data.scan import UNLABELLED
+from savae_dist.data.shards import Shards
 from savae_dist.errors import ConfigError, DataError
 
 ATTEMPTS = 100

@@ -19,11 +19,12 @@ from typing import Any, Literal
 import numpy as np
 
 from savae_dist import __version__
-from savae_dist.data.index import Shards, index_shard, write_index
+from savae_dist.data.index import index_shard, write_index
 from savae_dist.data.jobs import run_jobs
 from savae_dist.data.order import PACK, permutation
 from savae_dist.data.pack import check_options, entries_of, summary, write_tar
 from savae_dist.data.scan import Layout
+from savae_dist.data.shards import Shards
 from savae_dist.data.sources.base import Bad, Source, resolve
 from savae_dist.data.spool import Form, Part, Spool, checked, save_json, write_part
 from savae_dist.errors import ConfigError, DataError, SaveError
