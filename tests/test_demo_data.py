@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 from savae_dist.data import Order, Reader, Request, Shards, demo_shards
 from savae_dist.data.demo import stratified
+from savae_dist.data.index import cache_folder
 from savae_dist.preprocess import DataSpec
 
 DEMO = """
@@ -64,7 +65,7 @@ def test_it_is_made_once_for_processes_that_start_at_once(tmp_path):
 
 def test_it_lies_in_the_cache_by_default(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert demo_shards()[0] == tmp_path / "savae_dist" / "demo" / "train"
+    assert demo_shards()[0] == cache_folder() / "demo" / "train"
 
 
 def test_one_that_was_cut_off_is_made_again(tmp_path):
