@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -64,6 +65,9 @@ class DataConfig:
     batch_size: samples per optimiser step, over all processes. normalise: of signals: `window` or `dataset` statistics.
     lanes: parallel streams through the shards, fixed for a run; auto = max(8, processes). bad_budget: the share of the
     set that may be unusable before a process (each counts what it meets) stops the run.
+    weights: shares of the sets that `train` lists; none: as large as they are. labelled_fraction: share of labelled
+    samples in every batch; null: as the data has them. balance: a class of n labelled samples is drawn n^(1 - balance)
+    often: 0 as it is, 1 all classes equally.
     augment: strengths by name, of `augment.OPERATIONS`; `none` in YAML for none at all.
     """
 
@@ -76,6 +80,9 @@ class DataConfig:
     normalise: Literal["window", "dataset", "none"] = "window"
     cache: Literal["none", "memory"] = "none"
     bad_budget: float = 0.01
+    weights: list[float] = field(default_factory=list)
+    labelled_fraction: float | None = None
+    balance: float = 0.0
     augment: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -85,8 +92,14 @@ class DataConfig:
                 raise ConfigError(f"data.{key} must be a path or a list of paths, not {source}")
         if self.workers < 0:
             raise ConfigError(f"data.workers must not be negative, not {self.workers}")
-        if not 0 <= self.bad_budget <= 1:
-            raise ConfigError(f"data.bad_budget is a share between 0 and 1, not {self.bad_budget}")
+        for key in ("bad_budget", "labelled_fraction", "balance"):
+            share = self.__dict__[key]
+            if share is not None and not 0 <= share <= 1:
+                raise ConfigError(f"data.{key} is a share between 0 and 1, not {share}")
+        if self.weights and not (isinstance(self.train, list) and len(self.weights) == len(self.train)):
+            raise ConfigError(f"data.weights={self.weights} needs one number for each set that data.train lists")
+        if self.weights and not (min(self.weights) >= 0 and 0 < sum(self.weights) < math.inf):
+            raise ConfigError(f"data.weights must not be negative, nor all 0, not {self.weights}")
         for name, strength in self.augment.items():
             if name not in OPERATIONS:
                 raise ConfigError(

@@ -15,7 +15,7 @@ from savae_dist import checkpoint, launch, opening
 from savae_dist import config as configuration
 from savae_dist.augment import Augmentation
 from savae_dist.config import RunConfig
-from savae_dist.data import Order, RawBatch, Reader, Request, loader
+from savae_dist.data import Proportions, RawBatch, Reader, Request, loader, training_order
 from savae_dist.engine import PreparedUpdate, broadcast_buffers, recalibrate, run_phase
 from savae_dist.errors import DataError, DivergedError, Preempted, SaveError
 from savae_dist.feed import Feed, Slicing, read_plan
@@ -43,7 +43,14 @@ class Run:
         self.networks = opening.build_networks(config, self.spec, self.slicing, state.device)
         start = opening.starting_state(config, self.shards, self.phases[0], ranks)
         self.training, self.resumed_from = opening.resume(config, start, self.networks)
-        self.order = Order(self.shards.counts, config.seed, self.training.run["lanes"], data.shuffle_window)
+        self.order = training_order(
+            self.shards,
+            Proportions(tuple(data.weights), data.labelled_fraction, data.balance),
+            seed=config.seed,
+            lanes=self.training.run["lanes"],
+            window=data.shuffle_window,
+            batch_size=self.slicing.size,
+        )
         state.wait_for_everyone()  # nobody looks for an older run once rank 0 writes
         self.reader = Reader(self.shards, self.order, int(data.bad_budget * self.shards.size), data.cache)
         self.survey = Survey(self.reader, self.feed)

@@ -17,8 +17,9 @@ def reference(counts: list[int], seed: int, lanes: int, window: int, epoch: int)
     """One epoch by plain loops, as the design words it."""
     flat = [(int(s), row) for s in permutation(len(counts), seed, SHARDS, epoch) for row in range(counts[s])]
     lists, number, start = [], 0, 0
+    positions = range(epoch * len(flat), (epoch + 1) * len(flat))
     for lane in range(lanes):
-        size = len(flat) // lanes + (lane < len(flat) % lanes)
+        size = sum(position % lanes == lane for position in positions)
         mine, start = flat[start : start + size], start + size
         drawn = []
         while mine:
@@ -27,7 +28,8 @@ def reference(counts: list[int], seed: int, lanes: int, window: int, epoch: int)
             drawn += [mine[i] for i in permutation(size, seed, WINDOW, epoch, number)]
             mine, number = mine[size:], number + 1
         lists.append(drawn)
-    return [lists[q % lanes][q // lanes] for q in range(len(flat))]
+    iterators = [iter(drawn) for drawn in lists]
+    return [next(iterators[position % lanes]) for position in positions]
 
 
 def located(order: Order | Sequential, positions: np.ndarray | range) -> list[tuple[int, int]]:
@@ -66,6 +68,17 @@ def test_random_access_equals_sequential(counts):
         positions = rng.integers(0, ends, 50)
         assert located(jumping, positions) == [whole[i] for i in positions]
     assert located(Order(counts, 1, 8, 2), range(ends - 2, ends)) == whole[-2:]
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_rank_reads_its_lanes_part_of_the_shards_in_every_epoch(ranks):
+    counts, lanes, batch = [10] * 64 + [3], 8, 20  # 643 samples: no multiple of the lanes
+    order = Order(counts, 1, lanes, 2)
+    for epoch in range(3):
+        positions = np.arange(epoch * order.size, (epoch + 1) * order.size)
+        rank = positions % batch % ranks  # batches start at multiples of their size
+        parts = [set(order.locate(positions[rank == r])[0].tolist()) for r in range(ranks)]
+        assert all(len(part) <= len(counts) / ranks + lanes for part in parts)  # a lane may begin and end in a shard
 
 
 @pytest.mark.parametrize(("n", "lanes"), [(97, 8), (1001, 4), (5, 8), (64, 8)])
@@ -114,7 +127,7 @@ def test_window_of_and_redraw():
         shards, rows = order.window_of(position)
         members = set(zip(shards.tolist(), rows.tolist(), strict=True))
         epoch, inside = divmod(position, 60)
-        lane = located(order, range(epoch * 60 + inside % 2, (epoch + 1) * 60, 2))
+        lane = located(order, range(epoch * 60 + inside % 2, (epoch + 1) * 60, 2))  # 60 is a multiple of the lanes
         start = 20 if inside // 2 >= 20 else 0  # 30 of a lane: 2 shards of 10, then the third
         assert members == set(lane[start : start + 20])
     draws = [order.redraw(4, attempt, 20) for attempt in range(200)]
@@ -125,8 +138,8 @@ def test_window_of_and_redraw():
 
 def test_memory_stays_within_two_windows_per_lane():
     order = Order([100] * 64, 0, 4, 2)
-    for start in range(0, 2 * order.size, 256):
-        order.locate(np.arange(start, start + 256))
+    for start in range(0, 2 * order.size, 16):
+        order.locate(np.arange(start, start + 16))
     assert len(order._epochs) <= 2
     assert all(len(plan.resident) <= 8 for plan in order._epochs.values())
 

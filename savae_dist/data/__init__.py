@@ -1,6 +1,7 @@
 """Shards -> batches: an index of where samples lie, an order that is arithmetic, and a reader of mapped files."""
 
 from savae_dist.data.demo import demo_shards
+from savae_dist.data.mixture import Mixture, Proportions, training_order
 from savae_dist.data.order import Order, Request, Sequential, evaluation_requests
 from savae_dist.data.pack import pack, summary
 from savae_dist.data.reader import RawBatch, Reader, loader
@@ -8,7 +9,9 @@ from savae_dist.data.shards import Shards
 from savae_dist.data.sources import read_arrays
 
 __all__ = [
+    "Mixture",
     "Order",
+    "Proportions",
     "RawBatch",
     "Reader",
     "Request",
@@ -20,4 +23,5 @@ __all__ = [
     "pack",
     "read_arrays",
     "summary",
+    "training_order",
 ]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from savae_dist.errors import ConfigError
 
 # What a draw is for: keys of one length, since SeedSequence((1,)) equals SeedSequence((1, 0)).
-SHARDS, WINDOW, REDRAW, PACK = range(4)
+SHARDS, WINDOW, REDRAW, PACK, MIX = range(5)
 
 
 class Request(NamedTuple):
@@ -33,28 +33,36 @@ def permutation(n: int, seed: int, purpose: int, first: int = 0, second: int = 0
 
 
 class _Epoch:
-    """The plan of one epoch: its shards one after the other, cut into lanes and those into windows."""
+    """The plan of one epoch: its shards one after the other, cut into lanes and those into windows.
+
+    offset: the lane of its first draw, so that a position's lane is position mod lanes in all epochs.
+    """
 
     def __init__(self, order: Order, epoch: int) -> None:
         self.shards = permutation(len(order.counts), order.seed, SHARDS, epoch)
         counts = order.counts[self.shards]
         self.starts = np.cumsum(counts) - counts
+        self.offset = epoch * order.size % order.lanes
+        first = (np.arange(order.lanes) - self.offset) % order.lanes  # the first draw of each lane
+        lane_sizes = (order.size - first + order.lanes - 1) // order.lanes
+        self.lane_starts = np.cumsum(lane_sizes) - lane_sizes
         cuts = []
-        for lane_start, lane_size in zip(order.lane_starts, order.lane_sizes, strict=True):
+        for lane_start, lane_size in zip(self.lane_starts, lane_sizes, strict=True):
             inside = (self.starts > lane_start) & (self.starts < lane_start + lane_size) & (counts > 0)
             cuts += [np.r_[lane_start, self.starts[inside]][:: order.window]] if lane_size else []
         self.bounds = np.r_[np.concatenate(cuts), order.size]
-        # The permutations of the windows in use, one after the other, and where each starts (-1: not there).
+        # The permutations of the windows in use, views of `shuffled`, and where each starts there (-1: not there).
         self.resident: dict[int, np.ndarray] = {}
         self.base = np.full(len(self.bounds) - 1, -1)
-        self.shuffled = np.empty(0, np.int64)
+        self.shuffled = np.empty(0, np.uint32)
 
 
 class Order:
     """The endless shuffled order of the samples of several shards.
 
-    In each epoch the shards are permuted, their samples cut into `lanes` ranges (the first N mod lanes hold one
-    more) and shuffled inside windows of `window` shards; draw q of an epoch is element q // lanes of lane q mod lanes.
+    In each epoch the shards are permuted, their samples cut into `lanes` ranges of equal size (to within one sample)
+    and shuffled inside windows of `window` shards. A position's lane is position mod lanes, in all epochs: where the
+    number of ranks divides the lanes, a rank reads `lanes / ranks` of them and so its part of the shards.
 
     counts: int64 [shards], samples in each.
     """
@@ -68,8 +76,6 @@ class Order:
         if window < 1:
             raise ConfigError(f"data.shuffle_window must be at least 1 shard, not {window}")
         self.seed, self.lanes, self.window = seed, lanes, window
-        self.lane_sizes = self.size // lanes + (np.arange(lanes) < self.size % lanes)
-        self.lane_starts = np.cumsum(self.lane_sizes) - self.lane_sizes
         self._epochs: dict[int, _Epoch] = {}
 
     @staticmethod
@@ -92,8 +98,7 @@ class Order:
         """Shards and rows of every sample of the window that `position` is drawn from, in no useful order."""
         epoch, inside = divmod(int(position), self.size)
         plan = self._epoch(epoch)
-        lane = inside % self.lanes
-        window = np.searchsorted(plan.bounds, self.lane_starts[lane] + inside // self.lanes, side="right") - 1
+        window = np.searchsorted(plan.bounds, self._flat(plan, np.array([inside]))[0], side="right") - 1
         return self._unroll(plan, np.arange(plan.bounds[window], plan.bounds[window + 1]))
 
     def redraw(self, position: int, attempt: int, count: int) -> int:
@@ -102,26 +107,34 @@ class Order:
 
     def _locate(self, epoch: int, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         plan = self._epoch(epoch)
-        element, lane = np.divmod(inside, self.lanes)
-        flat = self.lane_starts[lane] + element
+        flat = self._flat(plan, inside)
         windows = np.searchsorted(plan.bounds, flat, side="right") - 1
         if (plan.base[windows] < 0).any():
             self._shuffle(plan, epoch, set(windows.tolist()))
         start = plan.bounds[windows]
         return self._unroll(plan, start + plan.shuffled[plan.base[windows] + flat - start])
 
+    def _flat(self, plan: _Epoch, inside: np.ndarray) -> np.ndarray:
+        """Draws of an epoch to places in its row of shards, before the shuffling inside windows."""
+        lane = (inside + plan.offset) % self.lanes
+        return plan.lane_starts[lane] + inside // self.lanes
+
     def _shuffle(self, plan: _Epoch, epoch: int, windows: set[int]) -> None:
-        """Make these windows resident, and let go of the longest unused beyond two per lane."""
+        """Make these windows resident, and let go of the longest unused beyond one per lane."""
         for window in sorted(windows):
             known = plan.resident.pop(window, None)
             size = int(plan.bounds[window + 1] - plan.bounds[window])
-            plan.resident[window] = permutation(size, self.seed, WINDOW, epoch, window) if known is None else known
-        while len(plan.resident) > max(2 * self.lanes, len(windows)):
+            if known is None:
+                known = permutation(size, self.seed, WINDOW, epoch, window).astype(np.uint32)
+            plan.resident[window] = known
+        while len(plan.resident) > max(self.lanes, len(windows)):
             del plan.resident[next(iter(plan.resident))]
-        sizes = np.array([len(order) for order in plan.resident.values()])
-        plan.base[:] = -1
-        plan.base[list(plan.resident)] = np.cumsum(sizes) - sizes
+        ends = np.cumsum([len(order) for order in plan.resident.values()])
         plan.shuffled = np.concatenate(list(plan.resident.values()))
+        plan.base[:] = -1
+        for window, end in zip(list(plan.resident), ends.tolist(), strict=True):
+            plan.base[window] = end - len(plan.resident[window])
+            plan.resident[window] = plan.shuffled[plan.base[window] : end]
 
     @staticmethod
     def _unroll(plan: _Epoch, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from savae_dist.data.fetch import Fetcher
+from savae_dist.data.mixture import Mixture
 from savae_dist.data.order import Order, Request, Sequential
 from savae_dist.data.scan import UNLABELLED
 from savae_dist.data.shards import Shards
@@ -65,11 +66,15 @@ class Reader(Dataset[RawBatch]):
     """
 
     def __init__(
-        self, shards: Shards, order: Order | Sequential, bad_budget: int, cache: Literal["none", "memory"] = "none"
+        self,
+        shards: Shards,
+        order: Order | Mixture | Sequential,
+        bad_budget: int,
+        cache: Literal["none", "memory"] = "none",
     ) -> None:
         if cache not in ("none", "memory"):
             raise ConfigError(f"data.cache must be none or memory, not {cache}")
-        if order.counts.tolist() != shards.counts.tolist():
+        if order.counts.shape != shards.counts.shape or (order.counts > shards.counts).any():
             raise ConfigError("the order was made for other shards; make it with the counts of these")
         self.shards, self.order, self.bad_budget = shards, order, bad_budget
         self.fetcher = Fetcher(shards)
@@ -87,7 +92,7 @@ class Reader(Dataset[RawBatch]):
         bad: list[tuple[str, str, str]] = []
         for index, reason in sorted(faults.items()):
             bad.append(self._report(int(shards[index]), int(rows[index]), reason))
-            if isinstance(self.order, Order):
+            if not isinstance(self.order, Sequential):
                 other = self._redraw(self.order, int(positions[slots[index]]), int(labels[index]), bad)
                 shards[index], rows[index], labels[index], x[index] = other
         ids = self.shards.starts[shards] + rows
@@ -110,7 +115,7 @@ class Reader(Dataset[RawBatch]):
         return x, faults
 
     def _redraw(
-        self, order: Order, position: int, label: int, bad: list[tuple[str, str, str]]
+        self, order: Order | Mixture, position: int, label: int, bad: list[tuple[str, str, str]]
     ) -> tuple[int, int, int, np.ndarray]:
         """Shard, row, label and values of the sample that takes the place of a bad one.
 

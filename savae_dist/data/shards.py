@@ -16,16 +16,14 @@ import numpy as np
 from filelock import FileLock
 
 from savae_dist.data.index import INDEX, LABELS, build_index, cache_folder, read_index
-from savae_dist.data.scan import BLOCK, SAMPLE
+from savae_dist.data.scan import BLOCK, SAMPLE, Moments
 from savae_dist.errors import ConfigError, DataError
 from savae_dist.preprocess import DataSpec, Normalise
 
 
-def expand(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """A folder, one tar, a brace pattern or a list of these to the paths of its shards, in order."""
-    if not isinstance(source, (str, os.PathLike)):
-        paths = [path for one in source for path in expand(one)]
-    elif Path(source).expanduser().is_dir():
+def expand(source: str | os.PathLike[str]) -> list[Path]:
+    """A folder, one tar or a brace pattern to the paths of its shards, in order."""
+    if Path(source).expanduser().is_dir():
         folder = Path(source).expanduser()
         paths = sorted(folder.glob("*.tar"))
         if (folder / INDEX).exists():
@@ -39,8 +37,6 @@ def expand(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
             paths = [Path(one).expanduser() for one in braceexpand(os.fspath(source))]
         except ValueError as error:
             raise ConfigError(f"the shard pattern {source} has unbalanced braces") from error
-    if not paths:
-        raise ConfigError("the list of shards is empty; name a folder made by tools/make_shards.py")
     return [path.absolute() for path in paths]
 
 
@@ -85,6 +81,7 @@ class Shards:
     """An indexed set of shards: what it holds and where; nothing of the tars is read or kept open.
 
     counts: int64 [shards], samples in each. starts: int64 [shards], the id of the first of each.
+    parts: int64 [shards], the number of the set that each belongs to, where several are opened together.
     spec: what the samples are. digest: sha256 of the content of the index, wherever the shards lie.
     """
 
@@ -93,23 +90,36 @@ class Shards:
         self.home, self.index = home, index
         self.counts = np.array([shard["count"] for shard in index["shards"]], np.int64)
         self.starts = np.cumsum(self.counts) - self.counts
+        self.parts = np.array([shard.get("part", 0) for shard in index["shards"]], np.int64)
         self._first = np.array([shard["first"] for shard in index["shards"]], np.int64)
+        folders = [shard.get("folder", "") for shard in index["shards"]]
+        self._folders, self._folder_of = np.unique(folders, return_inverse=True)
         self.size = int(self.counts.sum())
         if not self.size:
             raise DataError(f"{home} holds no samples; make the set again")
         self.names = [Path(shard["name"]).name for shard in index["shards"]]
         self.stored_shape, self.stored_dtype = tuple(index["shape"]), str(index["dtype"])
         self.packed = index["layout"] == "packed"
-        self.label_counts: dict[int, int] = {}
-        for shard in index["shards"]:
-            for label, n in shard["labels"].items():
-                self.label_counts[int(label)] = self.label_counts.get(int(label), 0) + n
+        self.label_counts = {label: int(counts.sum()) for label, counts in self.label_table().items()}
         self.spec = self._spec()
 
     @classmethod
     def open(cls, source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Shards:
-        """A folder, a brace pattern, a list or one tar; DataError where a shard is missing or not what was indexed."""
-        return cls(*find_or_build(expand(source)))
+        """A folder, a brace pattern, one tar, or a list of these that are joined.
+
+        DataError where a shard is missing or not what was indexed, or where the sets of a list do not fit together.
+        """
+        if isinstance(source, (str, os.PathLike)):
+            return cls(*find_or_build(expand(source)))
+        named = [expand(one) for one in source]
+        if not named:
+            raise ConfigError("the list of shards is empty; name a folder made by tools/make_shards.py")
+        if [paths[0] for paths in named] == [Path(one).expanduser().absolute() for one in source]:
+            # A list of tars needs one index, not many.
+            home, index = find_or_build([paths[0] for paths in named])
+            return cls(home, {**index, "shards": [{**one, "part": k} for k, one in enumerate(index["shards"])]})
+        sets = [cls(*find_or_build(paths)) for paths in named]
+        return cls(sets[0].home, join(sets))
 
     def _spec(self) -> DataSpec:
         shape, kind = self.stored_shape, self.index["kind"]
@@ -150,7 +160,8 @@ class Shards:
         content = copy.deepcopy(self.index)
         for shard in content["shards"]:
             shard["name"] = Path(shard["name"]).name
-            del shard["table"], shard["first"]
+            for local in ("table", "first", "folder", "part"):
+                shard.pop(local, None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def describe(self) -> str:
@@ -182,23 +193,80 @@ class Shards:
             raise DataError(f"{path} does not fit its index; delete {self.home / INDEX} to index again")
         return np.asarray(table)
 
+    def label_table(self) -> dict[int, np.ndarray]:
+        """Label -> int64 [shards], its samples in each."""
+        table: dict[int, np.ndarray] = {}
+        for number, shard in enumerate(self.index["shards"]):
+            for label, n in shard["labels"].items():
+                table.setdefault(int(label), np.zeros(len(self.counts), np.int64))[number] = n
+        return table
+
     @cached_property
-    def _labels(self) -> np.ndarray:
-        """int32, of all shards of the index: mapped, since a thousand million of them are 4 GB in each process."""
-        path = self.home / LABELS
-        try:
-            labels = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read ({error}); delete {self.home / INDEX} to index again") from error
-        if labels.dtype != np.int32 or len(labels) < (self._first + self.counts).max():
-            raise DataError(f"{path} does not fit its index; delete {self.home / INDEX} to index again")
-        return labels
+    def _labels(self) -> list[np.ndarray]:
+        """int32, one table per index: mapped, since a thousand million of them are 4 GB in each process."""
+        tables = []
+        for number, folder in enumerate(self._folders):
+            path = self.home / folder / LABELS
+            try:
+                labels = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise DataError(f"{path} cannot be read ({error}); delete {INDEX} beside it to index again") from error
+            if labels.dtype != np.int32 or len(labels) < (self._first + self.counts)[self._folder_of == number].max():
+                raise DataError(f"{path} does not fit its index; delete {INDEX} beside it to index again")
+            tables.append(labels)
+        return tables
 
     def labels(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """int64 [n] labels; -1: unlabelled, -2: could not be read."""
-        return self._labels[self._first[shards] + rows].astype(np.int64)
+        places = self._first[shards] + rows
+        if len(self._labels) == 1:
+            return self._labels[0][places].astype(np.int64)
+        labels = np.empty(len(places), np.int64)
+        for number, table in enumerate(self._labels):
+            here = self._folder_of[shards] == number
+            labels[here] = table[places[here]]
+        return labels
 
     def all_labels(self) -> np.ndarray:
         """int64 [size], by id."""
         shards = np.repeat(np.arange(len(self.counts)), self.counts)
         return self.labels(shards, np.arange(self.size) - self.starts[shards])
+
+
+def join(sets: Sequence[Shards]) -> dict[str, Any]:
+    """One index of several sets, whose shards lie where they are; DataError where they do not fit together."""
+    first, *others = (one.index for one in sets)
+    for one, index in zip(sets[1:], others, strict=True):
+        for key in ("kind", "layout", "dtype", "shape", "rate"):
+            if index[key] != first[key]:
+                raise DataError(
+                    f"{sets[0].home} and {one.home} do not fit together: {key} {first[key]} and {index[key]}; "
+                    "pack them alike"
+                )
+        if index["class_names"] and first["class_names"] and index["class_names"] != first["class_names"]:
+            raise DataError(f"{sets[0].home} and {one.home} name their classes differently; pack them with the same")
+    shards = [
+        {
+            **shard,
+            "part": part,
+            "folder": str(one.home),
+            "name": str(one.path(number)),
+            "table": str(one.home / shard["table"]),
+        }
+        for part, one in enumerate(sets)
+        for number, shard in enumerate(one.index["shards"])
+    ]
+    names: list[str] = next((one.index["class_names"] for one in sets if one.index["class_names"]), [])
+    classes = max(one.index["classes"] for one in sets)
+    return {**first, "shards": shards, "classes": classes, "class_names": names, "statistics": _pooled(sets)}
+
+
+def _pooled(sets: Sequence[Shards]) -> dict[str, list[float]] | None:
+    """Mean and deviation of all sets together, by Chan's rule."""
+    if sets[0].index["statistics"] is None:
+        return None
+    moments = Moments(len(sets[0].index["statistics"]["mean"]))
+    for one in sets:
+        mean, std = (np.array(one.index["statistics"][key]) for key in ("mean", "std"))
+        moments.merge(one.size, mean, one.size * std**2)
+    return {"mean": moments.mean.tolist(), "std": moments.std().tolist()}
