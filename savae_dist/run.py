@@ -252,7 +252,7 @@ class Run:
         if not self.state.is_main_process:
             return
         encoder = pipeline.networks.get("encoder")
-        if self.shards.label_counts.keys() - {-1} and isinstance(encoder, Encoder):
+        if self.survey.labelled and isinstance(encoder, Encoder):
             pipeline.posteriors = collect_posteriors(encoder, self.survey.samples())
         pipeline.save_pretrained(self.folder / "pipeline")
         self._draw(pipeline)

@@ -12,7 +12,17 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from savae_dist.data import Order, RawBatch, Reader, Request, Shards, evaluation_requests
+from savae_dist.data import (
+    Order,
+    Proportions,
+    RawBatch,
+    Reader,
+    Request,
+    Shards,
+    evaluation_requests,
+    training_order,
+)
+from savae_dist.data.scan import UNLABELLED
 from savae_dist.evaluation import metrics, report
 from savae_dist.feed import Feed
 from savae_dist.pipeline import Pipeline
@@ -20,28 +30,39 @@ from savae_dist.preprocess import DataSpec
 from savae_dist.tracking import rank_sums
 
 SURVEYED = 65_536  # class means, posteriors and batch-norm statistics are taken over at most so many training samples
+LANES, WINDOW = 8, 4  # of the order in which the labelled ones are surveyed
 EVALUATION_BATCH = 256
 DRAWN = 2000  # validation samples in the latent scatter
 
 
 class Survey:
-    """A first part of the training order, for statistics of the training set."""
+    """A first part of the training set, for statistics of it."""
 
     def __init__(self, reader: Reader, feed: Feed) -> None:
         self.reader, self.feed = reader, feed
+        self.labelled = sum(count for label, count in reader.shards.label_counts.items() if label != UNLABELLED)
 
     def batches(self, rank: int = 0, ranks: int = 1) -> Iterator[tuple[int, RawBatch]]:
-        """(position, whole global batch), each batch on one rank."""
+        """(position, whole global batch) of the training order, each batch on one rank."""
         size = self.feed.slicing.size
         for number in range(rank, math.ceil(min(self.reader.shards.size, SURVEYED) / size), ranks):
             yield number * size, self.reader[Request(number * size, size, range(size))]
 
     def samples(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(x normalised, y) of all of it."""
-        for position, raw in self.batches():
-            batch = self.feed.batch(raw, {})
-            here = self.reader.shards.size - position  # the last global batch reaches into the next epoch
-            yield batch.x[:here], batch.y[:here]
+        """(x normalised, y) of the labelled samples, each once, whatever their share of the training order.
+
+        There may be a few in a thousand million, so they have an order of their own.
+        """
+        if not self.labelled:
+            return
+        order = training_order(
+            self.reader.shards, Proportions(labelled=1.0), seed=0, lanes=LANES, window=WINDOW, batch_size=1
+        )
+        reader, size, last = self.reader.with_order(order), self.feed.slicing.size, min(self.labelled, SURVEYED)
+        for start in range(0, last, size):
+            here = min(size, last - start)
+            batch = self.feed.batch(reader[Request(start, here, range(here))], {})
+            yield batch.x, batch.y
 
 
 class Validation:
@@ -50,7 +71,7 @@ class Validation:
     def __init__(self, shards: Shards, survey: Survey, judge: str | None) -> None:
         self.reader = Reader(shards, Order.sequential(shards.counts), bad_budget=shards.size)
         self.feed = survey.feed
-        self.class_means = metrics.class_means(survey.samples(), shards.spec)
+        self.class_means = metrics.class_means(survey.samples(), shards.spec) if survey.labelled else None
         self.judge = Pipeline.from_pretrained(judge).to(self.feed.device) if judge else None
 
     def measure(self, pipeline: Pipeline) -> dict[str, Any]:

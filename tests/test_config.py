@@ -183,6 +183,10 @@ def test_updates_do_not_share_an_optimiser_configuration() -> None:
         ("data.workers=-1", ["data.workers"]),
         ("data.bad_budget=2", ["data.bad_budget"]),
         ("data.bad_budget=nan", ["data.bad_budget"]),
+        ("data.labelled_fraction=1.5", ["data.labelled_fraction"]),
+        ("data.labelled_fraction=nan", ["data.labelled_fraction"]),
+        ("data.balance=-0.5", ["data.balance"]),
+        ("data.weights=[1,1]", ["data.weights", "each set"]),
         ("ema=1", ["ema", "[0, 1)"]),
         ("ema=nan", ["ema"]),
         ("accumulate=3", ["data.batch_size=128", "accumulate=3"]),
@@ -399,3 +403,9 @@ def test_a_start_that_fails_is_told_in_status_json(tmp_path: Path, capsys: pytes
     assert main(["data.train=/nowhere", f"output={tmp_path / 'new'}"]) == 65
     assert "/nowhere" in capsys.readouterr().err.splitlines()[-1]
     assert '"exit_code": 65' in (tmp_path / "new" / "status.json").read_text()
+
+
+def test_weights_belong_to_the_sets_of_a_list() -> None:
+    assert load(["data.train=[a,b]", "data.weights=[3,1]"]).data.weights == [3.0, 1.0]
+    for weights in ("[1]", "[1,-1]", "[0,0]", "[1,nan]", "[1,inf]"):
+        assert "data.weights" in refusal("data.train=[a,b]", f"data.weights={weights}")

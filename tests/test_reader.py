@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from savae_dist.data import Order, RawBatch, Reader, Request, Shards, evaluation_requests, loader, pack
+from savae_dist.data import (
+    Order,
+    Proportions,
+    RawBatch,
+    Reader,
+    Request,
+    Shards,
+    evaluation_requests,
+    loader,
+    pack,
+    training_order,
+)
 from savae_dist.data.order import PACK, permutation
 from savae_dist.errors import ConfigError, DataError
 
@@ -32,9 +43,12 @@ def numbers(batch: RawBatch) -> list[int]:
     return (flat[:, 0] + 251 * flat[:, 1]).tolist()
 
 
-def first_batches(shards: Shards, batch: int, steps: int, rank: int = 0, ranks: int = 1, workers: int = 0):
-    reader = Reader(shards, Order(shards.counts, 3, 8, 2), 0)
-    requests = (Request(step * batch, batch, range(rank, batch, ranks)) for step in range(steps))
+def first_batches(
+    shards: Shards, batch: int, steps: int, rank: int = 0, ranks: int = 1, workers: int = 0, begin: int = 0, **asked
+):
+    order = training_order(shards, Proportions(**asked), seed=3, lanes=8, window=2, batch_size=batch)
+    reader = Reader(shards, order, 0)
+    requests = (Request(step * batch, batch, range(rank, batch, ranks)) for step in range(begin, steps))
     return list(loader(reader, requests, workers, False))
 
 
@@ -56,20 +70,35 @@ def test_each_sample_once_per_epoch_over_all_ranks(tmp_path, size, ranks):
         assert [by_position[i] for i in range(size)] != [by_position[size + i] for i in range(size)]
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_global_batches_are_the_same_for_all_ranks_and_workers(tmp_path, workers, ranks):
-    shards, batch, steps = make(tmp_path / "s", 97, labelled=0.4), 20, 6
-    expected = first_batches(shards, batch, steps)
-    parts = [first_batches(shards, batch, steps, rank, ranks, workers) for rank in range(ranks)]
+def check_parts(parts: list[list[RawBatch]], expected: list[RawBatch]) -> None:
+    """What the ranks hold of each global batch is, together, that batch."""
     for step, whole in enumerate(expected):
-        mine = [parts[rank][step] for rank in range(ranks)]
+        mine = [batches[step] for batches in parts]
         slots = torch.cat([part.slot for part in mine])
-        assert sorted(slots.tolist()) == list(range(batch))
+        assert sorted(slots.tolist()) == list(range(len(whole.x)))
         for name in ("x", "y", "id"):
             joined = torch.cat([vars(part)[name] for part in mine])
             assert torch.equal(joined[slots.argsort()], vars(whole)[name])
         assert {part.labelled for part in mine} == {whole.labelled}
+
+
+@pytest.mark.parametrize("asked", [{}, {"labelled": 0.5, "balance": 1.0}], ids=["order", "mixture"])
+@pytest.mark.parametrize("workers", range(5))
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_global_batches_are_the_same_for_all_ranks_and_workers(tmp_path, workers, ranks, asked):
+    shards, batch, steps = make(tmp_path / "s", 97, labelled=0.4), 20, 12  # two epochs and a half
+    expected = first_batches(shards, batch, steps, **asked)
+    parts = [first_batches(shards, batch, steps, rank, ranks, workers, **asked) for rank in range(ranks)]
+    check_parts(parts, expected)
+
+
+@pytest.mark.parametrize("asked", [{}, {"labelled": 0.5, "balance": 1.0}], ids=["order", "mixture"])
+def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, asked):
+    shards, batch = make(tmp_path / "s", 97, labelled=0.4), 20
+    expected = first_batches(shards, batch, 12, **asked)
+    for begin, end, ranks in ((0, 4, 2), (4, 9, 4), (9, 12, 1)):  # the epoch ends inside the fifth and the tenth
+        parts = [first_batches(shards, batch, end, rank, ranks, begin=begin, **asked) for rank in range(ranks)]
+        check_parts(parts, expected[begin:end])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -96,3 +96,15 @@ def test_what_does_not_fit_is_one_line(
     assert len([line for line in said if "it/s" not in line]) == 1, said
     assert words in said[-1]
     assert status(output)["exit_code"] == code
+
+
+def test_proportions_reach_the_batches(data: Path, tmp_path: Path) -> None:
+    """With none but labelled samples, every batch has a label loss; with none labelled, none has."""
+    other = shards(tmp_path / "other", n=120)
+    sets = [f"data.train=[{data},{other}]", "data.weights=[1,3]"]
+    for fraction, balance in ((1, 1), (0, 0)):
+        output = tmp_path / f"run{fraction}"
+        asked = [*sets, f"data.labelled_fraction={fraction}", f"data.balance={balance}"]
+        assert main([*SMALL, *TWO, *asked, f"output={output}"]) == 0
+        losses = scalars(output)["vec/cat"].values()
+        assert all((loss > 0) == (fraction == 1) for loss in losses)

@@ -104,6 +104,19 @@ def test_the_survey_stops_at_its_limit(tmp_path: Path, monkeypatch: pytest.Monke
     assert sum(len(x) for x, _ in survey_of(train).samples()) == 32
 
 
+def test_the_survey_finds_the_few_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two in two hundred, and only eight are looked at."""
+    y = np.full(200, -1)
+    y[[30, 170]] = 1, 0
+    x = np.zeros((200, 12, 10), np.uint8)
+    x[y >= 0] = 9
+    pack(x, y, tmp_path / "train", shard_size=20, block=8)
+    monkeypatch.setattr(validation, "SURVEYED", 8)
+    (found,) = survey_of(Shards.open(tmp_path / "train")).samples()
+    assert sorted(found[1].tolist()) == [0, 1]
+    assert (found[0] == 9 / 255).all()
+
+
 def test_the_survey_s_batches_are_shared_among_the_ranks(tmp_path: Path) -> None:
     _, _, train = images(64, 0, tmp_path / "train")
     whole = {position: raw.id.tolist() for position, raw in survey_of(train).batches()}

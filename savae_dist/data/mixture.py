@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -25,24 +25,35 @@ class Group:
         self.size = int(self.counts.sum())
 
 
-@dataclass
 class Stream:
-    """The endless order of a group; a draw is a shard and which of the shard's members of the group.
+    """The endless order of a group: `order` says which of a shard's members, and a member is a row of the shard.
 
     labels_of: shard -> labels of its samples.
     """
 
-    group: Group
-    order: Order
-    labels_of: Callable[[int], np.ndarray]
-    _rows: dict[int, np.ndarray] = field(default_factory=dict)
+    def __init__(self, group: Group, order: Order, labels_of: Callable[[int], np.ndarray]) -> None:
+        self.group, self.order, self.labels_of = group, order, labels_of
+        self.counts, self.size = group.counts, group.size
+        self._rows: dict[int, np.ndarray] = {}
 
-    def rows(self, shards: np.ndarray, members: np.ndarray) -> np.ndarray:
+    def locate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [n] positions, from 0 without end (epoch = position // size), to shards and rows, int64 [n] each."""
+        return self._unroll(*self.order.locate(positions))
+
+    def window_of(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+        """Shards and rows of the group's samples in the window that `position` is drawn from, in no useful order."""
+        return self._unroll(*self.order.window_of(position))
+
+    def redraw(self, position: int, attempt: int, count: int) -> int:
+        """Which of `count` candidates takes the place of a bad sample at `position`."""
+        return self.order.redraw(position, attempt, count)
+
+    def _unroll(self, shards: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = np.empty_like(members)
         for shard in np.unique(shards).tolist():
             here = shards == shard
             rows[here] = self._of(shard)[members[here]]
-        return rows
+        return shards, rows
 
     def _of(self, shard: int) -> np.ndarray:
         """uint32: the rows of a shard that belong to the group; kept for the shards of one window per lane."""
@@ -80,8 +91,7 @@ class Mixture:
         shards, rows = np.empty_like(draws), np.empty_like(draws)
         for k in np.unique(stream).tolist():
             here = stream == k
-            shards[here], members = self.streams[k].order.locate(draws[here])
-            rows[here] = self.streams[k].rows(shards[here], members)
+            shards[here], rows[here] = self.streams[k].locate(draws[here])
         return shards, rows
 
     def deal(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -98,13 +108,11 @@ class Mixture:
     def window_of(self, position: int) -> tuple[np.ndarray, np.ndarray]:
         """Shards and rows of every sample of the window that `position` is drawn from, all of its stream."""
         stream, draws = self.deal([position])
-        chosen = self.streams[int(stream[0])]
-        shards, members = chosen.order.window_of(int(draws[0]))
-        return shards, chosen.rows(shards, members)
+        return self.streams[int(stream[0])].window_of(int(draws[0]))
 
     def redraw(self, position: int, attempt: int, count: int) -> int:
         """Which of `count` candidates takes the place of a bad sample at `position`."""
-        return self.streams[0].order.redraw(position, attempt, count)
+        return self.streams[0].redraw(position, attempt, count)
 
     def _shuffled(self, positions: np.ndarray) -> np.ndarray:
         batches, slots = np.divmod(positions, self.batch_size)
@@ -172,8 +180,8 @@ class Proportions:
 
 def training_order(
     shards: Shards, proportions: Proportions, *, seed: int, lanes: int, window: int, batch_size: int
-) -> Order | Mixture:
-    """The order in which `shards` are trained on; see `Order` and `Mixture`."""
+) -> Order | Stream | Mixture:
+    """The order in which `shards` are trained on: all samples as they come, those of one group, or a mixture."""
     if proportions == Proportions():
         return Order(shards.counts, seed, lanes, window)
     groups = proportions.groups(shards)
@@ -182,4 +190,4 @@ def training_order(
         return shards.labels(np.full(shards.counts[shard], shard), np.arange(shards.counts[shard]))
 
     streams = [Stream(group, Order(group.counts, seed, lanes, window), labels_of) for group, _ in groups]
-    return Mixture(streams, [share for _, share in groups], batch_size, seed)
+    return streams[0] if len(streams) == 1 else Mixture(streams, [share for _, share in groups], batch_size, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from savae_dist.data.fetch import Fetcher
-from savae_dist.data.mixture import Mixture
+from savae_dist.data.mixture import Mixture, Stream
 from savae_dist.data.order import Order, Request, Sequential
 from savae_dist.data.scan import UNLABELLED
 from savae_dist.data.shards import Shards
@@ -68,18 +69,28 @@ class Reader(Dataset[RawBatch]):
     def __init__(
         self,
         shards: Shards,
-        order: Order | Mixture | Sequential,
+        order: Order | Stream | Mixture | Sequential,
         bad_budget: int,
         cache: Literal["none", "memory"] = "none",
     ) -> None:
         if cache not in ("none", "memory"):
             raise ConfigError(f"data.cache must be none or memory, not {cache}")
-        if order.counts.shape != shards.counts.shape or (order.counts > shards.counts).any():
-            raise ConfigError("the order was made for other shards; make it with the counts of these")
-        self.shards, self.order, self.bad_budget = shards, order, bad_budget
+        self.shards, self.bad_budget = shards, bad_budget
+        self.order = self._fitting(order)
         self.fetcher = Fetcher(shards)
         self._met: dict[tuple[int, int], str] = {}
         self._memory = self._load() if cache == "memory" else None
+
+    def _fitting(self, order: Order | Stream | Mixture | Sequential) -> Order | Stream | Mixture | Sequential:
+        if order.counts.shape != self.shards.counts.shape or (order.counts > self.shards.counts).any():
+            raise ConfigError("the order was made for other shards; make it with the counts of these")
+        return order
+
+    def with_order(self, order: Order | Stream | Mixture | Sequential) -> Reader:
+        """The same samples, budget and memory, drawn in another order."""
+        other = copy.copy(self)
+        other.order = self._fitting(order)
+        return other
 
     def __getitem__(self, request: Request) -> RawBatch:
         positions = request.start + np.arange(request.size)
@@ -115,7 +126,7 @@ class Reader(Dataset[RawBatch]):
         return x, faults
 
     def _redraw(
-        self, order: Order | Mixture, position: int, label: int, bad: list[tuple[str, str, str]]
+        self, order: Order | Stream | Mixture, position: int, label: int, bad: list[tuple[str, str, str]]
     ) -> tuple[int, int, int, np.ndarray]:
         """Shard, row, label and values of the sample that takes the place of a bad one.
 
