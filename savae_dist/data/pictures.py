@@ -76,7 +76,7 @@ def _opencv(data: bytes, flag: int) -> np.ndarray:
 
 
 def _plain(data: bytes) -> tuple[int, int, int] | None:
-    """(height, width, channels) of a whole file without palette, alpha, orientation, 16 bits or other extras; None for all others."""
+    """(height, width, channels) of a whole file of 8 bits, gray or RGB, upright and opaque; None for all others."""
     if data.startswith(PNG_MAGIC):
         return _plain_png(data)
     if data.startswith(b"\xff\xd8\xff"):
@@ -137,7 +137,8 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 def _pillow(data: bytes, size: tuple[int, ...] | None, formats: tuple[str, ...]) -> np.ndarray:
     try:
         if data[:4] == b"RIFF":
-            _check_size(*_webp_size(data), None)
+            height, width = _webp_size(data)
+            _check_size(height, width, None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about odd metadata and many pixels: the limit is checked here
             with Image.open(io.BytesIO(data), formats=formats) as image:
@@ -153,7 +154,7 @@ def _pillow(data: bytes, size: tuple[int, ...] | None, formats: tuple[str, ...])
     except Exception as error:  # hostile bytes make Pillow raise anything, from SyntaxError to MemoryError
         raise BadSample("undecodable") from error
     x = _upright(_on_black(x), orientation)
-    _check_size(*x.shape[:2], size)
+    _check_size(len(x), len(x[0]), size)
     return x
 
 

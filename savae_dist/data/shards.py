@@ -6,6 +6,8 @@ import copy
 import hashlib
 import json
 import os
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,12 +19,15 @@ from filelock import FileLock
 
 from savae_dist.data.index import INDEX, LABELS, build_index, cache_folder, read_index
 from savae_dist.data.scan import BLOCK, SAMPLE
+from savae_dist.data.tally import shown
 from savae_dist.errors import ConfigError, DataError
 from savae_dist.preprocess import DataSpec, Normalise
 
 
 def expand(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
     """A folder, one tar, a brace pattern or a list of these to the paths of its shards, in order."""
+    if isinstance(source, str) and re.match(r"\s*(pipe:|\|)|.*\|\s*$", source, re.IGNORECASE | re.DOTALL):
+        raise ConfigError(f"{shown(source)!r} names a command, which is never run; name a folder, files or a URL")
     if not isinstance(source, (str, os.PathLike)):
         paths = [path for one in source for path in expand(one)]
     elif Path(source).expanduser().is_dir():
@@ -45,15 +50,20 @@ def expand(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
 
 
 def check_shards(home: Path, shards: list[dict[str, Any]]) -> None:
+    """DataError where one is missing; a line where some have changed: the reader finds and counts what is damaged."""
+    changed = []
     for shard in shards:
         path = home / shard["name"]
         if not path.is_file():
             raise DataError(f"shard {path} is missing; bring it back, or make the set again")
         if path.stat().st_size != shard["bytes"]:
-            raise DataError(
-                f"shard {path} has {path.stat().st_size} bytes, its index says {shard['bytes']}: "
-                f"copy it again, or delete {home / INDEX} if it was changed on purpose"
-            )
+            changed.append(f"{path} has {path.stat().st_size:,} bytes, its index says {shard['bytes']:,}")
+    if changed:
+        print(
+            f"savae_dist: {changed[0]}{f', and {len(changed) - 1} more like it' * (len(changed) > 1)}: what is damaged "
+            f"counts as bad; copy it again, or delete {home / INDEX} if it was changed on purpose",
+            file=sys.stderr,
+        )
 
 
 def find_or_build(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
@@ -150,7 +160,8 @@ class Shards:
         content = copy.deepcopy(self.index)
         for shard in content["shards"]:
             shard["name"] = Path(shard["name"]).name
-            del shard["table"], shard["first"]
+            for key in ("table", "first", "dropped", "bad", "whole"):  # of this index, not of the samples
+                del shard[key]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def describe(self) -> str:
