@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 
 from savae_dist.data.jobs import run_jobs
 from savae_dist.data.scan import MAX_CLASSES, Layout, scan_shard
+from savae_dist.data.tally import Tally
 from savae_dist.errors import DataError, SaveError
 
 FORMAT_VERSION = 2
@@ -40,6 +42,7 @@ def build_index(
     """
     common = Layout(classes=len(class_names) or MAX_CLASSES)
     try:
+        home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".index-", dir=home) as folder:
 
             def scan(number: int) -> None:
@@ -94,13 +97,31 @@ def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequ
 
 def _write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
     """The labels of all samples in one table, which every process maps; each shard learns where its own begin."""
-    labels = np.lib.format.open_memmap(home / LABELS, "w+", np.int32, (sum(shard["count"] for shard in shards),))
+    partial = home / f"{LABELS}.partial"
+    labels = np.lib.format.open_memmap(partial, "w+", np.int32, (sum(shard["count"] for shard in shards),))
     first = 0
     for shard in shards:
         shard["first"] = first
         labels[first : first + shard["count"]] = np.load(home / f"{shard['table']}.idx.npy", mmap_mode="r")["label"]
         first += shard["count"]
     labels.flush()
+    os.replace(partial, home / LABELS)
+
+
+def _save(path: Path, table: np.ndarray) -> None:
+    """In place of an older one, which somebody may have mapped."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        np.save(file, table)
+    os.replace(partial, path)
+
+
+def tell_left_out(home: Path) -> None:
+    """A line where an index that was just built leaves out or doubts something: nobody asked for it."""
+    shards = read_index(home)["shards"]
+    left_out = Tally(reasons for shard in shards for reasons in (shard["dropped"], shard["bad"]))
+    if left_out.total:
+        print(f"savae_dist: indexed {home}: {left_out.total:,} samples are of no use: {left_out}", file=sys.stderr)
 
 
 def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False) -> dict[str, Any]:
@@ -115,9 +136,9 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
     inside = path.parent == home
     folder = hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:8]  # shards of one name may lie in several
     table = path.stem if inside else f"{path.stem}-{folder}"
-    np.save(home / f"{table}.idx.npy", scan.samples)
+    _save(home / f"{table}.idx.npy", scan.samples)
     if len(scan.blocks):
-        np.save(home / f"{table}.blocks.npy", scan.blocks)
+        _save(home / f"{table}.blocks.npy", scan.blocks)
     labels, counts = np.unique(scan.samples["label"], return_counts=True)
     moments = common.moments
     shard = {

@@ -17,23 +17,26 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from savae_dist.data.index import INDEX, LABELS, build_index, cache_folder, read_index
+from savae_dist.data.index import INDEX, LABELS, build_index, cache_folder, read_index, tell_left_out
 from savae_dist.data.scan import BLOCK, SAMPLE
 from savae_dist.data.tally import shown
 from savae_dist.errors import ConfigError, DataError
 from savae_dist.preprocess import DataSpec, Normalise
 
 
-def expand(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """A folder, one tar, a brace pattern or a list of these to the paths of its shards, in order."""
+def expand(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], anew: bool = False) -> list[Path]:
+    """A folder, one tar, a brace pattern or a list of these to the paths of its shards, in order.
+
+    anew: the index of a folder is not asked which shards it covers.
+    """
     if isinstance(source, str) and re.match(r"\s*(pipe:|\|)|.*\|\s*$", source, re.IGNORECASE | re.DOTALL):
         raise ConfigError(f"{shown(source)!r} names a command, which is never run; name a folder, files or a URL")
     if not isinstance(source, (str, os.PathLike)):
-        paths = [path for one in source for path in expand(one)]
+        paths = [path for one in source for path in expand(one, anew)]
     elif Path(source).expanduser().is_dir():
         folder = Path(source).expanduser()
         paths = sorted(folder.glob("*.tar"))
-        if (folder / INDEX).exists():
+        if not anew and (folder / INDEX).exists():
             paths = [folder / shard["name"] for shard in read_index(folder)["shards"]]
         if not paths:
             raise DataError(f"{folder} holds no .tar shards; make some with tools/make_shards.py")
@@ -86,6 +89,7 @@ def find_or_build(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
         with FileLock(home / ".index.lock"):  # of several processes one builds, the others wait and find it
             if not (home / INDEX).exists():
                 build_index(paths, home)
+                tell_left_out(home)
     index = read_index(home)
     known = {home / shard["name"]: shard for shard in index["shards"]}
     return home, {**index, "shards": [known[path] for path in paths]}
@@ -119,6 +123,8 @@ class Shards:
     @classmethod
     def open(cls, source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Shards:
         """A folder, a brace pattern, a list or one tar; DataError where a shard is missing or not what was indexed."""
+        if isinstance(source, (str, os.PathLike)) and (home := Path(source).expanduser().absolute() / INDEX).exists():
+            return cls(home.parent, read_index(home.parent))  # its shards may lie elsewhere
         return cls(*find_or_build(expand(source)))
 
     def _spec(self) -> DataSpec:
