@@ -28,6 +28,7 @@ MAX_CLASSES = 1 << 20
 MAX_BYTES = 1 << 30  # of a member that is one sample
 NAME = re.compile(r"((?:.*/|)[^./][^.]*)\.([^/]+)", re.DOTALL)  # WebDataset's rule: the key ends at the first dot
 SINGLE = (*IMAGES, "npy")
+END = ""  # no key: what stands there is gone
 USED = {*SINGLE, "cls", "x.npy", "y.npy"}  # all else is passed over unread: json, txt, pkl, pth, pyd, ...
 
 
@@ -43,6 +44,9 @@ class Group:
     members: dict[str, Member] = field(default_factory=dict)
     fault: str = ""
     copies: Counter[str] = field(default_factory=Counter)
+
+    def usable(self) -> bool:
+        return "x.npy" in self.members or self.sample() is not None
 
     def sample(self) -> Member | None:
         return next((self.members[extension] for extension in SINGLE if extension in self.members), None)
@@ -113,11 +117,11 @@ def scan_shard(path: Path, common: Layout, decode_all: bool = False) -> Scan:
     dropped = Tally()
     shard = _Shard(data, common, dropped, decode_all)
     for key, group in gather(data, dropped).items():
-        packed, single = "x.npy" in group.members, group.sample() is not None
+        packed = "x.npy" in group.members
         if group.fault:
             count = _claimed_rows(data, group.members.get("x.npy"))
             dropped.add(group.fault, [shown(key)], count)
-        elif not packed and not single:
+        elif not group.usable():
             dropped.add("no sample", [shown(key)])
         else:
             if common.layout is None:
@@ -132,7 +136,7 @@ def scan_shard(path: Path, common: Layout, decode_all: bool = False) -> Scan:
 def gather(data: Data, dropped: Tally) -> dict[str, Group]:
     """The groups of a tar in the order of their first members; a second member of one name is a `duplicate`."""
     groups: dict[str, Group] = {}
-    near: dict[str, str] = {}  # what stands beside damage, and which
+    beside: dict[str, str] = {}  # key of what stands beside damage, and of what is damaged
     before, damage = "", ""
     for entry in walk(data):
         name = NAME.fullmatch(entry.name)
@@ -142,10 +146,10 @@ def gather(data: Data, dropped: Tally) -> dict[str, Group]:
             continue
         group = groups.setdefault(key, Group())
         if damaged:
-            near |= {before: entry.fault, key: entry.fault}
+            beside[before] = key
         elif damage:
-            near.setdefault(key, damage)
-        before, damage = key, entry.fault if damaged else ""
+            beside.setdefault(key, damage)
+        before, damage = key, key if damaged else ""
         if extension in USED or not group.members:  # a damaged .json costs no sample
             group.fault = group.fault or entry.fault or ("name" if _leaves(key) else "")
         if extension in group.members:
@@ -153,26 +157,28 @@ def gather(data: Data, dropped: Tally) -> dict[str, Group]:
         elif extension in USED:
             group.members[extension] = Member(entry.offset, entry.size)
     if not ends(data):
-        near.setdefault(before, "truncated")
+        beside.setdefault(before, END)
     for key, group in groups.items():
         if group.copies:
             dropped.add("duplicate", [shown(key)], max(group.copies.values()))
-    _drop_stripped(groups, near)
-    return groups
+    return _without_torn(groups, beside)
 
 
 def _leaves(key: str) -> bool:
     return key.startswith("/") or ".." in key.split("/")
 
 
-def _drop_stripped(groups: dict[str, Group], near: dict[str, str]) -> None:
-    """Beside damage, a sample without label where most have one is not unlabelled: it has lost it."""
-    labelled = [group.label() is not None for group in groups.values() if group.sample() or "x.npy" in group.members]
-    if 2 * sum(labelled) > len(labelled):
-        for key, fault in near.items():
-            group = groups.get(key, Group())
-            if group.label() is None:
-                group.fault = group.fault or fault
+def _without_torn(groups: dict[str, Group], beside: dict[str, str]) -> dict[str, Group]:
+    """Beside damage, a sample without label where most have one is not unlabelled: it was what is damaged."""
+    labelled = [group.label() is not None for group in groups.values() if group.usable()]
+    mostly = 2 * sum(labelled) > len(labelled)
+    found = set()
+    for key, culprit in beside.items():
+        group = groups.get(key, Group(fault="none"))
+        if not group.fault and (not group.usable() or (mostly and group.label() is None)):
+            group.fault = groups[culprit].fault if culprit in groups else "truncated"
+            found.add(culprit)
+    return {key: group for key, group in groups.items() if group.members or key not in found}
 
 
 def _claimed_rows(data: Data, member: Member | None) -> int:
@@ -229,6 +235,8 @@ class _Shard:
             y = _block_labels(self.data, group.label(), shape[0], common.classes)
         except ValueError:
             return self.dropped.add("label", [key], shape[0])
+        if not shape[0]:
+            return None
         offset, size = member.offset + start, member.size - start
         values = self.bytes[offset : offset + size]
         reasons = np.where(y == UNREADABLE, "label", np.full(shape[0], "", "<U6"))
