@@ -467,7 +467,12 @@ def test_members_that_are_no_plain_files(tmp_path):
     kinds = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
     odd = [special(f"odd{i}.png", kind, "/etc/passwd") for i, kind in enumerate(kinds)]
     odd += [("link.png", encode_image(X[0])), special("link.cls", tarfile.SYMTYPE, "k00.cls")]
-    odd += [special("folder", tarfile.DIRTYPE), special("latest", tarfile.SYMTYPE, "x"), (".hidden.png", b"x")]
+    odd += [
+        special("folder", tarfile.DIRTYPE),
+        special("latest", tarfile.SYMTYPE, "x"),
+        (".hidden.png", b"x"),
+        ("x/._k.png", b"x"),
+    ]
     check(tar([*GOOD, *odd]), tmp_path / "s", ALL, {"not a file": 6})
 
 
