@@ -170,7 +170,7 @@ def _leaves(key: str) -> bool:
 
 def _without_torn(groups: dict[str, Group], beside: dict[str, str]) -> dict[str, Group]:
     """Beside damage, a sample without label where most have one is not unlabelled: it was what is damaged."""
-    labelled = [group.label() is not None for group in groups.values() if group.usable()]
+    labelled = [group.label() is not None for key, group in groups.items() if group.usable() and key not in beside]
     mostly = 2 * sum(labelled) > len(labelled)
     found = set()
     for key, culprit in beside.items():
