@@ -24,6 +24,10 @@ SIGNAL = DataSpec("signal", (2, 37), 4, "none")
 CPU = torch.device("cpu")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-shards", type=int, default=150, help="damaged shards that tests/test_fuzz.py reads")
+
+
 @pytest.fixture(autouse=True)
 def _fresh_process() -> Iterator[None]:
     torch.set_num_threads(1)

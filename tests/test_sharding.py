@@ -64,7 +64,7 @@ def contents(folder: Path) -> dict[str, str]:
 def expected(tmp_path_factory) -> dict[str, str]:
     out = tmp_path_factory.mktemp("whole") / "s"
     pack_source(made_up(), out, OPTIONS)
-    assert len(contents(out)) == 2 + 3 * sum(len(Shards.open(out / name).counts) for name in ("train", "validation"))
+    assert len(contents(out)) == 4 + 3 * sum(len(Shards.open(out / name).counts) for name in ("train", "validation"))
     return contents(out)
 
 

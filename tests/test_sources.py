@@ -21,10 +21,11 @@ from PIL import Image, ImageOps
 from savae_dist.data import Order, Reader, Request, Shards, pack
 from savae_dist.data.decode import BadSample, encode_npy
 from savae_dist.data.order import PACK, permutation
+from savae_dist.data.pictures import decode_picture
 from savae_dist.data.sharding import DROPPED, Options, pack_source
 from savae_dist.data.sources import Source, arrays, idx
 from savae_dist.data.sources.base import resolve
-from savae_dist.data.sources.images import decode_picture, images
+from savae_dist.data.sources.images import fitted, images
 from savae_dist.data.sources.tables import Columns, hub, table
 from savae_dist.errors import ConfigError, DataError
 
@@ -204,11 +205,11 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
 def test_size_crops_and_scales(tmp_path):
     x = np.zeros((20, 60), np.uint8)
     x[:, 8:52] = 200  # the square around the centre is all that is left, and the filter reaches 12 pixels beyond
-    assert (decode_picture(png(x), (5, 5)) == 200).all()
+    assert (fitted(png(x), (5, 5)) == 200).all()
     stripes = np.tile(np.array([0, 255], np.uint8), (40, 20))  # of one pixel: gone after antialiasing
-    assert np.abs(decode_picture(png(stripes), (10, 10)).astype(int) - 127).max() <= 14
-    assert decode_picture(png(GRAY[0]), (9, 7)).tobytes() == GRAY[0].tobytes()
-    assert decode_picture(png(RGB[0]), (4, 6)).shape == (4, 6, 3)
+    assert np.abs(fitted(png(stripes), (10, 10)).astype(int) - 127).max() <= 14
+    assert fitted(png(GRAY[0]), (9, 7)).tobytes() == GRAY[0].tobytes()
+    assert fitted(png(RGB[0]), (4, 6)).shape == (4, 6, 3)
 
 
 def test_pictures_that_are_none(tmp_path, monkeypatch):
@@ -218,7 +219,7 @@ def test_pictures_that_are_none(tmp_path, monkeypatch):
     for data, reason in ((b"", "undecodable"), (whole[:50], "undecodable"), (gif, "undecodable"), (floats, "type F")):
         with pytest.raises(BadSample, match=reason):
             decode_picture(data)
-    monkeypatch.setattr("savae_dist.data.sources.images.MAX_PIXELS", 62)
+    monkeypatch.setattr("savae_dist.data.pictures.MAX_PIXELS", 62)
     with pytest.raises(BadSample, match="too many pixels"):
         decode_picture(whole)
 

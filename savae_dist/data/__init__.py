@@ -7,6 +7,7 @@ from savae_dist.data.pack import pack, summary
 from savae_dist.data.reader import RawBatch, Reader, loader
 from savae_dist.data.shards import Shards
 from savae_dist.data.sources import read_arrays
+from savae_dist.data.survey import index_set, survey
 
 __all__ = [
     "Mixture",
@@ -19,9 +20,11 @@ __all__ = [
     "Shards",
     "demo_shards",
     "evaluation_requests",
+    "index_set",
     "loader",
     "pack",
     "read_arrays",
     "summary",
+    "survey",
     "training_order",
 ]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import mmap
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from savae_dist.data.decode import BadSample, decode, encode_npy
 from savae_dist.data.shards import Shards
+from savae_dist.data.tally import shown
 from savae_dist.errors import DataError
 
 MAX_OPEN = 256  # mapped shards per process; each takes up to two of the (by default) 1,024 file descriptors
@@ -50,11 +52,17 @@ class Fetcher:
         offsets = self._blocks["offset"][blocks] + (ids - self._first[blocks]) * self._row_bytes
         order = np.argsort(shards, kind="stable")
         flat = np.empty((len(rows), self._row_bytes), np.uint8)
-        for shard, here in _runs(shards, order):
-            flat[here] = self._open(shard)[1][offsets[here]]
         faults: dict[int, str] = {}
+        for shard, here in _runs(shards, order):
+            at_every_byte = self._open(shard)[1]
+            beyond = offsets[here] >= len(at_every_byte)
+            if beyond.any():  # the shard was cut after it was indexed
+                faults |= dict.fromkeys(here[beyond].tolist(), "truncated")
+                flat[here[beyond]] = 0
+                here = here[~beyond]
+            flat[here] = at_every_byte[offsets[here]]
         for i in np.flatnonzero(self._broken[blocks]).tolist():  # the block's crc says that, the row's says where
-            if zlib.crc32(flat[i].data) != self.shards.samples(int(shards[i]))["crc"][rows[i]]:
+            if i not in faults and zlib.crc32(flat[i].data) != self.shards.samples(int(shards[i]))["crc"][rows[i]]:
                 faults[i] = "crc"
         return flat.view(self.dtype).reshape(len(rows), *self.shape), faults
 
@@ -74,7 +82,7 @@ class Fetcher:
                 content = data[offset : offset + size].tobytes()
                 try:
                     if zlib.crc32(content) != crc:
-                        raise BadSample("crc")
+                        raise BadSample("crc" if len(content) == size else "truncated")
                     if content.startswith(self._header) and size == len(self._header) + self._row_bytes:
                         x[index] = np.frombuffer(content, self.dtype, offset=len(self._header)).reshape(self.shape)
                     else:
@@ -97,7 +105,7 @@ class Fetcher:
         except tarfile.HeaderError:
             return f"row {row}"
         folder, _, base = name.rpartition("/")
-        return f"{folder}/{base.split('.')[0]}{suffix}".lstrip("/")
+        return shown(f"{folder}/{base.split('.')[0]}".lstrip("/")) + suffix
 
     def _open(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
         """The shard's bytes, and: packed, a view in which a row starts at every byte; else the table of its samples."""
@@ -108,13 +116,24 @@ class Fetcher:
             path = self.shards.path(shard)
             try:
                 with path.open("rb") as file:
-                    data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+                    data = _mapped(file)
             except (OSError, ValueError) as error:
                 raise DataError(f"shard {path} cannot be read ({error}); bring it back, or make it again") from error
             packed = self.shards.packed
-            mapped = data, sliding_window_view(data, self._row_bytes) if packed else self.shards.samples(shard)
+            mapped = data, _at_every_byte(data, self._row_bytes) if packed else self.shards.samples(shard)
             self._mapped[shard] = mapped
         return mapped
+
+
+def _mapped(file: BinaryIO) -> np.ndarray:
+    """The bytes of a file as long as it is now: what lies beyond does not exist, and is not touched."""
+    size = os.fstat(file.fileno()).st_size
+    return np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b"", np.uint8)
+
+
+def _at_every_byte(data: np.ndarray, size: int) -> np.ndarray:
+    """A view in which a row of `size` bytes starts at every byte."""
+    return sliding_window_view(data, size) if len(data) >= size else np.empty((0, size), np.uint8)
 
 
 def _all_blocks(shards: Shards) -> tuple[np.ndarray, np.ndarray]:

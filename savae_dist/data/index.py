@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from savae_dist.data.scan import Layout, scan_shard
-from savae_dist.errors import DataError
+from savae_dist.data.jobs import run_jobs
+from savae_dist.data.scan import MAX_CLASSES, Layout, scan_shard
+from savae_dist.data.tally import Tally
+from savae_dist.errors import DataError, SaveError
 
 FORMAT_VERSION = 2
 INDEX, LABELS = "index.json", "labels.npy"
@@ -23,10 +27,37 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "savae_dist" / f"format-{FORMAT_VERSION}"
 
 
-def build_index(paths: Sequence[Path], home: Path, class_names: Sequence[str] = (), rate: float = 0.0) -> None:
-    """Scan the shards and write their tables into `home`, `index.json` last: an index is there only when whole."""
-    common = Layout()
-    write_index(home, [index_shard(path, home, common) for path in paths], class_names, rate)
+def build_index(
+    paths: Sequence[Path],
+    home: Path,
+    class_names: Sequence[str] = (),
+    rate: float = 0.0,
+    *,
+    decode_all: bool = False,
+    processes: int = 1,
+) -> None:
+    """Scan the shards and write their tables into `home`, `index.json` last: an index is there only when whole.
+
+    Labels beyond the class names, if there are any, are bad. decode_all: images are decoded too, to find the bad ones.
+    """
+    common = Layout(classes=len(class_names) or MAX_CLASSES)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".index-", dir=home) as folder:
+
+            def scan(number: int) -> None:
+                scanned = index_shard(paths[number], home, common, decode_all)
+                (Path(folder) / str(number)).write_text(json.dumps(scanned))
+
+            settled = 0
+            while settled < len(paths) and common.shape is None:  # here: the first sample of all decides for all shards
+                scan(settled)
+                settled += 1
+            run_jobs(range(settled, len(paths)), scan, processes, "indexing")
+            results = [json.loads((Path(folder) / str(number)).read_text()) for number in range(len(paths))]
+        write_index(home, results, class_names, rate)
+    except OSError as error:
+        raise SaveError(f"{home} cannot be written ({error}); free some space or name another folder") from error
 
 
 def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequence[str], rate: float) -> None:
@@ -41,9 +72,7 @@ def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequ
         raise DataError(f"{first}: no sample that can be read; members are KEY.png|jpg|jpeg|webp|npy with KEY.cls")
     _write_labels(home, shards)
     kind = "image" if common.dtype == np.uint8 else "signal"
-    if len(common.shape) not in {"image": (2, 3), "signal": (1, 2)}[kind]:
-        raise DataError(f"{first}: {kind} samples cannot have the shape {common.shape}; pack them again")
-    highest = max(int(label) for shard in shards for label in shard["labels"])
+    highest = max((int(label) for shard in shards for label in shard["labels"]), default=-1)
     moments = common.moments
     for one in scanned:
         if moments is not None and one["moments"] is not None:
@@ -68,16 +97,34 @@ def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequ
 
 def _write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
     """The labels of all samples in one table, which every process maps; each shard learns where its own begin."""
-    labels = np.lib.format.open_memmap(home / LABELS, "w+", np.int32, (sum(shard["count"] for shard in shards),))
+    partial = home / f"{LABELS}.partial"
+    labels = np.lib.format.open_memmap(partial, "w+", np.int32, (sum(shard["count"] for shard in shards),))
     first = 0
     for shard in shards:
         shard["first"] = first
         labels[first : first + shard["count"]] = np.load(home / f"{shard['table']}.idx.npy", mmap_mode="r")["label"]
         first += shard["count"]
     labels.flush()
+    os.replace(partial, home / LABELS)
 
 
-def index_shard(path: Path, home: Path, common: Layout) -> dict[str, Any]:
+def _save(path: Path, table: np.ndarray) -> None:
+    """In place of an older one, which somebody may have mapped."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        np.save(file, table)
+    os.replace(partial, path)
+
+
+def tell_left_out(home: Path) -> None:
+    """A line where an index that was just built leaves out or doubts something: nobody asked for it."""
+    shards = read_index(home)["shards"]
+    left_out = Tally(reasons for shard in shards for reasons in (shard["dropped"], shard["bad"]))
+    if left_out.total:
+        print(f"savae_dist: indexed {home}: {left_out.total:,} samples are of no use: {left_out}", file=sys.stderr)
+
+
+def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False) -> dict[str, Any]:
     """Scan one shard, write its tables into `home` and return what `write_index` needs, as JSON.
 
     common: what the shards before it settled; the first sample of all decides on dtype and shape. Its moments are
@@ -85,23 +132,25 @@ def index_shard(path: Path, home: Path, common: Layout) -> dict[str, Any]:
     """
     if common.shape is not None and common.dtype is not None:
         common.settle(common.dtype, common.shape)
-    samples, blocks, skipped = scan_shard(path, common)
+    scan = scan_shard(path, common, decode_all)
     inside = path.parent == home
     folder = hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:8]  # shards of one name may lie in several
     table = path.stem if inside else f"{path.stem}-{folder}"
-    np.save(home / f"{table}.idx.npy", samples)
-    if len(blocks):
-        np.save(home / f"{table}.blocks.npy", blocks)
-    labels, counts = np.unique(samples["label"], return_counts=True)
+    _save(home / f"{table}.idx.npy", scan.samples)
+    if len(scan.blocks):
+        _save(home / f"{table}.blocks.npy", scan.blocks)
+    labels, counts = np.unique(scan.samples["label"], return_counts=True)
     moments = common.moments
     shard = {
         "name": path.name if inside else str(path),
         "table": table,
-        "count": len(samples),
+        "count": len(scan.samples),
         "bytes": path.stat().st_size,
-        "sha256": hashlib.sha256(samples.tobytes() + blocks.tobytes()).hexdigest(),
+        "sha256": hashlib.sha256(scan.samples.tobytes() + scan.blocks.tobytes()).hexdigest(),
         "labels": {str(label): n for label, n in zip(labels.tolist(), counts.tolist(), strict=True)},
-        "skipped_keys": skipped,
+        "dropped": scan.dropped,
+        "bad": scan.bad,
+        "whole": scan.whole,
     }
     return {
         "shard": shard,

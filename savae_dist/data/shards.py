@@ -6,6 +6,8 @@ import copy
 import hashlib
 import json
 import os
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,18 +17,26 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from savae_dist.data.index import INDEX, LABELS, build_index, cache_folder, read_index
+from savae_dist.data.index import INDEX, LABELS, build_index, cache_folder, read_index, tell_left_out
 from savae_dist.data.scan import BLOCK, SAMPLE, Moments
+from savae_dist.data.tally import shown
 from savae_dist.errors import ConfigError, DataError
 from savae_dist.preprocess import DataSpec, Normalise
 
 
-def expand(source: str | os.PathLike[str]) -> list[Path]:
-    """A folder, one tar or a brace pattern to the paths of its shards, in order."""
-    if Path(source).expanduser().is_dir():
+def expand(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], anew: bool = False) -> list[Path]:
+    """A folder, one tar, a brace pattern or a list of these to the paths of its shards, in order.
+
+    anew: the index of a folder is not asked which shards it covers.
+    """
+    if isinstance(source, str) and re.match(r"\s*(pipe:|\|)|.*\|\s*$", source, re.IGNORECASE | re.DOTALL):
+        raise ConfigError(f"{shown(source)!r} names a command, which is never run; name a folder, files or a URL")
+    if not isinstance(source, (str, os.PathLike)):
+        paths = [path for one in source for path in expand(one, anew)]
+    elif Path(source).expanduser().is_dir():
         folder = Path(source).expanduser()
         paths = sorted(folder.glob("*.tar"))
-        if (folder / INDEX).exists():
+        if not anew and (folder / INDEX).exists():
             paths = [folder / shard["name"] for shard in read_index(folder)["shards"]]
         if not paths:
             raise DataError(f"{folder} holds no .tar shards; make some with tools/make_shards.py")
@@ -41,15 +51,20 @@ def expand(source: str | os.PathLike[str]) -> list[Path]:
 
 
 def check_shards(home: Path, shards: list[dict[str, Any]]) -> None:
+    """DataError where one is missing; a line where some have changed: the reader finds and counts what is damaged."""
+    changed = []
     for shard in shards:
         path = home / shard["name"]
         if not path.is_file():
             raise DataError(f"shard {path} is missing; bring it back, or make the set again")
         if path.stat().st_size != shard["bytes"]:
-            raise DataError(
-                f"shard {path} has {path.stat().st_size} bytes, its index says {shard['bytes']}: "
-                f"copy it again, or delete {home / INDEX} if it was changed on purpose"
-            )
+            changed.append(f"{path} has {path.stat().st_size:,} bytes, its index says {shard['bytes']:,}")
+    if changed:
+        print(
+            f"savae_dist: {changed[0]}{f', and {len(changed) - 1} more like it' * (len(changed) > 1)}: what is damaged "
+            f"counts as bad; copy it again, or delete {home / INDEX} if it was changed on purpose",
+            file=sys.stderr,
+        )
 
 
 def find_or_build(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
@@ -72,9 +87,16 @@ def find_or_build(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
         with FileLock(home / ".index.lock"):  # of several processes one builds, the others wait and find it
             if not (home / INDEX).exists():
                 build_index(paths, home)
+                tell_left_out(home)
     index = read_index(home)
     known = {home / shard["name"]: shard for shard in index["shards"]}
     return home, {**index, "shards": [known[path] for path in paths]}
+
+
+def find(source: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """The folder of the index of a set, and that index; a folder's index may name shards that lie elsewhere."""
+    home = Path(source).expanduser().absolute()
+    return (home, read_index(home)) if (home / INDEX).exists() else find_or_build(expand(source))
 
 
 class Shards:
@@ -110,15 +132,14 @@ class Shards:
         DataError where a shard is missing or not what was indexed, or where the sets of a list do not fit together.
         """
         if isinstance(source, (str, os.PathLike)):
-            return cls(*find_or_build(expand(source)))
-        named = [expand(one) for one in source]
-        if not named:
+            return cls(*find(source))
+        if not source:
             raise ConfigError("the list of shards is empty; name a folder made by tools/make_shards.py")
-        if [paths[0] for paths in named] == [Path(one).expanduser().absolute() for one in source]:
-            # A list of tars needs one index, not many.
-            home, index = find_or_build([paths[0] for paths in named])
+        tars = [path for one in source for path in expand(one)]
+        if tars == [Path(one).expanduser().absolute() for one in source]:  # a list of tars needs one index, not many
+            home, index = find_or_build(tars)
             return cls(home, {**index, "shards": [{**one, "part": k} for k, one in enumerate(index["shards"])]})
-        sets = [cls(*find_or_build(paths)) for paths in named]
+        sets = [cls(*find(one)) for one in source]
         return cls(sets[0].home, join(sets))
 
     def _spec(self) -> DataSpec:
@@ -160,7 +181,7 @@ class Shards:
         content = copy.deepcopy(self.index)
         for shard in content["shards"]:
             shard["name"] = Path(shard["name"]).name
-            for local in ("table", "first", "folder", "part"):
+            for local in ("table", "first", "folder", "part", "dropped", "bad", "whole"):  # not of the samples
                 shard.pop(local, None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

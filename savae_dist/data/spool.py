@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from savae_dist.data.decode import BadSample, as_stored
+from savae_dist.data.decode import BadSample, stored
 from savae_dist.data.sources.base import Bad, Item
 
 OPEN_PARTS = 128  # kept mapped; each takes two file descriptors
@@ -44,17 +44,6 @@ class Part:
     @classmethod
     def load(cls, path: Path) -> Part:
         return cls(**json.loads(path.read_text()))
-
-
-def stored(x: np.ndarray) -> np.ndarray:
-    """A sample as it is stored; BadSample where it is neither a uint8 image nor a float window of finite values."""
-    x = as_stored(x)
-    x = x[..., 0] if x.dtype == np.uint8 and x.ndim == 3 and x.shape[2] == 1 else x
-    if x.ndim not in ((2, 3) if x.dtype == np.uint8 else (1, 2)) or not x.size:
-        raise BadSample("shape")
-    if x.dtype == np.float32 and not np.isfinite(x).all():
-        raise BadSample("finite")
-    return x
 
 
 def checked(items: Iterator[Item], form: Form | None = None) -> Iterator[Item]:

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from savae_dist.data.decode import NPY_MAGIC, BadSample, decode_npy
+from savae_dist.data.pictures import Mode
 from savae_dist.data.sources.base import Bad, Item, Sample, Source, as_label, identity
-from savae_dist.data.sources.images import Mode, decode_picture
+from savae_dist.data.sources.images import fitted
 from savae_dist.errors import ConfigError, DataError
 
 ROWS = 256  # read at once
@@ -182,7 +183,7 @@ def _value(cell: pa.Array | pa.ChunkedArray, columns: Columns) -> np.ndarray:
         raise BadSample("missing")
     if pa.types.is_struct(cell.type) or pa.types.is_binary(cell.type) or pa.types.is_large_binary(cell.type):
         data = _bytes(cell[0].as_py())
-        return decode_npy(data) if data.startswith(NPY_MAGIC) else decode_picture(data, columns.size, columns.mode)
+        return decode_npy(data) if data.startswith(NPY_MAGIC) else fitted(data, columns.size, columns.mode)
     shape = []
     while pa.types.is_list(cell.type) or pa.types.is_large_list(cell.type) or pa.types.is_fixed_size_list(cell.type):
         lengths = pc.list_value_length(cell).unique()

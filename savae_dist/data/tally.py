@@ -1,0 +1,46 @@
+"""What is of no use in a set, counted by reason, with the first keys of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+FIRST = 5  # keys that are kept of each reason
+Reasons = dict[str, dict[str, Any]]  # reason: {"count": n, "keys": the first}, as the index holds it
+
+
+class Tally:
+    """Counts by reason: `truncated`, `header` (of the tar), `name`, `not a file`, `duplicate`, `no sample`,
+    `too many bytes`, and those of `BadSample`."""
+
+    def __init__(self, several: Iterable[Reasons] = ()) -> None:
+        self.reasons: Reasons = {}
+        for reasons in several:
+            for reason, one in reasons.items():
+                self.add(reason, one["keys"], one["count"])
+
+    def add(self, reason: str, keys: Iterable[str], count: int = 1) -> None:
+        """`count` samples; of their keys at least the first `FIRST`."""
+        one = self.reasons.setdefault(reason, {"count": 0, "keys": []})
+        one["count"] += count
+        for key in keys:
+            if len(one["keys"]) == FIRST:
+                break
+            one["keys"].append(key)
+
+    @property
+    def total(self) -> int:
+        return sum(one["count"] for one in self.reasons.values())
+
+    def __str__(self) -> str:
+        """`crc 2 (a, b), shape 7 (c, d, e, f, g, ...)`."""
+        return ", ".join(
+            f"{reason} {one['count']:,} ({', '.join(one['keys'])}{', ...' * (one['count'] > len(one['keys']))})"
+            for reason, one in sorted(self.reasons.items())
+        )
+
+
+def shown(name: str) -> str:
+    """A name out of a tar, fit for messages: one line, printable and not endless."""
+    name = name[:200]
+    return name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode()

@@ -1,0 +1,48 @@
+"""Index tars of other writers: `index_shards.py SHARDS... [--out FOLDER] [--decode]`, and say what is in them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from savae_dist.data import index_set, survey
+from savae_dist.errors import UserError
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="index_shards", description="Index WebDataset tars and say what they hold.")
+    parser.add_argument("shards", nargs="+", metavar="SHARDS", help="folders, tars or brace patterns")
+    parser.add_argument("--out", metavar="FOLDER", help="of the index, and then data.train; default: beside the shards")
+    parser.add_argument("--decode", action="store_true", help="decode every image, to find those that cannot be")
+    parser.add_argument("--class-names", default="", metavar="A,B,...", help="in the order of the labels")
+    parser.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="sampling rate of windows")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse(argv)
+    names = tuple(arguments.class_names.split(",")) if arguments.class_names else ()
+    try:
+        shards = index_set(
+            arguments.shards,
+            arguments.out,
+            class_names=names,
+            rate=arguments.rate,
+            decode_all=arguments.decode,
+            processes=arguments.processes,
+        )
+        print("\n".join([f"index       {shards.home}", *survey(shards)]))
+    except UserError as error:
+        print(f"index_shards: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print("index_shards: interrupted; nothing was indexed", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
