@@ -190,7 +190,7 @@ def test_the_api_knows_every_field(model: str) -> None:
 
 def test_the_models_can_refuse() -> None:
     wrong = {**JOB, "spec": {**JOB["spec"], "trainer": {"numNodes": "two"}}}
-    with pytest.raises(ValueError, match="num_?[nN]odes"):
+    with pytest.raises(ValueError, match=r"num_?[nN]odes"):
         models.TrainerV1alpha1TrainJob.from_dict(wrong)
     unknown = {**JOB, "spec": {**JOB["spec"], "trainer": {"nodes": 2}}}
     assert models.TrainerV1alpha1TrainJob.from_dict(unknown).to_dict() != unknown

@@ -95,6 +95,7 @@ def test_the_torch_plugin_s_environment(tmp_path: Path) -> None:
     assert status(tmp_path / "run")["outcome"] == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["cpu_1", "cpu_2"])
 def test_a_container_is_stopped_and_goes_on(file: str, tmp_path: Path) -> None:
     program = ["launch_configs/container.sh", *arguments(tmp_path, *LONGER)]
@@ -123,6 +124,7 @@ def check_it_went_on(said: str, run: Path) -> None:
     assert sorted(scalars(run)["vec/kl"]) == list(range(1, 151))  # no step is missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["one_node", "several_nodes"])
 def test_a_slurm_job_is_warned_requeues_itself_and_goes_on(script: str, tmp_path: Path) -> None:
     (tmp_path / "stubs").mkdir()
