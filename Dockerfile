@@ -6,11 +6,12 @@
 # EXTRAS: optional dependencies, such as "deepspeed" or "deepspeed,remote".
 # LAUNCH (at run time): options of accelerate launch, such as
 #       docker run -e LAUNCH="--config_file launch_configs/accelerate/cpu_2.yaml" savae-dist networks.norm=group
+# LAUNCHER (at run time): another launcher than accelerate launch, such as torchrun (see launch_configs/kubernetes).
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 ARG EXTRAS=""
 
-ENV PIP_NO_CACHE_DIR=1 PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 LAUNCH=""
+ENV PIP_NO_CACHE_DIR=1 PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 
 # DeepSpeed compiles its operators at the first run.
 RUN case ",${EXTRAS}," in *,deepspeed,*) \
@@ -27,14 +28,8 @@ RUN python -c "import torch" 2>/dev/null \
 COPY . .
 RUN python -m pip install -c constraints.txt ".${EXTRAS:+[${EXTRAS}]}"
 
-# accelerate launch hands no SIGTERM on to a single process, and process 1 of a container ignores it by default: this
-# passes it to the trainer, which saves and ends with 75, and then waits for the launcher.
-RUN printf '%s\n' '#!/bin/sh' \
-        'accelerate launch --quiet $LAUNCH -m savae_dist.train "$@" & launcher=$!' \
-        'trap "kill -TERM \$(cat /proc/$launcher/task/$launcher/children)" TERM INT' \
-        'while wait $launcher; code=$?; kill -0 $launcher 2>/dev/null; do :; done' \
-        'exit $code' > /usr/local/bin/savae-launch \
-    && chmod 755 /usr/local/bin/savae-launch
+# Hands SIGTERM on to the trainer, which saves, and ends with its exit code.
+RUN ln -s /opt/savae-dist/launch_configs/container.sh /usr/local/bin/savae-launch
 
 # By number, so that Kubernetes can prove that it is not root.
 ARG USER_ID=10001
