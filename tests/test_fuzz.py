@@ -11,6 +11,7 @@ import sys
 import tarfile
 import zlib
 from collections import Counter
+from pathlib import Path
 
 import fuzzing
 import numpy as np
@@ -49,6 +50,42 @@ def test_damaged_shards(tmp_path, request):
     assert list(cwd.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cwd", "sets", "work"]
     print(*told(results), sep="\n")
+
+
+ESCAPES = """
+import os, pickle, socket, subprocess, sys
+from pathlib import Path
+import fuzzing
+seen = fuzzing.watch(Path("inside").resolve())
+open("inside/a", "w").close()
+assert not seen, seen
+open("outside", "w").close()
+os.system("true")
+subprocess.run(["true"])
+pickle.loads(b"cos\\nsystem\\n.")
+socket.socket().close()
+print(*sorted({one.split()[0] for one in seen}))
+"""
+
+
+def test_the_watch_sees_what_it_must(tmp_path):
+    (tmp_path / "inside").mkdir()
+    paths = os.pathsep.join((str(Path(fuzzing.__file__).parent), os.environ.get("PYTHONPATH", "")))
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", ESCAPES],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split()[-5:] == [
+        "open",
+        "os.system",
+        "pickle.find_class",
+        "socket.__new__",
+        "subprocess.Popen",
+    ], done.stdout + done.stderr
 
 
 def told(results: list[dict]) -> list[str]:

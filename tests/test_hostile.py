@@ -74,7 +74,7 @@ def read(shards: Shards) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     return batch.x.numpy(), batch.y.numpy(), dict(Counter(reason for reason, _, _ in batch.bad))
 
 
-def check(
+def check_counts(
     content: bytes, folder: Path, good: list[int], dropped: dict[str, int], bad: dict[str, int] | None = None
 ) -> Shards:
     """Indexed and read, `good` of X and Y come out bit for bit, and all else is counted."""
@@ -117,7 +117,7 @@ CUTS: dict[str, tuple[int, list[int], dict[str, int]]] = {
 @pytest.mark.parametrize("where", CUTS)
 def test_cut_tar_gives_what_is_whole(tmp_path, where):
     size, good, dropped = CUTS[where]
-    shards = check(WHOLE[:size], tmp_path / "s", good, dropped)
+    shards = check_counts(WHOLE[:size], tmp_path / "s", good, dropped)
     assert shards.index["shards"][0]["whole"] == (where == "one end block")
     assert ("without an end 1 (a.tar)" in "\n".join(survey(shards))) == (where != "one end block")
 
@@ -131,11 +131,11 @@ def flipped(position: int, value: int = 1) -> bytes:
 def test_a_damaged_header_costs_its_sample_and_no_more(tmp_path):
     for i, member in enumerate(("k07.png", "k07.cls")):
         header = at(member)[0] - 512
-        check(flipped(header + 156), tmp_path / f"t{i}", ALL[:7] + ALL[8:], {"header": 1})
+        check_counts(flipped(header + 156), tmp_path / f"t{i}", ALL[:7] + ALL[8:], {"header": 1})
         zeros = WHOLE[:header] + bytes(512) + WHOLE[header + 512 :]
-        check(zeros, tmp_path / f"z{i}", ALL[:7] + ALL[8:], {"header": 1})
+        check_counts(zeros, tmp_path / f"z{i}", ALL[:7] + ALL[8:], {"header": 1})
         grown = WHOLE[:header] + b"unaligned" + WHOLE[header:]
-        check(grown, tmp_path / f"g{i}", ALL, {"header": 1})
+        check_counts(grown, tmp_path / f"g{i}", ALL, {"header": 1})
 
 
 def packed(folder: Path, windows: bool = False) -> tuple[bytes, np.ndarray, np.ndarray]:
@@ -446,10 +446,10 @@ def test_windows_of_blocks(tmp_path):
 def test_duplicate_keys(tmp_path):
     """Of a key's members the first of each name are used; members may stand apart; shards do not share keys."""
     twice = [*GOOD, *sample(3, "k05"), ("k06.cls", b"0"), *sample(4, "k05")]
-    shards = check(tar(twice), tmp_path / "twice", ALL, {"duplicate": 3})
+    shards = check_counts(tar(twice), tmp_path / "twice", ALL, {"duplicate": 3})
     assert shards.index["shards"][0]["dropped"]["duplicate"]["keys"] == ["k05", "k06"]
     apart = [member for member in GOOD if member[0].endswith("png")] + [one for one in GOOD if one[0].endswith("cls")]
-    check(tar(apart), tmp_path / "apart", ALL, {})
+    check_counts(tar(apart), tmp_path / "apart", ALL, {})
     for name in ("a", "b"):
         (tmp_path / f"{name}.tar").write_bytes(WHOLE)
     both = index_set([tmp_path / "a.tar", tmp_path / "b.tar"])
@@ -473,7 +473,7 @@ def test_members_that_are_no_plain_files(tmp_path):
         (".hidden.png", b"x"),
         ("x/._k.png", b"x"),
     ]
-    check(tar([*GOOD, *odd]), tmp_path / "s", ALL, {"not a file": 6})
+    check_counts(tar([*GOOD, *odd]), tmp_path / "s", ALL, {"not a file": 6})
 
 
 def test_names(tmp_path):
@@ -491,7 +491,7 @@ def test_names(tmp_path):
     ]
     members = [*GOOD, *(one for name in names for one in sample(0, name)), ("n" * 400 + "/k.png", encode_image(X[1]))]
     members += [one for name in wild for one in sample(2, name)]
-    shards = check(
+    shards = check_counts(
         tar([*members, ("n" * 400 + "/k.cls", b"1")]), tmp_path / "s", [*ALL, 1, *[2] * len(wild)], {"name": 4}
     )
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
@@ -503,7 +503,7 @@ def test_names(tmp_path):
 
 def test_messages_are_printable_whatever_the_key(tmp_path):
     key = "tab\tnew\nline\x1b[2J\udcff\u202e"
-    shards = check(tar([*GOOD, *sample(1, key, b"x")]), tmp_path / "s", ALL, {}, {"label": 1})
+    shards = check_counts(tar([*GOOD, *sample(1, key, b"x")]), tmp_path / "s", ALL, {}, {"label": 1})
     batch = Reader(shards, Order.sequential(shards.counts), 9)[Request(0, 13, range(13))]
     for text in (*survey(shards), batch.bad[0][2]):
         assert text.isprintable()
@@ -522,7 +522,7 @@ def test_pickles_and_other_members_are_not_even_read(tmp_path):
         (f"p{i}.{end}", b"cos\nsystem\n(S'touch x'\ntR.") for i, end in enumerate(("pkl", "pth", "pyd", "pt", "py"))
     ]
     beside = [(f"k{i:02d}.{end}", b"\x80\4.") for i, end in enumerate(("pkl", "pth", "pyd", "json", "txt", "npz"))]
-    shards = check(tar([*GOOD, *extra, *beside]), tmp_path / "s", ALL, {"no sample": 5})
+    shards = check_counts(tar([*GOOD, *extra, *beside]), tmp_path / "s", ALL, {"no sample": 5})
     assert shards.index["shards"][0]["dropped"]["no sample"]["keys"] == ["p0", "p1", "p2", "p3", "p4"]
 
 
@@ -614,7 +614,9 @@ def test_attributes_that_cannot_be_read(tmp_path, records):
     at_seven = at("k07.png")[0] - 512
     whole = records.startswith(b"5")
     dropped = {} if whole else {"header": 1}
-    check(WHOLE[:at_seven] + head + WHOLE[at_seven:], tmp_path / "s", ALL if whole else ALL[:7] + ALL[8:], dropped)
+    check_counts(
+        WHOLE[:at_seven] + head + WHOLE[at_seven:], tmp_path / "s", ALL if whole else ALL[:7] + ALL[8:], dropped
+    )
 
 
 def test_header_of_an_array_takes_only_plain_ones():

@@ -18,7 +18,7 @@ from savae_dist.data.scan import MAX_CLASSES, Layout, scan_shard
 from savae_dist.data.tally import Tally
 from savae_dist.errors import DataError, SaveError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 INDEX, LABELS = "index.json", "labels.npy"
 
 

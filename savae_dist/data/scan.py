@@ -183,10 +183,13 @@ def _without_torn(groups: dict[str, Group], beside: dict[str, str]) -> dict[str,
 
 def _claimed_rows(data: Data, member: Member | None) -> int:
     """How many samples a block says that it holds; 1 where it does not say, or is none."""
+    if member is None:
+        return 1
     try:
-        return max(npy_claims(data[member.offset : member.offset + 4096])[1][0], 1) if member else 1
+        rows = npy_claims(data[member.offset : member.offset + 4096])[1][0]
     except (ValueError, IndexError):
         return 1
+    return max(1, min(rows, member.size))
 
 
 class _Shard:
@@ -273,7 +276,7 @@ def _label(data: Data, member: Member | None, classes: int) -> int:
 def _block_labels(data: Data, member: Member | None, rows: int, classes: int) -> np.ndarray:
     if member is None:
         return np.full(rows, UNLABELLED)
-    content = data[member.offset : member.offset + member.size]
+    content = memoryview(data)[member.offset : member.offset + member.size]
     dtype, shape, start = npy_header(content)
     if dtype.kind not in "iu" or shape != (rows,):
         raise ValueError(f"y.npy holds {dtype.name} {shape}, not {rows} integers")
