@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from test_hostile import ALL, GOOD, WHOLE, X, Y, read, tar
 from savae_dist.data import Shards, index_set, pack, survey
 from savae_dist.data.decode import encode_image, encode_npy
 from savae_dist.errors import ConfigError, DataError
+from tools.index_shards import main
 
 TOOL = [sys.executable, str(Path(__file__).parents[1] / "tools" / "index_shards.py")]
 
@@ -23,10 +25,16 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*TOOL, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == code, done.stderr
-    return done
+@pytest.fixture
+def call(capsys) -> Callable[..., list[str]]:
+    """The tool, in this process: the lines that it prints, of errors where it ends with another code than 0."""
+
+    def run(*arguments: object, code: int = 0) -> list[str]:
+        assert main([str(argument) for argument in arguments]) == code
+        printed = capsys.readouterr()
+        return (printed.err if code else printed.out).splitlines()
+
+    return run
 
 
 def foreign(folder: Path) -> Path:
@@ -37,9 +45,9 @@ def foreign(folder: Path) -> Path:
     return folder
 
 
-def test_the_tool_says_what_is_in_a_set(tmp_path):
+def test_the_tool_says_what_is_in_a_set(tmp_path, call):
     folder = foreign(tmp_path / "set")
-    quick = call(folder).stdout.splitlines()
+    quick = call(folder)
     size = sum(path.stat().st_size for path in folder.glob("*.tar"))
     assert quick[:4] == [
         f"index       {folder}",
@@ -52,18 +60,18 @@ def test_the_tool_says_what_is_in_a_set(tmp_path):
         "bad         1: label 1 (y); others take their place",
         "memory      780 bytes with data.cache=memory",
     ]
-    thorough = call(folder, "--decode", "--processes", 2).stdout.splitlines()
+    thorough = call(folder, "--decode", "--processes", 2)
     assert thorough[5] == "bad         2: label 1 (y), undecodable 1 (x); others take their place"
     shards = Shards.open(folder)
     assert (read(shards)[0] == X[ALL * 2]).all()
     assert read(shards)[2] == {"label": 1, "undecodable": 1}
-    named = call(folder, "--class-names", "a,b").stdout.splitlines()
+    named = call(folder, "--class-names", "a,b")
     assert named[3] == "classes     a 8, b 8"
     assert named[5] == "bad         9: label 9 (k02, k05, k08, k11, y, ...); others take their place"
     assert Shards.open(folder).spec.class_names == ("a", "b")
 
 
-def test_an_index_elsewhere_stands_for_the_shards(tmp_path):
+def test_an_index_elsewhere_stands_for_the_shards(tmp_path, call):
     one, two = foreign(tmp_path / "one"), foreign(tmp_path / "two")
     before = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     call(one / "{a,b}.tar", two, "--out", tmp_path / "index")
@@ -125,7 +133,7 @@ def test_survey_of_windows_and_of_empty_classes(tmp_path):
     assert lines[-1] == "memory      3.84 kB with data.cache=memory"
 
 
-def test_errors_are_one_line(tmp_path):
+def test_errors_are_one_line(tmp_path, call):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.tar").write_bytes(b"no tar" * 200)
     for arguments, code in (
@@ -136,9 +144,8 @@ def test_errors_are_one_line(tmp_path):
         ([tmp_path / "a.tar", "--processes", 0], 2),
         ([tmp_path / "a.tar", "--out", tmp_path / "a.tar" / "x"], 74),
     ):
-        done = call(*arguments, code=code)
-        assert len(done.stderr.splitlines()) == 1, done.stderr
-        assert done.stderr.startswith("index_shards: ")
+        (line,) = call(*arguments, code=code)
+        assert line.startswith("index_shards: ")
     assert not (tmp_path / "index.json").exists()
 
 
@@ -156,3 +163,9 @@ def test_indexing_again_leaves_a_reader_alone(tmp_path):
     assert json.loads((folder / "index.json").read_text())["shards"][0]["count"] < 12
     with pytest.raises(DataError, match=r"does not fit its index"):
         shards.samples(0)
+
+
+def test_the_program_starts(tmp_path):
+    done = subprocess.run([*TOOL, str(tmp_path / "none.tar")], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, len(done.stderr.splitlines())) == (65, 1)
+    assert "none.tar is missing" in done.stderr or "cannot be read" in done.stderr

@@ -17,7 +17,7 @@ from savae_dist.data.shards import Shards
 from savae_dist.data.tally import shown
 from savae_dist.errors import DataError
 
-MAX_OPEN = 256  # mapped shards per process; each takes up to two of the (by default) 1,024 file descriptors
+MAX_OPEN = 256  # mapped shards per process; each takes up to three of the (by default) 1,024 descriptors
 
 
 class Fetcher:
@@ -29,13 +29,14 @@ class Fetcher:
         self._row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         self._header = encode_npy(np.empty(self.shape, self.dtype))[: -self._row_bytes]  # parsing one costs 20 us
         self._mapped: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._tables: dict[int, np.ndarray] = {}  # of shards with bad samples
         if shards.packed:
             self._blocks, self._first = _all_blocks(shards)
             self._verified = np.zeros(len(self._blocks), bool)  # its crc was checked in this process
             self._broken = np.zeros(len(self._blocks), bool)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mapped": {}}  # a spawned worker maps the shards itself
+        return {**self.__dict__, "_mapped": {}, "_tables": {}}  # a spawned worker maps the shards itself
 
     def fetch(self, shards: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
         """int64 [n] shards and rows to samples [n, *stored shape], and the reason for each that is bad, by index."""
@@ -62,7 +63,7 @@ class Fetcher:
                 here = here[~beyond]
             flat[here] = at_every_byte[offsets[here]]
         for i in np.flatnonzero(self._broken[blocks]).tolist():  # the block's crc says that, the row's says where
-            if i not in faults and zlib.crc32(flat[i].data) != self.shards.samples(int(shards[i]))["crc"][rows[i]]:
+            if i not in faults and zlib.crc32(flat[i].data) != self._table(int(shards[i]))["crc"][rows[i]]:
                 faults[i] = "crc"
         return flat.view(self.dtype).reshape(len(rows), *self.shape), faults
 
@@ -93,7 +94,7 @@ class Fetcher:
 
     def key(self, shard: int, row: int) -> str:
         """The key of a sample, for messages: read from the tar header that stands before its data."""
-        start, suffix = int(self.shards.samples(shard)["offset"][row]), ""
+        start, suffix = int(self._table(shard)["offset"][row]), ""
         if self.shards.packed:
             block = np.searchsorted(self._first, self.shards.starts[shard] + row, side="right") - 1
             # The values start behind the npy header, which is shorter than a tar block.
@@ -106,6 +107,14 @@ class Fetcher:
             return f"row {row}"
         folder, _, base = name.rpartition("/")
         return shown(f"{folder}/{base.split('.')[0]}".lstrip("/")) + suffix
+
+    def _table(self, shard: int) -> np.ndarray:
+        """The table of a shard's samples, kept: where one is bad, its neighbours may be."""
+        if shard not in self._tables:
+            if len(self._tables) >= MAX_OPEN:
+                self._tables.clear()
+            self._tables[shard] = self.shards.samples(shard)
+        return self._tables[shard]
 
     def _open(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
         """The shard's bytes, and: packed, a view in which a row starts at every byte; else the table of its samples."""
