@@ -44,6 +44,7 @@ class Run:
         start = opening.starting_state(config, self.shards, self.phases[0], ranks)
         self.training, self.resumed_from = opening.resume(config, start, self.networks)
         self.order = Order(self.shards.counts, config.seed, self.training.run["lanes"], data.shuffle_window)
+        opening.check_cache(data, self.shards, self.order.lanes, ranks)
         state.wait_for_everyone()  # nobody looks for an older run once rank 0 writes
         self.reader = Reader(self.shards, self.order, int(data.bad_budget * self.shards.size), data.cache)
         self.survey = Survey(self.reader, self.feed)

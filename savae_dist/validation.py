@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from savae_dist.data import Order, RawBatch, Reader, Request, Shards, evaluation_requests
+from savae_dist.data import Order, RawBatch, Reader, Request, Shards, evaluation_requests, loader
 from savae_dist.evaluation import metrics, report
 from savae_dist.feed import Feed
 from savae_dist.pipeline import Pipeline
@@ -33,8 +33,10 @@ class Survey:
     def batches(self, rank: int = 0, ranks: int = 1) -> Iterator[tuple[int, RawBatch]]:
         """(position, whole global batch), each batch on one rank."""
         size = self.feed.slicing.size
-        for number in range(rank, math.ceil(min(self.reader.shards.size, SURVEYED) / size), ranks):
-            yield number * size, self.reader[Request(number * size, size, range(size))]
+        numbers = range(rank, math.ceil(min(self.reader.shards.size, SURVEYED) / size), ranks)
+        requests = (Request(number * size, size, range(size)) for number in numbers)
+        for number, raw in zip(numbers, loader(self.reader, requests, 0, False)):
+            yield number * size, raw
 
     def samples(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(x normalised, y) of all of it."""
@@ -68,8 +70,7 @@ class Validation:
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         slicing = self.feed.slicing
         requests = evaluation_requests(self.reader.shards.size, EVALUATION_BATCH, slicing.rank, slicing.ranks)
-        for request in requests:
-            raw = self.reader[request]
+        for raw in loader(self.reader, requests, 0, False):
             for reason, shard, key in raw.bad:
                 print(f"savae_dist: {shard}: {key}: {reason}; left out of the validation", file=sys.stderr)
             batch = self.feed.batch(raw, {})

@@ -6,6 +6,7 @@ from savae_dist.data.pack import pack, summary
 from savae_dist.data.reader import RawBatch, Reader, loader
 from savae_dist.data.shards import Shards
 from savae_dist.data.sources import read_arrays
+from savae_dist.data.store import Store
 
 __all__ = [
     "Order",
@@ -14,6 +15,7 @@ __all__ = [
     "Request",
     "Sequential",
     "Shards",
+    "Store",
     "demo_shards",
     "evaluation_requests",
     "loader",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequ
             common.settle(np.dtype(one["dtype"]), tuple(one["shape"]))
     if common.shape is None or common.dtype is None:
         raise DataError(f"{first}: no sample that can be read; members are KEY.png|jpg|jpeg|webp|npy with KEY.cls")
-    _write_labels(home, shards)
+    write_labels(home, shards)
     kind = "image" if common.dtype == np.uint8 else "signal"
     if len(common.shape) not in {"image": (2, 3), "signal": (1, 2)}[kind]:
         raise DataError(f"{first}: {kind} samples cannot have the shape {common.shape}; pack them again")
@@ -61,12 +62,17 @@ def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequ
         "statistics": moments and {"mean": moments.mean.tolist(), "std": moments.std().tolist()},
         "shards": shards,
     }
-    partial = home / f"{INDEX}.partial"
-    partial.write_text(json.dumps(index, indent=1) + "\n")
-    os.replace(partial, home / INDEX)
+    write_json(home / INDEX, index)
 
 
-def _write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Under its name only when whole."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
     """The labels of all samples in one table, which every process maps; each shard learns where its own begin."""
     labels = np.lib.format.open_memmap(home / LABELS, "w+", np.int32, (sum(shard["count"] for shard in shards),))
     first = 0
@@ -99,6 +105,7 @@ def index_shard(path: Path, home: Path, common: Layout) -> dict[str, Any]:
         "table": table,
         "count": len(samples),
         "bytes": path.stat().st_size,
+        "crc32": zlib.crc32(np.memmap(path, np.uint8, "r").data),
         "sha256": hashlib.sha256(samples.tobytes() + blocks.tobytes()).hexdigest(),
         "labels": {str(label): n for label, n in zip(labels.tolist(), counts.tolist(), strict=True)},
         "skipped_keys": skipped,

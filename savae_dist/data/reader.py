@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from savae_dist.data.ahead import THREADS, Ahead
 from savae_dist.data.fetch import Fetcher
 from savae_dist.data.order import Order, Request, Sequential
 from savae_dist.data.scan import UNLABELLED
@@ -75,6 +76,7 @@ class Reader(Dataset[RawBatch]):
         self.fetcher = Fetcher(shards)
         self._met: dict[tuple[int, int], str] = {}
         self._memory = self._load() if cache == "memory" else None
+        self.streams = shards.remote and self._memory is None
 
     def __getitem__(self, request: Request) -> RawBatch:
         positions = request.start + np.arange(request.size)
@@ -157,12 +159,15 @@ class Reader(Dataset[RawBatch]):
         """All samples by id, and the reasons of the bad ones."""
         x = np.empty((self.shards.size, *self.fetcher.shape), self.fetcher.dtype)
         faults: dict[int, str] = {}
-        for shard, (start, count) in enumerate(zip(self.shards.starts, self.shards.counts, strict=True)):
-            for first in range(0, int(count), LOAD_ROWS):
-                rows = np.arange(first, min(first + LOAD_ROWS, int(count)))
-                part, wrong = self.fetcher.fetch(np.full(len(rows), shard), rows)
-                x[start + rows] = part
-                faults |= {int(start + first) + i: reason for i, reason in wrong.items()}
+        with Ahead(self.shards.fetch) as ahead:
+            for shard, (start, count) in enumerate(zip(self.shards.starts, self.shards.counts, strict=True)):
+                if self.shards.remote:
+                    ahead.want(self.shards.that_fit(range(shard, min(shard + 1 + THREADS, len(self.shards.counts)))))
+                for first in range(0, int(count), LOAD_ROWS):
+                    rows = np.arange(first, min(first + LOAD_ROWS, int(count)))
+                    part, wrong = self.fetcher.fetch(np.full(len(rows), shard), rows)
+                    x[start + rows] = part
+                    faults |= {int(start + first) + i: reason for i, reason in wrong.items()}
         return x, faults
 
 
@@ -191,8 +196,19 @@ def loader(reader: Reader, requests: Iterable[Request], workers: int, pin: bool)
     Workers have one torch thread each (torch sees to it). They are forked where that is safe: they only touch numpy
     and mapped files, start in milliseconds, share a set that is held in memory, and as children of this process end
     with it. A fork server would be the parent of its workers and die of a signal to the group.
+    Remote shards are fetched ahead by threads of this process.
     """
-    batches = DataLoader(
+    with Ahead(reader.shards.fetch) as ahead:
+        if reader.streams:
+            requests = ahead.watched(requests, reader.order, reader.shards.that_fit)
+        for batch in _batches(reader, requests, workers, pin):
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+def _batches(reader: Reader, requests: Iterable[Request], workers: int, pin: bool) -> DataLoader[RawBatch | DataError]:
+    return DataLoader(
         _Guarded(reader),
         batch_size=None,
         sampler=requests,
@@ -203,7 +219,3 @@ def loader(reader: Reader, requests: Iterable[Request], workers: int, pin: bool)
         worker_init_fn=_leave_group if sys.platform == "linux" else None,
         generator=torch.Generator(),  # otherwise it takes a number from torch's global one
     )
-    for batch in batches:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch

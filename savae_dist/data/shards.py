@@ -6,26 +6,40 @@ import copy
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock
 
 from savae_dist.data.index import INDEX, LABELS, build_index, cache_folder, read_index
+from savae_dist.data.remote import Catalogue, find_or_fetch
 from savae_dist.data.scan import BLOCK, SAMPLE
+from savae_dist.data.store import Store, is_remote, name_of
 from savae_dist.errors import ConfigError, DataError
 from savae_dist.preprocess import DataSpec, Normalise
 
+Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-def expand(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """A folder, one tar, a brace pattern or a list of these to the paths of its shards, in order."""
+
+def expand(source: Sources, catalogue: Catalogue) -> list[Path | str]:
+    """A folder, one tar, a brace pattern or a list of these to the paths or URLs of its shards, in order."""
     if not isinstance(source, (str, os.PathLike)):
-        paths = [path for one in source for path in expand(one)]
-    elif Path(source).expanduser().is_dir():
+        named = [shard for one in source for shard in expand(one, catalogue)]
+        if not named:
+            raise ConfigError("the list of shards is empty; name a folder made by tools/make_shards.py")
+        return named
+    if isinstance(source, str) and is_remote(source):
+        return list(catalogue.expand(source))
+    return list(_expand_path(source))
+
+
+def _expand_path(source: str | os.PathLike[str]) -> list[Path]:
+    if Path(source).expanduser().is_dir():
         folder = Path(source).expanduser()
         paths = sorted(folder.glob("*.tar"))
         if (folder / INDEX).exists():
@@ -39,13 +53,14 @@ def expand(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
             paths = [Path(one).expanduser() for one in braceexpand(os.fspath(source))]
         except ValueError as error:
             raise ConfigError(f"the shard pattern {source} has unbalanced braces") from error
-    if not paths:
-        raise ConfigError("the list of shards is empty; name a folder made by tools/make_shards.py")
     return [path.absolute() for path in paths]
 
 
 def check_shards(home: Path, shards: list[dict[str, Any]]) -> None:
+    """DataError unless the local ones are there; remote ones, perhaps thousands, show it when they are fetched."""
     for shard in shards:
+        if is_remote(shard["name"]):
+            continue
         path = home / shard["name"]
         if not path.is_file():
             raise DataError(f"shard {path} is missing; bring it back, or make the set again")
@@ -84,20 +99,23 @@ def find_or_build(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
 class Shards:
     """An indexed set of shards: what it holds and where; nothing of the tars is read or kept open.
 
+    store: through which remote shards are read; needed only where there are any.
+
     counts: int64 [shards], samples in each. starts: int64 [shards], the id of the first of each.
     spec: what the samples are. digest: sha256 of the content of the index, wherever the shards lie.
     """
 
-    def __init__(self, home: Path, index: dict[str, Any]) -> None:
+    def __init__(self, home: Path, index: dict[str, Any], store: Store | None = None) -> None:
         check_shards(home, index["shards"])
-        self.home, self.index = home, index
+        self.home, self.index, self.store = home, index, store
+        self.remote = any(is_remote(shard["name"]) for shard in index["shards"])
         self.counts = np.array([shard["count"] for shard in index["shards"]], np.int64)
         self.starts = np.cumsum(self.counts) - self.counts
         self._first = np.array([shard["first"] for shard in index["shards"]], np.int64)
         self.size = int(self.counts.sum())
         if not self.size:
             raise DataError(f"{home} holds no samples; make the set again")
-        self.names = [Path(shard["name"]).name for shard in index["shards"]]
+        self.names = [name_of(shard["name"]) for shard in index["shards"]]
         self.stored_shape, self.stored_dtype = tuple(index["shape"]), str(index["dtype"])
         self.packed = index["layout"] == "packed"
         self.label_counts: dict[int, int] = {}
@@ -107,9 +125,17 @@ class Shards:
         self.spec = self._spec()
 
     @classmethod
-    def open(cls, source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Shards:
-        """A folder, a brace pattern, a list or one tar; DataError where a shard is missing or not what was indexed."""
-        return cls(*find_or_build(expand(source)))
+    def open(cls, source: Sources, store: Store | None = None) -> Shards:
+        """A folder, a brace pattern, a list or one tar, on disk or behind URLs.
+
+        DataError where a local shard is missing or not what was indexed, or where a store cannot be reached.
+        """
+        catalogue = Catalogue(store or Store())
+        named = expand(source, catalogue)
+        paths = [one for one in named if isinstance(one, Path)]
+        if len(paths) == len(named):
+            return cls(*find_or_build(paths))
+        return cls(*find_or_fetch(named, catalogue), catalogue.store)
 
     def _spec(self) -> DataSpec:
         shape, kind = self.stored_shape, self.index["kind"]
@@ -149,7 +175,7 @@ class Shards:
     def digest(self) -> str:
         content = copy.deepcopy(self.index)
         for shard in content["shards"]:
-            shard["name"] = Path(shard["name"]).name
+            shard["name"] = name_of(shard["name"])
             del shard["table"], shard["first"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -162,7 +188,43 @@ class Shards:
         )
 
     def path(self, shard: int) -> Path:
-        return self.home / self.index["shards"][shard]["name"]
+        """Where a shard lies, or will lie once it is fetched."""
+        entry = self.index["shards"][shard]
+        if not is_remote(entry["name"]):
+            return self.home / entry["name"]
+        assert self.store is not None
+        return self.store.path(entry["name"], entry["bytes"], entry.get("crc32"))
+
+    def open_shard(self, shard: int, stop: threading.Event | None = None) -> BinaryIO:
+        """The shard's file, fetched if it is remote and not here."""
+        entry = self.index["shards"][shard]
+        if not is_remote(entry["name"]):
+            return self.path(shard).open("rb")
+        assert self.store is not None
+        return self.store.open(entry["name"], entry["bytes"], entry.get("crc32"), stop)
+
+    def fetch(self, shard: int, stop: threading.Event) -> None:
+        """Have a shard here, marked as used last."""
+        self.open_shard(shard, stop).close()
+
+    def that_fit(self, wanted: Sequence[int]) -> list[int]:
+        """The first of these shards that the cache can hold together."""
+        assert self.store is not None
+        sizes = np.cumsum([self.index["shards"][shard]["bytes"] for shard in wanted])
+        return list(wanted[: int(np.searchsorted(sizes, self.store.cache_bytes, side="right"))])
+
+    def check_cache(self, at_once: int) -> None:
+        """ConfigError unless the cache can hold so many remote shards, whichever they are."""
+        if self.store is None:
+            return
+        sizes = sorted(shard["bytes"] for shard in self.index["shards"] if is_remote(shard["name"]))
+        need = sum(sizes[-at_once:])
+        if need > self.store.cache_bytes:
+            raise ConfigError(
+                f"data.cache_bytes={self.store.cache_bytes} cannot hold the {min(at_once, len(sizes))} remote "
+                f"shards that all lanes need for this window and the next: set it to {need} or lower "
+                "data.shuffle_window"
+            )
 
     def samples(self, shard: int) -> np.ndarray:
         """The mapped table of a shard's samples (`scan.SAMPLE`)."""
