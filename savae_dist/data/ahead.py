@@ -12,7 +12,7 @@ from savae_dist.data.order import Order, Request, Sequential
 from savae_dist.data.store import Stopped
 from savae_dist.errors import UserError
 
-Fit = Callable[[Sequence[int]], Sequence[int]]
+Keep = Callable[[Sequence[int]], Sequence[int]]
 THREADS = 4
 AGAIN = 8  # times per look-ahead that the list of what is wanted is made anew
 PATIENCE = 10.0  # seconds to wait at the end for what is on its way
@@ -66,16 +66,21 @@ class Ahead:
         for thread in self._threads:
             thread.join(PATIENCE)
 
-    def watched(self, requests: Iterable[Request], order: Order | Sequential, fit: Fit) -> Iterator[Request]:
+    def watched(
+        self, requests: Iterable[Request], order: Order | Sequential, keep: Keep, under_way: int
+    ) -> Iterator[Request]:
         """The requests; before each it is known what they draw from next: this window of each lane and the one after.
 
-        fit: the first of some shards that the cache can hold together.
+        keep: chooses from the shards, which are in the order of need, those to have here at the same time.
+        under_way: how many requests may have been given out and not read yet.
         """
+        recent: deque[int] = deque(maxlen=under_way + 1)
         due = None
         for request in requests:
             first = request.start + int(request.slots[0])
+            recent.append(first)
             if due is None or not due - order.reach <= first < due:
                 step = request.slots.step if isinstance(request.slots, range) else 1
-                self.want(fit(order.shards_between(first, first + request.size + order.reach, step)))
+                self.want(keep(order.shards_between(min(recent), first + request.size + order.reach, step)))
                 due = first + max(order.reach // AGAIN, 1)
             yield request

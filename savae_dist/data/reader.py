@@ -22,6 +22,7 @@ from savae_dist.data.shards import Shards
 from savae_dist.errors import ConfigError, DataError
 
 ATTEMPTS = 100
+PREFETCH = 4  # batches that each worker reads ahead
 LOAD_ROWS = 4096  # rows per step when the whole set is read into memory
 
 
@@ -162,7 +163,7 @@ class Reader(Dataset[RawBatch]):
         with Ahead(self.shards.fetch) as ahead:
             for shard, (start, count) in enumerate(zip(self.shards.starts, self.shards.counts, strict=True)):
                 if self.shards.remote:
-                    ahead.want(self.shards.that_fit(range(shard, min(shard + 1 + THREADS, len(self.shards.counts)))))
+                    ahead.want(self.shards.keep(range(shard, min(shard + 1 + THREADS, len(self.shards.counts)))))
                 for first in range(0, int(count), LOAD_ROWS):
                     rows = np.arange(first, min(first + LOAD_ROWS, int(count)))
                     part, wrong = self.fetcher.fetch(np.full(len(rows), shard), rows)
@@ -200,7 +201,7 @@ def loader(reader: Reader, requests: Iterable[Request], workers: int, pin: bool)
     """
     with Ahead(reader.shards.fetch) as ahead:
         if reader.streams:
-            requests = ahead.watched(requests, reader.order, reader.shards.that_fit)
+            requests = ahead.watched(requests, reader.order, reader.shards.keep, workers * PREFETCH)
         for batch in _batches(reader, requests, workers, pin):
             if isinstance(batch, DataError):
                 raise batch
@@ -214,7 +215,7 @@ def _batches(reader: Reader, requests: Iterable[Request], workers: int, pin: boo
         sampler=requests,
         num_workers=workers,
         pin_memory=pin,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
         multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
         worker_init_fn=_leave_group if sys.platform == "linux" else None,
         generator=torch.Generator(),  # otherwise it takes a number from torch's global one

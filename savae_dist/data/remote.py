@@ -7,11 +7,11 @@ import json
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from braceexpand import braceexpand
@@ -25,7 +25,9 @@ from savae_dist.data.scan import BLOCK, SAMPLE, Layout
 from savae_dist.data.store import Store, is_remote, name_of
 from savae_dist.errors import ConfigError, DataError
 
-TABLES_AT_ONCE = 16  # they are small, so the way there and back is what takes time
+A = TypeVar("A")
+B = TypeVar("B")
+AT_ONCE = 16  # tables and sizes: they are small, so the way there and back is what takes time
 PLAIN_NAME = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")
 
 
@@ -111,12 +113,7 @@ def _packed_index(names: Sequence[str], catalogue: Catalogue) -> dict[str, Any] 
 
 def _fetch_tables(index: dict[str, Any], home: Path, store: Store) -> None:
     """The tables of all shards into `home`, `index.json` last: it is there only when all is."""
-    pool = ThreadPoolExecutor(TABLES_AT_ONCE)
-    try:
-        for _ in pool.map(partial(_fetch_table, index["layout"], home, store), index["shards"]):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
+    _at_once(partial(_fetch_table, index["layout"], home, store), index["shards"])
     write_labels(home, index["shards"])
     write_json(home / INDEX, index)
 
@@ -156,22 +153,38 @@ def _verified(contents: Sequence[bytes], dtypes: Sequence[np.dtype], shard: dict
 
 def _build(named: Sequence[Path | str], home: Path, store: Store) -> None:
     """Scan all shards, the remote ones on their way through the cache."""
+    sizes = _at_once(lambda one: store.size(one) if isinstance(one, str) else 0, named)
 
     def fetch(number: int, stop: threading.Event) -> None:
         url = named[number]
         if isinstance(url, str):
-            store.open(url, store.size(url, stop), None, stop).close()
+            store.fetch(url, sizes[number], None, stop)
 
     common, scanned = Layout(), []
     with Ahead(fetch) as ahead:
         for number, one in enumerate(named):
-            ahead.want(range(number + 1, min(number + 1 + THREADS, len(named))))
-            scanned.append(_scan(one, home, common, store) if isinstance(one, str) else index_shard(one, home, common))
+            fit = int(np.searchsorted(np.cumsum(sizes[number:][: 1 + THREADS]), store.cache_bytes, side="right"))
+            for near in reversed(range(number, number + fit)):
+                store.touch(str(named[near]), sizes[near], None)
+            ahead.want(range(number + 1, number + fit))
+            if isinstance(one, str):
+                scanned.append(_scan(one, sizes[number], home, common, store))
+            else:
+                scanned.append(index_shard(one, home, common))
     write_index(home, scanned, (), 0.0)
 
 
-def _scan(url: str, home: Path, common: Layout, store: Store) -> dict[str, Any]:
-    with store.open(url, store.size(url), None) as file:
+def _at_once(work: Callable[[A], B], jobs: Sequence[A]) -> list[B]:
+    """work(job) for all of them, in threads; the first error ends it."""
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        return list(pool.map(work, jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _scan(url: str, size: int, home: Path, common: Layout, store: Store) -> dict[str, Any]:
+    with store.open(url, size, None) as file:
         # Under this name the open file can be read even when the cache has let go of it.
         link = home / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name_of(url)}"
         link.unlink(missing_ok=True)
@@ -183,4 +196,5 @@ def _scan(url: str, home: Path, common: Layout, store: Store) -> dict[str, Any]:
         finally:
             link.unlink()
     result["shard"]["name"] = url
+    store.verified(url, result["shard"]["bytes"], result["shard"]["crc32"])
     return result

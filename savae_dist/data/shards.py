@@ -195,23 +195,34 @@ class Shards:
         assert self.store is not None
         return self.store.path(entry["name"], entry["bytes"], entry.get("crc32"))
 
-    def open_shard(self, shard: int, stop: threading.Event | None = None) -> BinaryIO:
+    def open_shard(self, shard: int) -> BinaryIO:
         """The shard's file, fetched if it is remote and not here."""
         entry = self.index["shards"][shard]
         if not is_remote(entry["name"]):
             return self.path(shard).open("rb")
         assert self.store is not None
-        return self.store.open(entry["name"], entry["bytes"], entry.get("crc32"), stop)
+        return self.store.open(entry["name"], entry["bytes"], entry.get("crc32"))
 
     def fetch(self, shard: int, stop: threading.Event) -> None:
         """Have a shard here, marked as used last."""
-        self.open_shard(shard, stop).close()
+        entry = self.index["shards"][shard]
+        if is_remote(entry["name"]):
+            assert self.store is not None
+            self.store.fetch(entry["name"], entry["bytes"], entry.get("crc32"), stop)
 
-    def that_fit(self, wanted: Sequence[int]) -> list[int]:
-        """The first of these shards that the cache can hold together."""
+    def keep(self, wanted: Sequence[int]) -> list[int]:
+        """The first of these shards that the cache can hold together; it lets go of all others before them.
+
+        wanted: in the order of need. Those that are here are marked as used, the first one last: else the first
+        download would take the place of one that is wanted too.
+        """
         assert self.store is not None
-        sizes = np.cumsum([self.index["shards"][shard]["bytes"] for shard in wanted])
-        return list(wanted[: int(np.searchsorted(sizes, self.store.cache_bytes, side="right"))])
+        entries = [self.index["shards"][shard] for shard in wanted]
+        sizes = np.cumsum([entry["bytes"] if is_remote(entry["name"]) else 0 for entry in entries])
+        count = int(np.searchsorted(sizes, self.store.cache_bytes, side="right"))
+        for entry in reversed(entries[:count]):
+            self.store.touch(entry["name"], entry["bytes"], entry.get("crc32"))
+        return list(wanted[:count])
 
     def check_cache(self, at_once: int) -> None:
         """ConfigError unless the cache can hold so many remote shards, whichever they are."""

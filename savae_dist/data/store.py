@@ -85,21 +85,53 @@ class Store:
         identity = f"{url if crc is None else shown(url)} {size} {crc}"
         return self._shards / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}-{name_of(url)[-100:]}"
 
-    def open(self, url: str, size: int, crc: int | None, stop: threading.Event | None = None) -> BinaryIO:
-        """The whole file, downloaded if need be; Stopped once `stop` is set.
+    def verified(self, url: str, size: int, crc: int) -> None:
+        """What is here was read and found to be whole, with this crc: keep it as that."""
+        with self._alone(), suppress(FileNotFoundError):  # let go of meanwhile
+            self.path(url, size, None).rename(self.path(url, size, crc))
 
-        An open file and no path, since the next download may remove that.
-        """
+    def open(self, url: str, size: int, crc: int | None) -> BinaryIO:
+        """The whole file, downloaded if need be: an open one and no path, since the next download may remove that."""
+        while True:
+            file = self._find(url, size, crc) or self._claim(url, size, crc, None)
+            if file is not None:
+                return file
+            time.sleep(POLL)  # somebody else is downloading it
+
+    def fetch(self, url: str, size: int, crc: int | None, stop: threading.Event) -> None:
+        """Have a file here, unless somebody else is about to; Stopped once `stop` is set."""
+        file = self._find(url, size, crc) or self._claim(url, size, crc, stop)
+        if file is not None:
+            file.close()
+
+    def _find(self, url: str, size: int, crc: int | None) -> BinaryIO | None:
+        """A file of the cache, marked as used; None where it is not there."""
+        path = self.path(url, size, crc)
+        try:
+            file = path.open("rb")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        os.utime(file.fileno())
+        if os.fstat(file.fileno()).st_size == size:
+            return file
+        file.close()
+        path.unlink(missing_ok=True)
+        return None
+
+    def _claim(self, url: str, size: int, crc: int | None, stop: threading.Event | None) -> BinaryIO | None:
+        """The file, downloaded here; None where somebody else is at it, or just was."""
         if size > self.cache_bytes:
             raise ConfigError(f"data.cache_bytes={self.cache_bytes} cannot hold {shown(url)} of {size} bytes; raise it")
+        _made(self._shards)
         path = self.path(url, size, crc)
-        while True:
-            if (found := _found(path, size)) is not None:
-                return found
-            _made(self._shards)
-            with _claimed(Path(f"{path}.partial"), stop) as target:
-                if target is not None and not path.exists():
-                    return self._download(url, size, crc, path, target, stop)
+        partial = Path(f"{path}.partial")
+        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as target:
+            if not _locked(target):
+                return None
+            with _held(target):
+                if path.exists() or not _is_at(partial, target):
+                    return None
+                return self._download(url, size, crc, path, target, stop)
 
     def _download(
         self, url: str, size: int, crc: int | None, path: Path, target: BinaryIO, stop: threading.Event | None
@@ -119,7 +151,8 @@ class Store:
                     )
             os.fdatasync(target.fileno())  # else a power cut may leave zeros under the final name
             whole = name.open("rb")  # before it has its name, since under that it may be evicted
-            os.replace(name, path)
+            with self._alone():
+                os.replace(name, path)
             return whole
         except BaseException as error:  # its bytes count as used
             name.unlink(missing_ok=True)
@@ -141,7 +174,7 @@ class Store:
     def _reserve(self, target: BinaryIO, size: int, stop: threading.Event | None) -> None:
         """Take `size` bytes of the cache for `target`; what was used longest ago makes room."""
         while True:
-            with (self._shards / ".lock").open("ab") as lock, _held(lock):
+            with self._alone():
                 os.ftruncate(target.fileno(), 0)
                 files = sorted(_files(self._shards), key=lambda known: known[1].st_mtime_ns)
                 used = sum(status.st_size for _, status in files)
@@ -154,6 +187,17 @@ class Store:
                     os.posix_fallocate(target.fileno(), 0, size)  # a full disk shows here, not in mid-download
                     return
             _pause(POLL, stop)  # other downloads hold the rest, and will have ended
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While the files of the cache are counted, removed and renamed, by one process at a time."""
+        with (self._shards / ".lock").open("ab") as lock, _held(lock):
+            yield
+
+    def touch(self, url: str, size: int, crc: int | None) -> None:
+        """Mark a file as used, if it is here."""
+        with suppress(FileNotFoundError):
+            os.utime(self.path(url, size, crc))
 
     def _ask(self, url: str, call: Callable[[Any], T], stop: threading.Event | None = None) -> T:
         """call(filesystem), as often as it takes."""
@@ -205,32 +249,6 @@ def _piece(files: Any, *, url: str, start: int, end: int, size: int) -> bytes:
     if len(data) != end - start:
         raise WrongContent(f"{len(data)} bytes in answer for bytes {start} to {end} of {size}")
     return data
-
-
-def _found(path: Path, size: int) -> BinaryIO | None:
-    """A file of the cache, marked as used; None where it is not there."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return None
-    os.utime(file.fileno())
-    if os.fstat(file.fileno()).st_size == size:
-        return file
-    file.close()
-    path.unlink(missing_ok=True)
-    return None
-
-
-@contextmanager
-def _claimed(path: Path, stop: threading.Event | None) -> Iterator[BinaryIO | None]:
-    """The partial file, for this caller alone; None where another one held it until now, who may have finished it."""
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
-        waited = False
-        while not _locked(file):
-            waited = True
-            _pause(POLL, stop)
-        with _held(file):
-            yield None if waited or not _is_at(path, file) else file
 
 
 @contextmanager
