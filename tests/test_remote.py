@@ -95,7 +95,7 @@ def test_a_cache_of_two_windows_is_enough(workers: int, served: Web, sets: Path,
     seen = []
     for batch in loader(reader, requests(60), workers, False):
         seen.append(batch)
-        assert held(store.folder / "shards") <= store.cache_bytes
+        assert held(store.folder / "shards") <= store.cache.limit
         assert let_go(store) <= 2 * LANES  # what is mapped and gone takes up disk too
     assert same(seen, batches(local, steps=60))
     if not workers:  # whose batches under way reach beyond these small windows
@@ -140,7 +140,7 @@ def test_validation_streams_through_the_cache(served: Web, sets: Path, tmp_path:
     assert same(found, expected)
     assert set(served.gets()) == set(local.names)
     assert len(served.gets()) <= len(local.names) + 3  # no thrashing
-    assert held(store.folder / "shards") <= store.cache_bytes
+    assert held(store.folder / "shards") <= store.cache.limit
 
 
 def test_foreign_shards_are_read_once_for_their_index(served: Web, sets: Path, tmp_path: Path):

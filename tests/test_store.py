@@ -19,8 +19,8 @@ import pytest
 from stores import Web, free_port, held, web
 
 from savae_dist.data import outage, store
-from savae_dist.data.outage import shown
-from savae_dist.data.store import Stopped, Store, is_remote, name_of
+from savae_dist.data.outage import Stopped, shown
+from savae_dist.data.store import Store, is_remote, name_of
 from savae_dist.errors import ConfigError, DataError
 
 SIZE = 100_000
@@ -162,7 +162,7 @@ def test_the_least_recently_used_goes_first(served: Web, tmp_path: Path):
         for number in (4, 5, 1, 0, 2, 3, 3, 4):
             assert read(cache, served, number) == right(served, number)
     assert kept(cache) == ["2.tar", "3.tar", "4.tar"]
-    assert 2 * SIZE < max(used) <= cache.cache_bytes
+    assert 2 * SIZE < max(used) <= cache.cache.limit
 
 
 def test_who_has_a_file_open_keeps_it(served: Web, tmp_path: Path):

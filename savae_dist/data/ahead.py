@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from savae_dist.data.order import Order, Request, Sequential
-from savae_dist.data.store import Stopped
+from savae_dist.data.outage import Stopped
 from savae_dist.errors import UserError
 
 Keep = Callable[[Sequence[int]], Sequence[int]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -14,6 +15,10 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 WORTH_TELLING = 2.0  # seconds of failing; single refused connections are a store's everyday
 LAST_CHANCE = 10.0
 ASK_LATER = (408, 425, 429)  # of the HTTP statuses from 400 to 499 those that pass
+
+
+class Stopped(Exception):
+    """A download that nobody waits for any more."""
 
 
 class Refused(DataError):
@@ -29,6 +34,14 @@ class WrongContent(OSError):
 def shown(url: str) -> str:
     """A URL as messages may show it: without password and without query, which may be a signature."""
     return urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def pause(seconds: float, stop: threading.Event | None) -> None:
+    """Stopped once `stop` is set."""
+    if stop is None:
+        time.sleep(seconds)
+    elif stop.wait(seconds):
+        raise Stopped
 
 
 class Outage:

@@ -163,7 +163,7 @@ def _build(named: Sequence[Path | str], home: Path, store: Store) -> None:
     common, scanned = Layout(), []
     with Ahead(fetch) as ahead:
         for number, one in enumerate(named):
-            fit = int(np.searchsorted(np.cumsum(sizes[number:][: 1 + THREADS]), store.cache_bytes, side="right"))
+            fit = int(np.searchsorted(np.cumsum(sizes[number:][: 1 + THREADS]), store.cache.limit, side="right"))
             for near in reversed(range(number, number + fit)):
                 store.touch(str(named[near]), sizes[near], None)
             ahead.want(range(number + 1, number + fit))

@@ -219,7 +219,7 @@ class Shards:
         assert self.store is not None
         entries = [self.index["shards"][shard] for shard in wanted]
         sizes = np.cumsum([entry["bytes"] if is_remote(entry["name"]) else 0 for entry in entries])
-        count = int(np.searchsorted(sizes, self.store.cache_bytes, side="right"))
+        count = int(np.searchsorted(sizes, self.store.cache.limit, side="right"))
         for entry in reversed(entries[:count]):
             self.store.touch(entry["name"], entry["bytes"], entry.get("crc32"))
         return list(wanted[:count])
@@ -230,9 +230,9 @@ class Shards:
             return
         sizes = sorted(shard["bytes"] for shard in self.index["shards"] if is_remote(shard["name"]))
         need = sum(sizes[-at_once:])
-        if need > self.store.cache_bytes:
+        if need > self.store.cache.limit:
             raise ConfigError(
-                f"data.cache_bytes={self.store.cache_bytes} cannot hold the {min(at_once, len(sizes))} remote "
+                f"data.cache_bytes={self.store.cache.limit} cannot hold the {min(at_once, len(sizes))} remote "
                 f"shards that all lanes need for this window and the next: set it to {need} or lower "
                 "data.shuffle_window"
             )
