@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -270,13 +271,13 @@ def test_a_store_that_is_gone_for_ten_seconds_changes_nothing(processes: int, wo
                 command(processes, *remote), env={**environment(), **server.environment}, stdout=log, stderr=log
             )
             try:
-                interrupt(run, server, tmp_path / "remote")
+                interrupt(run, server)
                 assert run.wait(240) == 0, (tmp_path / "run.log").read_text()
             finally:
                 run.kill()
         gets, took = server.gets(), time.monotonic() - start
     said = (tmp_path / "run.log").read_text()
-    assert "answers again after" in said
+    assert max(map(float, re.findall(r"answers again after ([\d.]+) s", said))) > 5  # it did stand still
     assert status(tmp_path / "remote")["outcome"] == "done"
     a, b = weights(tmp_path / "remote"), weights(tmp_path / "local")
     assert a.keys() == b.keys()
@@ -287,18 +288,14 @@ def test_a_store_that_is_gone_for_ten_seconds_changes_nothing(processes: int, wo
     print("\n".join(line for line in said.splitlines() if "s3://" in line))
 
 
-def interrupt(run: subprocess.Popen[bytes], server: S3, folder: Path) -> None:
-    """Kill the server once the run is training and start it again ten seconds later; the run stands still between."""
+def interrupt(run: subprocess.Popen[bytes], server: S3) -> None:
+    """Kill the server once the run is training, and start it again ten seconds later."""
     until = time.monotonic() + 120
-    while not (folder / "status.json").exists() or status(folder).get("step", 0) < 40:
+    while server.gets() < 90:  # 24 for the class means before the first step, some 250 for the first phase
         assert run.poll() is None
         assert time.monotonic() < until
         time.sleep(0.1)
     server.kill()
-    time.sleep(5)
-    stood = status(folder)
-    assert (stood["phase"], stood["outcome"]) == ("vec", "running")
-    time.sleep(5)
+    time.sleep(10)
     assert run.poll() is None
-    assert status(folder)["step"] == stood["step"] < 400
     server.start()

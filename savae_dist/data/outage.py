@@ -14,6 +14,7 @@ REFUSED_LIMIT = 5.0  # seconds: what is missing or denied stays so, but a store 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 WORTH_TELLING = 2.0  # seconds of failing; single refused connections are a store's everyday
 LAST_CHANCE = 10.0
+FINAL = (FileNotFoundError, PermissionError, ImportError, AttributeError, LookupError, TypeError, ValueError)
 ASK_LATER = (408, 425, 429)  # of the HTTP statuses from 400 to 499 those that pass
 
 
@@ -106,7 +107,7 @@ class Trial:
 
 def is_refusal(error: Exception) -> bool:
     """Whether the store has understood and said no, so that asking again changes nothing."""
-    if isinstance(error, (FileNotFoundError, PermissionError, ImportError, TypeError, ValueError)):
+    if isinstance(error, FINAL):
         return True
     status = _status(error)
     return status is not None and 400 <= status < 500 and status not in ASK_LATER
