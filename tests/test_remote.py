@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ import torch
 from launching import SMALL, command, environment, status, weights
 from stores import BUCKET, S3, Web, held, s3, web
 
+from savae_dist import opening
+from savae_dist.config import DataConfig
 from savae_dist.data import Order, RawBatch, Reader, Request, Shards, Store, evaluation_requests, loader, outage, pack
 from savae_dist.data.index import INDEX
 from savae_dist.errors import ConfigError, DataError
@@ -247,6 +251,26 @@ def test_wrong_urls_end_the_start_in_one_line(served: Web, tmp_path: Path, monke
     assert main([f"data.train={served.url}/packed", "data.cache_bytes=20000", *arguments]) == 2
     assert "cannot hold the 24 remote shards" in capsys.readouterr().err
     assert main([f"data.train={served.url}/packed", *arguments]) == 0
+
+
+def test_a_node_needs_room_for_its_own_lanes_only(served: Web, sets: Path, tmp_path: Path, monkeypatch):
+    sizes = sorted(shard["bytes"] for shard in json.loads((sets / "packed" / INDEX).read_text())["shards"])
+    remote = Shards.open(f"{served.url}/packed", Store(tmp_path / "cache", sum(sizes[-4:])))
+    data = DataConfig(shuffle_window=1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    opening.check_cache(data, remote, lanes=4, ranks=2)
+    for lanes, ranks, here in ((4, 2, 2), (6, 2, 1), (3, 2, 1)):  # of three lanes both ranks read all
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+        with pytest.raises(ConfigError, match=r"data\.cache_bytes=\d+ cannot hold"):
+            opening.check_cache(data, remote, lanes, ranks)
+    opening.check_cache(replace(data, cache="memory"), remote, lanes=4, ranks=1)  # one shard after the other
+    opening.check_cache(data, Shards.open(sets / "packed"), lanes=400, ranks=1)
+
+
+@pytest.mark.parametrize(("key", "value"), [("outage_limit", -1.0), ("outage_limit", math.inf), ("cache_bytes", 0)])
+def test_settings_that_cannot_work(key: str, value: float):
+    with pytest.raises(ConfigError, match=f"data.{key}"):
+        replace(DataConfig(), **{key: value}).check()
 
 
 STEPS = ["system.vec_steps=400", "system.decoder_steps=60", "checkpoint_every=200", "data.shuffle_window=1"]
