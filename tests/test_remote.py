@@ -148,7 +148,8 @@ def test_validation_streams_through_the_cache(served: Web, sets: Path, tmp_path:
     assert held(store.folder / "shards") <= store.cache.limit
 
 
-def test_foreign_shards_are_read_once_for_their_index(served: Web, sets: Path, tmp_path: Path):
+def test_foreign_shards_are_read_once_for_their_index(served: Web, sets: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(outage, "REFUSED_LIMIT", 0.2)  # of the index that is looked for beside them
     pattern = "foreign/shards-{000000..000023}.tar"
     shutil.copytree(sets / "foreign", tmp_path / "foreign")
     local = Shards.open(str(tmp_path / pattern))
