@@ -54,5 +54,5 @@ $(VENV)/.core: $(VENV)/.torch pyproject.toml hatch_build.py
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) install -c constraints.txt -e ".[dev,deepspeed]"
+	$(PIP) install -c constraints.txt -e ".[dev,deepspeed,remote]"
 	@touch $@

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from savae_dist.augment import OPERATIONS
+from savae_dist.data.store import CACHE_BYTES, OUTAGE_LIMIT
 from savae_dist.errors import ConfigError
 from savae_dist.optim import OptimizerConfig
 from savae_dist.phases import System
@@ -60,7 +61,8 @@ class NetworksConfig:
 
 @dataclass
 class DataConfig:
-    """train, validation: a packed folder, a brace pattern of tars, or a list; train null: the embedded digits.
+    """train, validation: a packed folder, a brace pattern of tars, or a list, on disk or behind URLs (s3://, gs://,
+    https://, hf:// ...); train null: the embedded digits.
 
     batch_size: samples per optimiser step, over all processes. normalise: of signals: `window` or `dataset` statistics.
     lanes: parallel streams through the shards, fixed for a run; auto = max(8, processes). bad_budget: the share of the
@@ -68,6 +70,8 @@ class DataConfig:
     weights: shares of the sets that `train` lists; none: as large as they are. labelled_fraction: share of labelled
     samples in every batch; null: as the data has them. balance: a class of n labelled samples is drawn n^(1 - balance)
     often: 0 as it is, 1 all classes equally.
+    cache_dir: where remote shards are kept, at most cache_bytes of them; null: ~/.cache/savae_dist.
+    outage_limit: seconds for which a store may be out of reach before the run stops.
     augment: strengths by name, of `augment.OPERATIONS`; `none` in YAML for none at all.
     """
 
@@ -79,6 +83,9 @@ class DataConfig:
     lanes: int | Literal["auto"] = "auto"
     normalise: Literal["window", "dataset", "none"] = "window"
     cache: Literal["none", "memory"] = "none"
+    cache_dir: str | None = None
+    cache_bytes: int = CACHE_BYTES
+    outage_limit: float = OUTAGE_LIMIT
     bad_budget: float = 0.01
     weights: list[float] = field(default_factory=list)
     labelled_fraction: float | None = None
@@ -86,12 +93,16 @@ class DataConfig:
     augment: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
-        at_least_one({f"data.{key}": self.__dict__[key] for key in ("batch_size", "shuffle_window", "lanes")})
+        at_least_one(
+            {f"data.{key}": self.__dict__[key] for key in ("batch_size", "shuffle_window", "lanes", "cache_bytes")}
+        )
         for key, source in (("train", self.train), ("validation", self.validation)):
             if isinstance(source, list) and not all(isinstance(one, str) for one in source):
                 raise ConfigError(f"data.{key} must be a path or a list of paths, not {source}")
         if self.workers < 0:
             raise ConfigError(f"data.workers must not be negative, not {self.workers}")
+        if not 0 <= self.outage_limit < math.inf:
+            raise ConfigError(f"data.outage_limit is a number of seconds, not {self.outage_limit}")
         for key in ("bad_budget", "labelled_fraction", "balance"):
             share = self.__dict__[key]
             if share is not None and not 0 <= share <= 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from savae_dist import checkpoint
 from savae_dist import config as configuration
 from savae_dist.checkpoint import TrainingState
 from savae_dist.config import DataConfig, RunConfig
-from savae_dist.data import Shards, demo_shards
+from savae_dist.data import Mixture, SampleOrder, Shards, Store, demo_shards
 from savae_dist.engine import BatchNorm
 from savae_dist.errors import CheckpointError, ConfigError
 from savae_dist.feed import Slicing
@@ -25,10 +26,20 @@ def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
     if train is None:
         digits = demo_shards()
         train, validation = str(digits[0]), validation or str(digits[1])
-    shards = Shards.open(train)
+    store = Store(Path(data.cache_dir) if data.cache_dir else None, data.cache_bytes, data.outage_limit)
+    shards = Shards.open(train, store)
     if shards.spec.kind == "signal":
         shards = shards.with_normalise(data.normalise)
-    return shards, Shards.open(validation).with_spec(shards.spec) if validation else None
+    return shards, Shards.open(validation, store).with_spec(shards.spec) if validation else None
+
+
+def check_cache(data: DataConfig, shards: Shards, order: SampleOrder, ranks: int) -> None:
+    """ConfigError where the cache of remote shards cannot hold a window of each lane that this node reads, twice."""
+    here, lanes = int(os.environ.get("LOCAL_WORLD_SIZE", ranks)), order.lanes  # ranks of this node
+    if lanes % ranks == 0 and not isinstance(order, Mixture):  # then each reads its own lanes
+        lanes = lanes // ranks * here
+    if data.cache == "none":
+        shards.check_cache(2 * lanes * data.shuffle_window)
 
 
 def build_networks(config: RunConfig, spec: DataSpec, slicing: Slicing, device: torch.device) -> dict[str, Network]:

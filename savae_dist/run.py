@@ -51,6 +51,7 @@ class Run:
             window=data.shuffle_window,
             batch_size=self.slicing.size,
         )
+        opening.check_cache(data, self.shards, self.order, ranks)
         state.wait_for_everyone()  # nobody looks for an older run once rank 0 writes
         self.reader = Reader(self.shards, self.order, int(data.bad_budget * self.shards.size), data.cache)
         self.survey = Survey(self.reader, self.feed)

@@ -20,6 +20,7 @@ from savae_dist.data import (
     Request,
     Shards,
     evaluation_requests,
+    loader,
     training_order,
 )
 from savae_dist.data.scan import UNLABELLED
@@ -45,8 +46,10 @@ class Survey:
     def batches(self, rank: int = 0, ranks: int = 1) -> Iterator[tuple[int, RawBatch]]:
         """(position, whole global batch) of the training order, each batch on one rank."""
         size = self.feed.slicing.size
-        for number in range(rank, math.ceil(min(self.reader.shards.size, SURVEYED) / size), ranks):
-            yield number * size, self.reader[Request(number * size, size, range(size))]
+        numbers = range(rank, math.ceil(min(self.reader.shards.size, SURVEYED) / size), ranks)
+        requests = (Request(number * size, size, range(size)) for number in numbers)
+        for number, raw in zip(numbers, loader(self.reader, requests, 0, False)):
+            yield number * size, raw
 
     def samples(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(x normalised, y) of the labelled samples, each once, whatever their share of the training order.
@@ -59,9 +62,9 @@ class Survey:
             self.reader.shards, Proportions(labelled=1.0), seed=0, lanes=LANES, window=WINDOW, batch_size=1
         )
         reader, size, last = self.reader.with_order(order), self.feed.slicing.size, min(self.labelled, SURVEYED)
-        for start in range(0, last, size):
-            here = min(size, last - start)
-            batch = self.feed.batch(reader[Request(start, here, range(here))], {})
+        requests = (Request(start, n := min(size, last - start), range(n)) for start in range(0, last, size))
+        for raw in loader(reader, requests, 0, False):
+            batch = self.feed.batch(raw, {})
             yield batch.x, batch.y
 
 
@@ -89,8 +92,7 @@ class Validation:
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         slicing = self.feed.slicing
         requests = evaluation_requests(self.reader.shards.size, EVALUATION_BATCH, slicing.rank, slicing.ranks)
-        for request in requests:
-            raw = self.reader[request]
+        for raw in loader(self.reader, requests, 0, False):
             for reason, shard, key in raw.bad:
                 print(f"savae_dist: {shard}: {key}: {reason}; left out of the validation", file=sys.stderr)
             batch = self.feed.batch(raw, {})

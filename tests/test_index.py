@@ -168,7 +168,7 @@ def test_folder_that_cannot_be_written_is_indexed_in_the_cache(tmp_path, monkeyp
     folder.mkdir()
     x, y = images(5), np.arange(5)
     foreign(folder / "a.tar", x, y)
-    monkeypatch.setattr("savae_dist.data.shards.os.access", lambda path, mode: False)
+    monkeypatch.setattr("savae_dist.data.sets.os.access", lambda path, mode: False)
     assert (everything(Shards.open(folder))[0] == x).all()
     assert [path.name for path in folder.iterdir()] == ["a.tar"]
     assert len(list((tmp_path / "cache").rglob("index.json"))) == 1

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "feed": frozenset({"phases", "augment"}),
     "systems": frozenset({"phases", "losses", "latents", "networks", "preprocess"}),
     "data": frozenset({"preprocess"}),
-    "config": frozenset({"phases", "optim", "augment"}),
+    "config": frozenset({"phases", "optim", "augment", "data"}),  # data: what its cache is by default
     "resolve": frozenset({"config", "phases", "systems", "optim", "augment"}),
     "engine": frozenset({"feed", "phases", "optim", "networks"}),
     "tracking": frozenset({"phases", "optim"}),

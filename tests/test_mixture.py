@@ -103,6 +103,18 @@ def test_every_rank_sees_every_stream(shards, ranks):
     assert all(0.3 < share < 0.7 for share in shares)
 
 
+@pytest.mark.parametrize("asked", [{"labelled": 0.3}, {"labelled": 1.0}, {"balance": 1.0}], ids=str)
+def test_the_shards_ahead_are_those_that_are_drawn_from(shards, asked):
+    order = order_of(shards, batch_size=16, **asked)
+    for first, last in ((0, 16), (16, 80), (10, 11), (300, 700)):
+        drawn = set(order.locate(np.arange(first, last))[0].tolist())
+        ahead = order.shards_between(first, last)
+        assert drawn <= set(ahead)
+        assert len(ahead) == len(set(ahead))
+    far = order.shards_between(0, 100 * order.reach)
+    assert set(far) == {shard for shard, count in enumerate(order.counts.tolist()) if count}
+
+
 def test_a_share_smaller_than_any_float_step_is_kept():
     rare = Fraction(1, 10_000_000)
     streams = [Stream(Group(name, [9]), Order([9], 0, 1, 1), lambda _: np.zeros(9)) for name in "ab"]

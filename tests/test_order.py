@@ -173,3 +173,34 @@ def test_impossible_values_are_named(arguments, names):
     with pytest.raises(ConfigError, match=names) as caught:
         Order(*arguments)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("counts", [[5], [7, 0, 3, 12, 1, 9, 4, 4, 0, 6, 11], [2, 0, 1], [10] * 24])
+@pytest.mark.parametrize(("lanes", "window"), [(1, 1), (4, 1), (8, 2), (4, 16)])
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_shards_ahead_are_those_of_the_windows_that_are_drawn_from(counts, lanes, window, step):
+    order, size = Order(counts, 5, lanes, window), sum(counts)
+    for first, last in ((0, 1), (0, size), (3, 3 + size // 2), (size - 1, size + 7), (2 * size + 1, 3 * size), (4, 4)):
+        drawn = [order.window_of(position)[0].tolist() for position in range(first, last, step)]
+        expected = list(dict.fromkeys(shard for shards in drawn for shard in shards))
+        found = order.shards_between(first, last, step)
+        assert (set(found) >= set(expected)) if lanes % step else (found == expected)
+        assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("counts", [[5], [7, 0, 3, 12, 1, 9], [0, 2, 0, 1, 0]])
+def test_shards_ahead_in_the_stored_order(counts):
+    order, size = Order.sequential(counts), sum(counts)
+    for first, last in ((0, 1), (0, size), (3, 3 + size // 2), (size - 1, size + 2), (1, 3 * size)):
+        expected = list(dict.fromkeys(order.locate(np.arange(first, last))[0].tolist()))
+        assert order.shards_between(first, last) == expected
+    assert order.reach <= size
+
+
+def test_every_lane_leaves_its_window_within_reach():
+    order = Order([10, 12, 8, 11, 9, 10] * 6, 1, 4, 3)
+    assert order.reach < order.size
+    for first in range(0, 2 * order.size, 7):
+        now, then = (set(order.shards_between(p, p + order.lanes)) for p in (first, first + order.reach))
+        assert now != then
+        assert now < set(order.shards_between(first, first + order.reach + order.lanes))

@@ -122,11 +122,14 @@ class Fetcher:
         if mapped is None:
             if len(self._mapped) >= MAX_OPEN:
                 del self._mapped[next(iter(self._mapped))]
-            path = self.shards.path(shard)
+            if self.shards.remote:  # what the cache has let go takes up disk as long as it is mapped
+                for known in [known for known in self._mapped if not self.shards.path(known).exists()]:
+                    del self._mapped[known]
             try:
-                with path.open("rb") as file:
+                with self.shards.open_shard(shard) as file:
                     data = _mapped(file)
             except (OSError, ValueError) as error:
+                path = self.shards.path(shard)
                 raise DataError(f"shard {path} cannot be read ({error}); bring it back, or make it again") from error
             packed = self.shards.packed
             mapped = data, _at_every_byte(data, self._row_bytes) if packed else self.shards.samples(shard)

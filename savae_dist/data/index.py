@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequ
             common.settle(np.dtype(one["dtype"]), tuple(one["shape"]))
     if common.shape is None or common.dtype is None:
         raise DataError(f"{first}: no sample that can be read; members are KEY.png|jpg|jpeg|webp|npy with KEY.cls")
-    _write_labels(home, shards)
+    write_labels(home, shards)
     kind = "image" if common.dtype == np.uint8 else "signal"
     highest = max((int(label) for shard in shards for label in shard["labels"]), default=-1)
     moments = common.moments
@@ -90,12 +91,17 @@ def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequ
         "statistics": moments and {"mean": moments.mean.tolist(), "std": moments.std().tolist()},
         "shards": shards,
     }
-    partial = home / f"{INDEX}.partial"
-    partial.write_text(json.dumps(index, indent=1) + "\n")
-    os.replace(partial, home / INDEX)
+    write_json(home / INDEX, index)
 
 
-def _write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Under its name only when whole."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
     """The labels of all samples in one table, which every process maps; each shard learns where its own begin."""
     partial = home / f"{LABELS}.partial"
     labels = np.lib.format.open_memmap(partial, "w+", np.int32, (sum(shard["count"] for shard in shards),))
@@ -114,6 +120,14 @@ def _save(path: Path, table: np.ndarray) -> None:
     with partial.open("wb") as file:
         np.save(file, table)
     os.replace(partial, path)
+
+
+def _crc32(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            crc = zlib.crc32(piece, crc)
+    return crc
 
 
 def tell_left_out(home: Path) -> None:
@@ -146,6 +160,7 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
         "table": table,
         "count": len(scan.samples),
         "bytes": path.stat().st_size,
+        "crc32": _crc32(path),
         "sha256": hashlib.sha256(scan.samples.tobytes() + scan.blocks.tobytes()).hexdigest(),
         "labels": {str(label): n for label, n in zip(labels.tolist(), counts.tolist(), strict=True)},
         "dropped": scan.dropped,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,7 +34,8 @@ class Stream:
 
     def __init__(self, group: Group, order: Order, labels_of: Callable[[int], np.ndarray]) -> None:
         self.group, self.order, self.labels_of = group, order, labels_of
-        self.counts, self.size = group.counts, group.size
+        self.counts, self.size, self.reach = group.counts, group.size, order.reach
+        self.lanes = order.lanes
         self._rows: dict[int, np.ndarray] = {}
 
     def locate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -47,6 +49,10 @@ class Stream:
     def redraw(self, position: int, attempt: int, count: int) -> int:
         """Which of `count` candidates takes the place of a bad sample at `position`."""
         return self.order.redraw(position, attempt, count)
+
+    def shards_between(self, first: int, last: int, step: int = 1) -> list[int]:
+        """As `Order.shards_between`."""
+        return self.order.shards_between(first, last, step)
 
     def _unroll(self, shards: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = np.empty_like(members)
@@ -82,8 +88,10 @@ class Mixture:
         assert sum(shares) == 1
         self.streams, self.batch_size, self.seed = streams, batch_size, seed
         self.counts = sum((stream.group.counts for stream in streams), np.zeros(1, np.int64))
+        self.lanes = sum(stream.lanes for stream in streams)  # each stream has its own
+        self.reach = int(min(stream.reach / share for stream, share in zip(streams, shares, strict=True)))
         rest = [sum(shares[k:], Fraction()) for k in range(len(shares))]
-        self._dealt = [(share / left).limit_denominator(FINEST) for share, left in zip(shares, rest, strict=True)]
+        self._shares = [(share / left).limit_denominator(FINEST) for share, left in zip(shares, rest, strict=True)]
 
     def locate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """int64 [n] positions, from 0 without end, to shards and rows, int64 [n] each."""
@@ -98,7 +106,7 @@ class Mixture:
         """int64 [n] positions to the number of the stream that fills each, and which draw of that stream it is."""
         left = self._shuffled(np.asarray(positions, np.int64))
         stream, draws = np.full(len(left), -1), np.empty_like(left)
-        for k, share in enumerate(self._dealt):
+        for k, share in enumerate(self._shares):
             before, after = (n * share.numerator // share.denominator for n in (left, left + 1))
             mine = (stream < 0) & (after > before)
             stream[mine], draws[mine] = k, before[mine]
@@ -113,6 +121,25 @@ class Mixture:
     def redraw(self, position: int, attempt: int, count: int) -> int:
         """Which of `count` candidates takes the place of a bad sample at `position`."""
         return self.streams[0].redraw(position, attempt, count)
+
+    def shards_between(self, first: int, last: int, step: int = 1) -> list[int]:
+        """The shards that the batches of positions first .. last - 1 draw from, those of all streams in turn.
+
+        step: has no meaning here, since the slots of a batch are shuffled: every rank may need any of them.
+        """
+        begin = self._dealt(first // self.batch_size * self.batch_size)
+        end = self._dealt(-(-last // self.batch_size) * self.batch_size)
+        draws = zip(self.streams, begin, end, strict=True)
+        needed = [stream.shards_between(a, b) for stream, a, b in draws if a < b]
+        return list(dict.fromkeys(shard for turn in zip_longest(*needed) for shard in turn if shard is not None))
+
+    def _dealt(self, slots: int) -> list[int]:
+        """How many of the first `slots` (whole batches) went to each stream."""
+        counts = []
+        for share in self._shares:
+            counts.append(slots * share.numerator // share.denominator)
+            slots -= counts[-1]
+        return counts
 
     def _shuffled(self, positions: np.ndarray) -> np.ndarray:
         batches, slots = np.divmod(positions, self.batch_size)
@@ -178,9 +205,12 @@ class Proportions:
         return [(unlabelled, 1 - share), *result]  # the first stream's count is the most exact
 
 
+SampleOrder = Order | Stream | Mixture
+
+
 def training_order(
     shards: Shards, proportions: Proportions, *, seed: int, lanes: int, window: int, batch_size: int
-) -> Order | Stream | Mixture:
+) -> SampleOrder:
     """The order in which `shards` are trained on: all samples as they come, those of one group, or a mixture."""
     if proportions == Proportions():
         return Order(shards.counts, seed, lanes, window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -77,6 +78,8 @@ class Order:
             raise ConfigError(f"data.shuffle_window must be at least 1 shard, not {window}")
         self.seed, self.lanes, self.window = seed, lanes, window
         self._epochs: dict[int, _Epoch] = {}
+        # After so many positions every lane has come to the end of its window.
+        self.reach = min(self.size, lanes * window * int(self.counts.max()))
 
     @staticmethod
     def sequential(counts: ArrayLike) -> Sequential:
@@ -100,6 +103,28 @@ class Order:
         plan = self._epoch(epoch)
         window = np.searchsorted(plan.bounds, self._flat(plan, np.array([inside]))[0], side="right") - 1
         return self._unroll(plan, np.arange(plan.bounds[window], plan.bounds[window + 1]))
+
+    def shards_between(self, first: int, last: int, step: int = 1) -> list[int]:
+        """The shards of the windows that positions first, first + step, ... < last draw from, by their first need.
+
+        step: the ranks, each of which needs the shards of its lanes only; of all lanes where they do not divide these.
+        """
+        windows: list[tuple[int, list[int]]] = []
+        for epoch in range(first // self.size, -(-last // self.size)):
+            plan, origin = self._epoch(epoch), epoch * self.size
+            begin, end = max(first - origin, 0), min(last - origin, self.size)
+            for draw in range(self.lanes):  # the first of a lane
+                # The lane's elements from `low` to `high`, and whether any of its positions is one of ours.
+                low, high = max(-(-(begin - draw) // self.lanes), 0), -(-(end - draw) // self.lanes)
+                if low >= high or (origin + draw - first) % math.gcd(step, self.lanes):
+                    continue
+                start = plan.lane_starts[(draw + plan.offset) % self.lanes]
+                for window in _holding(plan.bounds, start + low, start + high).tolist():
+                    a, b = plan.bounds[window : window + 2]
+                    need = origin + max(low, int(a - start)) * self.lanes + draw
+                    shards = plan.shards[_holding(plan.starts, a, b)]
+                    windows.append((need, shards[self.counts[shards] > 0].tolist()))
+        return list(dict.fromkeys(shard for _, shards in sorted(windows) for shard in shards))
 
     def redraw(self, position: int, attempt: int, count: int) -> int:
         """Which of `count` candidates takes the place of a bad sample at `position`."""
@@ -149,6 +174,11 @@ class Order:
         return self._epochs[epoch]
 
 
+def _holding(starts: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Which of the ranges that begin at `starts` hold the numbers first .. last - 1."""
+    return np.arange(np.searchsorted(starts, first, side="right") - 1, np.searchsorted(starts, last - 1, side="right"))
+
+
 class Sequential:
     """The stored order, over and over: for evaluation, where a bad sample is dropped and counted."""
 
@@ -156,6 +186,15 @@ class Sequential:
         self.counts = np.asarray(counts, np.int64)
         self.size = int(self.counts.sum())
         self._starts = np.cumsum(self.counts) - self.counts
+        self.reach = min(self.size, 2 * int(self.counts.max()))  # this shard and the next
+
+    def shards_between(self, first: int, last: int, step: int = 1) -> list[int]:
+        """As `Order.shards_between`; a shard is a window, and all ranks read all of them."""
+        runs = []
+        for epoch in range(first // self.size, -(-last // self.size)):
+            origin = epoch * self.size
+            runs.append(_holding(self._starts, max(first - origin, 0), min(last - origin, self.size)))
+        return list(dict.fromkeys(shard for shard in np.concatenate(runs).tolist() if self.counts[shard]))
 
     def locate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         flat = np.asarray(positions, np.int64) % self.size

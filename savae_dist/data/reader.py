@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from savae_dist.data.ahead import THREADS, Ahead
 from savae_dist.data.fetch import Fetcher
-from savae_dist.data.mixture import Mixture, Stream
-from savae_dist.data.order import Order, Request, Sequential
+from savae_dist.data.mixture import SampleOrder
+from savae_dist.data.order import Request, Sequential
 from savae_dist.data.scan import UNLABELLED
 from savae_dist.data.shards import Shards
 from savae_dist.errors import ConfigError, DataError
 
 ATTEMPTS = 100
+PREFETCH = 4  # batches that each worker reads ahead
 LOAD_ROWS = 4096  # rows per step when the whole set is read into memory
 
 
@@ -69,7 +71,7 @@ class Reader(Dataset[RawBatch]):
     def __init__(
         self,
         shards: Shards,
-        order: Order | Stream | Mixture | Sequential,
+        order: SampleOrder | Sequential,
         bad_budget: int,
         cache: Literal["none", "memory"] = "none",
     ) -> None:
@@ -80,13 +82,14 @@ class Reader(Dataset[RawBatch]):
         self.fetcher = Fetcher(shards)
         self._met: dict[tuple[int, int], str] = {}
         self._memory = self._load() if cache == "memory" else None
+        self.streams = shards.remote and self._memory is None
 
-    def _fitting(self, order: Order | Stream | Mixture | Sequential) -> Order | Stream | Mixture | Sequential:
+    def _fitting(self, order: SampleOrder | Sequential) -> SampleOrder | Sequential:
         if order.counts.shape != self.shards.counts.shape or (order.counts > self.shards.counts).any():
             raise ConfigError("the order was made for other shards; make it with the counts of these")
         return order
 
-    def with_order(self, order: Order | Stream | Mixture | Sequential) -> Reader:
+    def with_order(self, order: SampleOrder | Sequential) -> Reader:
         """The same samples, budget and memory, drawn in another order."""
         other = copy.copy(self)
         other.order = self._fitting(order)
@@ -126,7 +129,7 @@ class Reader(Dataset[RawBatch]):
         return x, faults
 
     def _redraw(
-        self, order: Order | Stream | Mixture, position: int, label: int, bad: list[tuple[str, str, str]]
+        self, order: SampleOrder, position: int, label: int, bad: list[tuple[str, str, str]]
     ) -> tuple[int, int, int, np.ndarray]:
         """Shard, row, label and values of the sample that takes the place of a bad one.
 
@@ -173,12 +176,15 @@ class Reader(Dataset[RawBatch]):
         """All samples by id, and the reasons of the bad ones."""
         x = np.empty((self.shards.size, *self.fetcher.shape), self.fetcher.dtype)
         faults: dict[int, str] = {}
-        for shard, (start, count) in enumerate(zip(self.shards.starts, self.shards.counts, strict=True)):
-            for first in range(0, int(count), LOAD_ROWS):
-                rows = np.arange(first, min(first + LOAD_ROWS, int(count)))
-                part, wrong = self.fetcher.fetch(np.full(len(rows), shard), rows)
-                x[start + rows] = part
-                faults |= {int(start + first) + i: reason for i, reason in wrong.items()}
+        with Ahead(self.shards.fetch) as ahead:
+            for shard, (start, count) in enumerate(zip(self.shards.starts, self.shards.counts, strict=True)):
+                if self.shards.remote:
+                    ahead.want(self.shards.keep(range(shard, min(shard + 1 + THREADS, len(self.shards.counts)))))
+                for first in range(0, int(count), LOAD_ROWS):
+                    rows = np.arange(first, min(first + LOAD_ROWS, int(count)))
+                    part, wrong = self.fetcher.fetch(np.full(len(rows), shard), rows)
+                    x[start + rows] = part
+                    faults |= {int(start + first) + i: reason for i, reason in wrong.items()}
         return x, faults
 
 
@@ -207,19 +213,26 @@ def loader(reader: Reader, requests: Iterable[Request], workers: int, pin: bool)
     Workers have one torch thread each (torch sees to it). They are forked where that is safe: they only touch numpy
     and mapped files, start in milliseconds, share a set that is held in memory, and as children of this process end
     with it. A fork server would be the parent of its workers and die of a signal to the group.
+    Remote shards are fetched ahead by threads of this process.
     """
-    batches = DataLoader(
+    with Ahead(reader.shards.fetch) as ahead:
+        if reader.streams:
+            requests = ahead.watched(requests, reader.order, reader.shards.keep, workers * PREFETCH)
+        for batch in _batches(reader, requests, workers, pin):
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+def _batches(reader: Reader, requests: Iterable[Request], workers: int, pin: bool) -> DataLoader[RawBatch | DataError]:
+    return DataLoader(
         _Guarded(reader),
         batch_size=None,
         sampler=requests,
         num_workers=workers,
         pin_memory=pin,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
         multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
         worker_init_fn=_leave_group if sys.platform == "linux" else None,
         generator=torch.Generator(),  # otherwise it takes a number from torch's global one
     )
-    for batch in batches:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch

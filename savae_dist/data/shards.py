@@ -1,102 +1,26 @@
-"""An indexed set of shards: which tars a source names, the index that covers them, and what it says of each sample."""
+"""An indexed set of shards: what the index says of each sample, and the shards' files."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
-import os
-import re
-import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from filelock import FileLock
 
-from savae_dist.data.index import INDEX, LABELS, build_index, cache_folder, read_index, tell_left_out
-from savae_dist.data.scan import BLOCK, SAMPLE, Moments
-from savae_dist.data.tally import shown
+from savae_dist.data.index import INDEX, LABELS
+from savae_dist.data.remote import Catalogue
+from savae_dist.data.scan import BLOCK, SAMPLE
+from savae_dist.data.sets import Source, check_shards, find_all
+from savae_dist.data.store import Store, is_remote, name_of
 from savae_dist.errors import ConfigError, DataError
 from savae_dist.preprocess import DataSpec, Normalise
-
-
-def expand(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], anew: bool = False) -> list[Path]:
-    """A folder, one tar, a brace pattern or a list of these to the paths of its shards, in order.
-
-    anew: the index of a folder is not asked which shards it covers.
-    """
-    if isinstance(source, str) and re.match(r"\s*(pipe:|\|)|.*\|\s*$", source, re.IGNORECASE | re.DOTALL):
-        raise ConfigError(f"{shown(source)!r} names a command, which is never run; name a folder, files or a URL")
-    if not isinstance(source, (str, os.PathLike)):
-        paths = [path for one in source for path in expand(one, anew)]
-    elif Path(source).expanduser().is_dir():
-        folder = Path(source).expanduser()
-        paths = sorted(folder.glob("*.tar"))
-        if not anew and (folder / INDEX).exists():
-            paths = [folder / shard["name"] for shard in read_index(folder)["shards"]]
-        if not paths:
-            raise DataError(f"{folder} holds no .tar shards; make some with tools/make_shards.py")
-    else:
-        from braceexpand import braceexpand
-
-        try:
-            paths = [Path(one).expanduser() for one in braceexpand(os.fspath(source))]
-        except ValueError as error:
-            raise ConfigError(f"the shard pattern {source} has unbalanced braces") from error
-    return [path.absolute() for path in paths]
-
-
-def check_shards(home: Path, shards: list[dict[str, Any]]) -> None:
-    """DataError where one is missing; a line where some have changed: the reader finds and counts what is damaged."""
-    changed = []
-    for shard in shards:
-        path = home / shard["name"]
-        if not path.is_file():
-            raise DataError(f"shard {path} is missing; bring it back, or make the set again")
-        if path.stat().st_size != shard["bytes"]:
-            changed.append(f"{path} has {path.stat().st_size:,} bytes, its index says {shard['bytes']:,}")
-    if changed:
-        print(
-            f"savae_dist: {changed[0]}{f', and {len(changed) - 1} more like it' * (len(changed) > 1)}: what is damaged "
-            f"counts as bad; copy it again, or delete {home / INDEX} if it was changed on purpose",
-            file=sys.stderr,
-        )
-
-
-def find_or_build(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
-    """The folder of the index that covers `paths`, and that index cut to them; built where there is none.
-
-    An index lies beside the shards if it covers that folder and may be written there, else in the cache.
-    """
-    for path in paths:
-        if not path.is_file():
-            raise DataError(f"shard {path} is missing; bring it back, or correct data.train / data.validation")
-    home = paths[0].parent
-    if (home / INDEX).exists():
-        beside = {home / shard["name"] for shard in read_index(home)["shards"]} >= set(paths)
-    else:
-        beside = set(paths) == set(home.glob("*.tar")) and os.access(home, os.W_OK)
-    if not beside:
-        home = cache_folder() / "index" / hashlib.sha256("\n".join(map(str, paths)).encode()).hexdigest()[:16]
-        home.mkdir(parents=True, exist_ok=True)
-    if not (home / INDEX).exists():
-        with FileLock(home / ".index.lock"):  # of several processes one builds, the others wait and find it
-            if not (home / INDEX).exists():
-                build_index(paths, home)
-                tell_left_out(home)
-    index = read_index(home)
-    known = {home / shard["name"]: shard for shard in index["shards"]}
-    return home, {**index, "shards": [known[path] for path in paths]}
-
-
-def find(source: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
-    """The folder of the index of a set, and that index; a folder's index may name shards that lie elsewhere."""
-    home = Path(source).expanduser().absolute()
-    return (home, read_index(home)) if (home / INDEX).exists() else find_or_build(expand(source))
 
 
 class Shards:
@@ -104,12 +28,14 @@ class Shards:
 
     counts: int64 [shards], samples in each. starts: int64 [shards], the id of the first of each.
     parts: int64 [shards], the number of the set that each belongs to, where several are opened together.
+    store: through which remote shards are read; needed only where there are any.
     spec: what the samples are. digest: sha256 of the content of the index, wherever the shards lie.
     """
 
-    def __init__(self, home: Path, index: dict[str, Any]) -> None:
+    def __init__(self, home: Path, index: dict[str, Any], store: Store | None = None) -> None:
         check_shards(home, index["shards"])
-        self.home, self.index = home, index
+        self.home, self.index, self.store = home, index, store
+        self.remote = any(is_remote(shard["name"]) for shard in index["shards"])
         self.counts = np.array([shard["count"] for shard in index["shards"]], np.int64)
         self.starts = np.cumsum(self.counts) - self.counts
         self.parts = np.array([shard.get("part", 0) for shard in index["shards"]], np.int64)
@@ -119,28 +45,20 @@ class Shards:
         self.size = int(self.counts.sum())
         if not self.size:
             raise DataError(f"{home} holds no samples; make the set again")
-        self.names = [Path(shard["name"]).name for shard in index["shards"]]
+        self.names = [name_of(shard["name"]) for shard in index["shards"]]
         self.stored_shape, self.stored_dtype = tuple(index["shape"]), str(index["dtype"])
         self.packed = index["layout"] == "packed"
         self.label_counts = {label: int(counts.sum()) for label, counts in self.label_table().items()}
         self.spec = self._spec()
 
     @classmethod
-    def open(cls, source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Shards:
-        """A folder, a brace pattern, one tar, or a list of these that are joined.
+    def open(cls, source: Source | Sequence[Source], store: Store | None = None) -> Shards:
+        """A folder, a brace pattern or one tar, on disk or behind a URL, or a list of these that are joined.
 
-        DataError where a shard is missing or not what was indexed, or where the sets of a list do not fit together.
+        DataError where a local shard is missing, a store cannot be reached, or the sets of a list do not fit together.
         """
-        if isinstance(source, (str, os.PathLike)):
-            return cls(*find(source))
-        if not source:
-            raise ConfigError("the list of shards is empty; name a folder made by tools/make_shards.py")
-        tars = [path for one in source for path in expand(one)]
-        if tars == [Path(one).expanduser().absolute() for one in source]:  # a list of tars needs one index, not many
-            home, index = find_or_build(tars)
-            return cls(home, {**index, "shards": [{**one, "part": k} for k, one in enumerate(index["shards"])]})
-        sets = [cls(*find(one)) for one in source]
-        return cls(sets[0].home, join(sets))
+        catalogue = Catalogue(store or Store())
+        return cls(*find_all(source, catalogue), catalogue.store)
 
     def _spec(self) -> DataSpec:
         shape, kind = self.stored_shape, self.index["kind"]
@@ -180,7 +98,7 @@ class Shards:
     def digest(self) -> str:
         content = copy.deepcopy(self.index)
         for shard in content["shards"]:
-            shard["name"] = Path(shard["name"]).name
+            shard["name"] = name_of(shard["name"])
             for local in ("table", "first", "folder", "part", "dropped", "bad", "whole"):  # not of the samples
                 shard.pop(local, None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -194,7 +112,54 @@ class Shards:
         )
 
     def path(self, shard: int) -> Path:
-        return self.home / self.index["shards"][shard]["name"]
+        """Where a shard lies, or will lie once it is fetched."""
+        entry = self.index["shards"][shard]
+        if not is_remote(entry["name"]):
+            return self.home / entry["name"]
+        assert self.store is not None
+        return self.store.path(entry["name"], entry["bytes"], entry.get("crc32"))
+
+    def open_shard(self, shard: int) -> BinaryIO:
+        """The shard's file, fetched if it is remote and not here."""
+        entry = self.index["shards"][shard]
+        if not is_remote(entry["name"]):
+            return self.path(shard).open("rb")
+        assert self.store is not None
+        return self.store.open(entry["name"], entry["bytes"], entry.get("crc32"))
+
+    def fetch(self, shard: int, stop: threading.Event) -> None:
+        """Have a shard here, marked as used last."""
+        entry = self.index["shards"][shard]
+        if is_remote(entry["name"]):
+            assert self.store is not None
+            self.store.fetch(entry["name"], entry["bytes"], entry.get("crc32"), stop)
+
+    def keep(self, wanted: Sequence[int]) -> list[int]:
+        """The first of these shards that the cache can hold together; it lets go of all others before them.
+
+        wanted: in the order of need. Those that are here are marked as used, the first one last: else the first
+        download would take the place of one that is wanted too.
+        """
+        assert self.store is not None
+        entries = [self.index["shards"][shard] for shard in wanted]
+        sizes = np.cumsum([entry["bytes"] if is_remote(entry["name"]) else 0 for entry in entries])
+        count = int(np.searchsorted(sizes, self.store.cache.limit, side="right"))
+        for entry in reversed(entries[:count]):
+            self.store.touch(entry["name"], entry["bytes"], entry.get("crc32"))
+        return list(wanted[:count])
+
+    def check_cache(self, at_once: int) -> None:
+        """ConfigError unless the cache can hold so many remote shards, whichever they are."""
+        if self.store is None:
+            return
+        sizes = sorted(shard["bytes"] for shard in self.index["shards"] if is_remote(shard["name"]))
+        need = sum(sizes[-at_once:])
+        if need > self.store.cache.limit:
+            raise ConfigError(
+                f"data.cache_bytes={self.store.cache.limit} cannot hold the {min(at_once, len(sizes))} remote "
+                f"shards that all lanes need for this window and the next: set it to {need} or lower "
+                "data.shuffle_window"
+            )
 
     def samples(self, shard: int) -> np.ndarray:
         """The mapped table of a shard's samples (`scan.SAMPLE`)."""
@@ -252,42 +217,3 @@ class Shards:
         """int64 [size], by id."""
         shards = np.repeat(np.arange(len(self.counts)), self.counts)
         return self.labels(shards, np.arange(self.size) - self.starts[shards])
-
-
-def join(sets: Sequence[Shards]) -> dict[str, Any]:
-    """One index of several sets, whose shards lie where they are; DataError where they do not fit together."""
-    first, *others = (one.index for one in sets)
-    for one, index in zip(sets[1:], others, strict=True):
-        for key in ("kind", "layout", "dtype", "shape", "rate"):
-            if index[key] != first[key]:
-                raise DataError(
-                    f"{sets[0].home} and {one.home} do not fit together: {key} {first[key]} and {index[key]}; "
-                    "pack them alike"
-                )
-        if index["class_names"] and first["class_names"] and index["class_names"] != first["class_names"]:
-            raise DataError(f"{sets[0].home} and {one.home} name their classes differently; pack them with the same")
-    shards = [
-        {
-            **shard,
-            "part": part,
-            "folder": str(one.home),
-            "name": str(one.path(number)),
-            "table": str(one.home / shard["table"]),
-        }
-        for part, one in enumerate(sets)
-        for number, shard in enumerate(one.index["shards"])
-    ]
-    names: list[str] = next((one.index["class_names"] for one in sets if one.index["class_names"]), [])
-    classes = max(one.index["classes"] for one in sets)
-    return {**first, "shards": shards, "classes": classes, "class_names": names, "statistics": _pooled(sets)}
-
-
-def _pooled(sets: Sequence[Shards]) -> dict[str, list[float]] | None:
-    """Mean and deviation of all sets together, by Chan's rule."""
-    if sets[0].index["statistics"] is None:
-        return None
-    moments = Moments(len(sets[0].index["statistics"]["mean"]))
-    for one in sets:
-        mean, std = (np.array(one.index["statistics"][key]) for key in ("mean", "std"))
-        moments.merge(one.size, mean, one.size * std**2)
-    return {"mean": moments.mean.tolist(), "std": moments.std().tolist()}

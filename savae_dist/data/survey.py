@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from savae_dist.data.index import build_index, read_index
-from savae_dist.data.shards import Shards, expand
+from savae_dist.data.remote import Catalogue
+from savae_dist.data.sets import expand
+from savae_dist.data.shards import Shards
+from savae_dist.data.store import Store
 from savae_dist.data.tally import Tally
 from savae_dist.errors import ConfigError
 
@@ -27,7 +30,10 @@ def index_set(
     processes: int = 1,
 ) -> Shards:
     """Index tars anew, beside them or in the folder `out`, which then stands for them; see `build_index`."""
-    paths = expand(sources, anew=True)
+    named = [shard for one in sources for shard in expand(one, Catalogue(Store()), anew=True)]
+    paths = [shard for shard in named if isinstance(shard, Path)]
+    if len(paths) < len(named):
+        raise ConfigError("shards behind URLs are indexed on first use: name them in data.train")
     homes = {path.parent for path in paths}
     if out is None and len(homes) > 1:
         raise ConfigError(f"the shards lie in {len(homes)} folders; name one for their index with --out")
