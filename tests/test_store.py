@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import Web, free_port, held, web
+from stores import BUCKET, Web, free_port, held, s3, web
 
 from savae_dist.data import outage, store
-from savae_dist.data.outage import Stopped, shown
+from savae_dist.data.outage import Refused, Stopped, shown
 from savae_dist.data.store import Store, is_remote, name_of
 from savae_dist.errors import ConfigError, DataError
 
@@ -234,6 +234,26 @@ def test_a_killed_download_leaves_nothing_that_looks_whole(served: Web, tmp_path
         assert read(cache, served, 0) == right(served, 0)
     assert max(used) <= 2 * SIZE
     assert "0.tar" in kept(cache)
+
+
+@pytest.mark.faults
+def test_a_killed_s3_server_is_waited_for(served: Web, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(outage, "WORTH_TELLING", 0.5)
+    with s3(served.folder, tmp_path / "s3.log") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        cache = Store(tmp_path / "cache", 10 * SIZE, 60)
+        with cache.open(f"s3://{BUCKET}/0.tar", SIZE, crc(served, 0)) as file:
+            assert file.read() == right(served)
+        server.kill()
+        threading.Timer(2, server.start).start()
+        with cache.open(f"s3://{BUCKET}/1.tar", SIZE, crc(served, 1)) as file:
+            assert file.read() == right(served, 1)
+        assert server.gets() == 2
+        with pytest.raises(Refused, match=r"s3://bucket/none\.tar: FileNotFoundError"):
+            cache.open(f"s3://{BUCKET}/none.tar", SIZE, None)
+    said = capsys.readouterr().err.splitlines()
+    assert ["trying for 60 s" in said[0], "answers again after" in said[1], len(said)] == [True, True, 2]
 
 
 def test_a_download_that_nobody_waits_for_stops(served: Web, tmp_path: Path):

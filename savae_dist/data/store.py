@@ -148,9 +148,11 @@ class Store:
         if key not in self._filesystems:
             options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
             try:
-                if protocol in ("http", "https"):
-                    options["client_kwargs"] = _patience(fsspec.config.conf.get(protocol, {}))
-                self._filesystems[key] = fsspec.filesystem(protocol, **options)
+                options |= _one_attempt(protocol, fsspec.config.conf.get(protocol, {}))
+                files = fsspec.filesystem(protocol, **options)
+                if protocol in ("s3", "s3a"):
+                    files.retries = 1
+                self._filesystems[key] = files
             except ImportError as error:
                 raise ConfigError(
                     f"{protocol}:// needs a package that is not here ({error}): pip install savae-dist[remote]"
@@ -160,12 +162,17 @@ class Store:
         return self._filesystems[key]
 
 
-def _patience(configured: dict[str, Any]) -> dict[str, Any]:
-    """aiohttp's own limit, five minutes for all, would end a slow download and wait long for a dead one."""
-    from aiohttp import ClientTimeout
+def _one_attempt(protocol: str, configured: dict[str, Any]) -> dict[str, Any]:
+    """Options by which a filesystem soon says what is wrong: how long to go on asking is decided here for all."""
+    if protocol in ("http", "https"):
+        from aiohttp import ClientTimeout
 
-    timeout = ClientTimeout(total=None, sock_connect=10, sock_read=30)
-    return {"timeout": timeout, **configured.get("client_kwargs", {})}
+        # aiohttp's own limit, five minutes for all, would end a slow download and wait long for a dead one.
+        timeout = ClientTimeout(total=None, sock_connect=10, sock_read=30)
+        return {"client_kwargs": {"timeout": timeout, **configured.get("client_kwargs", {})}}
+    if protocol in ("s3", "s3a"):  # botocore and s3fs, one inside the other, would be silent for half a minute
+        return {"config_kwargs": {"retries": {"total_max_attempts": 1}, **configured.get("config_kwargs", {})}}
+    return {}
 
 
 def _kept_as(url: str, size: int, crc: int | None) -> str:
