@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from savae_dist import checkpoint
 from savae_dist import config as configuration
@@ -35,9 +36,17 @@ def build_networks(config: RunConfig, spec: DataSpec, slicing: Slicing, device: 
     """The system's networks, the same on every rank: from the seed, or as `networks.initial` has them."""
     torch.manual_seed(config.seed)
     sizes = config.networks
-    networks: dict[str, Network] = config.system.build(spec, sizes.width, sizes.norm, sizes.pools)
+    together = sizes.norm == "sync_batch"
+    if together and device.type == "cpu":
+        raise ConfigError(
+            "networks.norm=sync_batch needs GPUs; on CPUs networks.norm=group is the same on all processes"
+        )
+    norm = "batch" if together else sizes.norm
+    networks: dict[str, Network] = config.system.build(spec, sizes.width, norm, sizes.pools)
     if sizes.initial is not None and not checkpoint.load_networks(Path(sizes.initial), networks):
         raise ConfigError(f"networks.initial={sizes.initial} holds none of {', '.join(networks)}")
+    if together:  # in training only: what is saved and exported are batch norms
+        networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
     slice_size = slicing.size // (slicing.ranks * slicing.accumulate)
     if slice_size == 1 and any(isinstance(m, BatchNorm) for n in networks.values() for m in n.modules()):
         raise ConfigError("data.batch_size: batch norm needs two samples per process and step, or networks.norm=group")

@@ -19,7 +19,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "preprocess": frozenset(),
     "latents": frozenset(),
     "optim": frozenset(),
-    "launch": frozenset(),
+    "precision": frozenset(),
+    "launch": frozenset({"precision"}),
     "losses": frozenset({"latents"}),
     "networks": frozenset({"latents"}),
     "phases": frozenset({"networks", "preprocess"}),
@@ -27,9 +28,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "feed": frozenset({"phases", "augment"}),
     "systems": frozenset({"phases", "losses", "latents", "networks", "preprocess"}),
     "data": frozenset({"preprocess"}),
-    "config": frozenset({"phases", "optim", "augment"}),
+    "parallel": frozenset({"phases", "optim"}),
+    "config": frozenset({"phases", "optim", "augment", "precision", "parallel"}),
     "resolve": frozenset({"config", "phases", "systems", "optim", "augment"}),
-    "engine": frozenset({"feed", "phases", "optim", "networks"}),
+    "engine": frozenset({"feed", "phases", "optim", "networks", "latents", "precision", "parallel"}),
     "tracking": frozenset({"phases", "optim"}),
     "checkpoint": frozenset({"phases", "optim", "networks"}),
     "pipeline": frozenset({"networks", "latents", "preprocess"}),
@@ -40,7 +42,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "run": ANY,
     "train": ANY,
 }
-USE_ACCELERATE = {"engine", "optim", "checkpoint", "tracking", "launch", "run", "train"}
+USE_ACCELERATE = {"engine", "parallel", "optim", "checkpoint", "tracking", "launch", "run", "train"}
 # Tools use the package, not the trainer; `benchmark` measures it, `sweep` starts it.
 FORBIDDEN_TO_TOOLS = {"engine", "opening", "run", "train"}
 FREE_TOOLS = {"benchmark", "sweep"}
