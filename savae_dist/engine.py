@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
+from savae_dist.batch_norm import BatchNorm
 from savae_dist.feed import Feed, RawBatch, positions
 from savae_dist.latents import full_precision
 from savae_dist.networks import Network
@@ -23,15 +24,12 @@ from savae_dist.optim import (
     WeightAverage,
     clip_gradients,
     clip_weights,
-    initial_state,
     learning_rate,
     make_optimizer,
 )
 from savae_dist.parallel import DdpConfig, Parallel, Partitions, Replicas
-from savae_dist.phases import Batch, Phase, Recalibration, Turn, Update
+from savae_dist.phases import Batch, Phase, Update
 from savae_dist.precision import Precision, autocast, make_scaler
-
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
 class UpdateModule(nn.Module):
@@ -90,7 +88,6 @@ class PreparedUpdate:
             if zero
             else Replicas(module, self.optimizer, ddp or DdpConfig())
         )
-        initial_state(self.optimizer)
         self.scaler = make_scaler(precision, device)
         averaged = update.trains if ema and update.averaged else ()
         self.averages = {name: WeightAverage(networks[name], ema) for name in averaged}
@@ -246,65 +243,3 @@ def run_phase(
             batches = [feed.batch(part, noise, variation) for part in slices[start]]
             updates[turn.update.name].step(turn.which, batches, iteration)
         yield iteration + 1
-
-
-@torch.no_grad()
-def recalibrate(
-    plan: Recalibration, networks: Mapping[str, Network], raw: Iterable[tuple[int, RawBatch]], feed: Feed
-) -> None:
-    """Recompute batch-norm statistics as averages over whole global batches.
-
-    raw: (position, global batch) pairs, each global batch on one rank only, so that the statistics do not depend on
-    the number of ranks. All ranks end with the same statistics.
-    """
-    norms = [m for name in plan.networks for m in networks[name].modules() if isinstance(m, BatchNorm)]
-    if not norms:
-        return
-    for network in networks.values():
-        network.eval()
-    for norm in norms:
-        norm.train()
-        norm.track_running_stats = True
-    synchronised = [norm for norm in norms if isinstance(norm, nn.SyncBatchNorm)]
-    if synchronised and torch.distributed.is_initialized():
-        alone, _ = torch.distributed.new_subgroups(1)
-        for norm in synchronised:
-            norm.process_group = alone  # ranks have different batches here, and not equally many
-    momenta = [norm.momentum for norm in norms]
-    sums = [torch.zeros_like(b, dtype=torch.float64) for norm in norms for b in _statistics(norm)]
-    count = torch.zeros(1, dtype=torch.float64, device=feed.device)
-    nets, turn = SimpleNamespace(**networks), Turn(plan.update, 0, 0, 0)
-    for position, part in raw:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = 1.0  # the running statistics become those of this batch
-        plan.forward(nets, feed.batch(part, feed.noise(turn, position)))
-        assert all(norm.num_batches_tracked for norm in norms), f"{plan.forward} does not run all of {plan.networks}"
-        for total, value in zip(sums, (b for norm in norms for b in _statistics(norm)), strict=True):
-            total += value
-        count += 1
-    for tensor in (*sums, count):
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(tensor)
-    means = iter(total / count for total in sums)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        for buffer in _statistics(norm):
-            buffer.copy_(next(means))
-        norm.eval()
-    for norm in synchronised:
-        norm.process_group = None
-
-
-def _statistics(norm: BatchNorm) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return norm.running_mean, norm.running_var
-
-
-def broadcast_buffers(networks: Mapping[str, Network]) -> None:
-    """Rank 0's running statistics to all ranks: before a validation, and when a phase ends."""
-    if torch.distributed.is_initialized():
-        for network in networks.values():
-            for buffer in network.buffers():
-                torch.distributed.broadcast(buffer, 0)

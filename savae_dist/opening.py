@@ -9,10 +9,10 @@ from torch import nn
 
 from savae_dist import checkpoint
 from savae_dist import config as configuration
+from savae_dist.batch_norm import batch_norms
 from savae_dist.checkpoint import TrainingState
 from savae_dist.config import DataConfig, RunConfig
 from savae_dist.data import Shards, demo_shards
-from savae_dist.engine import BatchNorm
 from savae_dist.errors import CheckpointError, ConfigError
 from savae_dist.feed import Slicing
 from savae_dist.networks import Network
@@ -48,7 +48,7 @@ def build_networks(config: RunConfig, spec: DataSpec, slicing: Slicing, device: 
     if together:  # in training only: what is saved and exported are batch norms
         networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
     slice_size = slicing.size // (slicing.ranks * slicing.accumulate)
-    if slice_size == 1 and any(isinstance(m, BatchNorm) for n in networks.values() for m in n.modules()):
+    if slice_size == 1 and any(batch_norms(network) for network in networks.values()):
         raise ConfigError("data.batch_size: batch norm needs two samples per process and step, or networks.norm=group")
     for network in networks.values():
         # Images in channels-last order, in which convolutions are faster on CPUs and GPUs alike.

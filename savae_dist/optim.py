@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -54,15 +54,18 @@ class OptimizerConfig:
 def make_optimizer(parameters: Sequence[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
     """Always fused: such a step is left out on the device itself where its `found_inf` is 1; the host isn't asked."""
     if config.name == "sgd":
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
         )
+        reset_state(sgd)
+        return sgd
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(parameters, config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 
-def initial_state(optimizer: torch.optim.Optimizer) -> None:
-    """Momentum from zero, which torch leaves uninitialised if the very first step is left out."""
+def reset_state(optimizer: torch.optim.Optimizer) -> None:
+    """As if no step had been made; torch leaves momentum uninitialised if the very first one is left out."""
+    optimizer.state.clear()
     for group in optimizer.param_groups:
         for parameter in group["params"] if group.get("momentum") else ():
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -1,7 +1,8 @@
 """How an update is spread over the ranks: whole replicas (one process, DDP) or ZeRO's partitions (DeepSpeed).
 
-Both leave precision, clipping, skipping and schedules to the engine, which works in the hooks of the optimiser: what
-`optimizer.param_groups` hold there is what this rank steps, its parameters or its slice of all of them.
+Both wrap a module and its optimiser, and give the engine `forward`, `backward` and `step`. They leave precision,
+clipping, skipping and schedules to it, which works in the hooks of the optimiser: what `optimizer.param_groups` hold
+there is what this rank steps, its parameters or its slice of all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -23,7 +23,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from savae_dist.errors import ConfigError
-from savae_dist.optim import gradient_norm, load_optimizer_state, optimizer_state
+from savae_dist.optim import gradient_norm, load_optimizer_state, optimizer_state, reset_state
 from savae_dist.phases import Phase
 
 
@@ -44,44 +44,6 @@ class DdpConfig:
 STEP = "step"  # the one state of torch's optimisers that is a count and not shaped like the parameter
 
 
-class Forward(Protocol):
-    def __call__(self, batch: Any, which: int) -> dict[str, Tensor]: ...
-
-
-class Backward(Protocol):
-    def __call__(self, loss: Tensor) -> object: ...
-
-
-class Step(Protocol):
-    def __call__(self) -> object: ...
-
-
-class Parallel(Protocol):
-    """A module and its optimiser, wrapped; the engine calls `forward`, `backward` and `step`."""
-
-    forward: Forward
-    backward: Backward
-    step: Step
-
-    def part(self, last: bool) -> AbstractContextManager[object]:
-        """Around forward and backward of one accumulation step."""
-        ...
-
-    def norm(self, gradients: Sequence[Tensor]) -> Tensor:
-        """2-norm of the whole gradient, the same on all ranks; `gradients` are this rank's."""
-        ...
-
-    def state(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        """Whole state tensors as `parameter/name`; every rank must call it."""
-        ...
-
-    def load_state(self, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None: ...
-
-    def close(self) -> None:
-        """Take everything off the parameters, so that another phase may train them."""
-        ...
-
-
 class Replicas:
     """Every rank holds all gradients and the whole optimiser state: one process, or DDP."""
 
@@ -90,7 +52,7 @@ class Replicas:
         ddp = DistributedDataParallelKwargs(
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            bucket_cap_mb=config.bucket_mb,  # type: ignore[arg-type]  # torch takes fractions
+            bucket_cap_mb=config.bucket_mb,
         )
         self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[ddp], cpu=not torch.cuda.is_available())
         with warnings.catch_warnings():  # newer releases of torch rename it, older ones know no other name
@@ -100,20 +62,22 @@ class Replicas:
         self.backward, self.step = self.accelerator.backward, optimizer.step
 
     def part(self, last: bool) -> AbstractContextManager[object]:
-        """Gradients are reduced over the ranks once, in the last backward pass."""
+        """Around forward and backward of one accumulation step: ranks reduce their gradients once, in the last."""
         return nullcontext() if last else self.accelerator.no_sync(self.forward)
 
     def norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        """2-norm of the whole gradient, the same on all ranks; `gradients` are this rank's."""
         return gradient_norm(gradients)
 
     def state(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Whole state tensors as `parameter/name`; every rank must call it."""
         return optimizer_state(self.optimizer, parameters)
 
     def load_state(self, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
         load_optimizer_state(self.optimizer, parameters, tensors)
 
     def close(self) -> None:
-        pass
+        """Take everything off the parameters; DDP's hooks go with it."""
 
 
 class Partitions:
@@ -141,9 +105,9 @@ class Partitions:
                 "compute_grad_norm": False,
             },
         }
-        optimizer.state.clear()
         self.engine = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)[0]
         self.forward, self.backward, self.step = self.engine, self.engine.backward, self.engine.step
+        reset_state(optimizer)  # its parameter is the slice now
         self.optimizer = optimizer
         self.ranks, self.rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
         (self.slice,) = optimizer.param_groups[0]["params"]
@@ -192,6 +156,9 @@ class Partitions:
         self.engine.destroy()
 
 
+Parallel = Replicas | Partitions
+
+
 def import_deepspeed(device: torch.device) -> ModuleType:
     """DeepSpeed, on CPUs without a compiler: gloo reduces there, and DeepSpeed's own all-reduce is not built."""
     if device.type == "cpu":
@@ -211,6 +178,6 @@ def check_zero(phases: Iterable[Phase]) -> None:
         for name, updates in counts.items():
             if updates > 1:
                 raise ConfigError(
-                    f"{updates} updates of phase {phase.name} train {name}, and under ZeRO each would step a copy of its "
-                    "own: use a launch file without DeepSpeed"
+                    f"{updates} updates of phase {phase.name} train {name}, and under ZeRO each would step a copy of "
+                    "its own: use a launch file without DeepSpeed"
                 )

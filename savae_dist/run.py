@@ -14,9 +14,10 @@ from accelerate import PartialState
 from savae_dist import checkpoint, launch, opening
 from savae_dist import config as configuration
 from savae_dist.augment import Augmentation
+from savae_dist.batch_norm import broadcast_buffers, recalibrate
 from savae_dist.config import RunConfig
 from savae_dist.data import Order, RawBatch, Reader, Request, loader
-from savae_dist.engine import PreparedUpdate, broadcast_buffers, recalibrate, run_phase
+from savae_dist.engine import PreparedUpdate, run_phase
 from savae_dist.errors import DataError, DivergedError, Preempted, SaveError
 from savae_dist.feed import Feed, Slicing, read_plan
 from savae_dist.networks import Encoder

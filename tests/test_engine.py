@@ -9,10 +9,12 @@ import torch
 from conftest import CPU, IMAGE, Samples, Trainer, distance, same
 from torch import nn
 
-from savae_dist.engine import UpdateModule, recalibrate
+from savae_dist.batch_norm import recalibrate
+from savae_dist.engine import UpdateModule
 from savae_dist.feed import Feed, Slicing, positions, read_plan
 from savae_dist.optim import OptimizerConfig
 from savae_dist.phases import Batch, Phase, Update
+from savae_dist.precision import autocast
 from savae_dist.systems import SAVAE
 
 SMALL = SAVAE(latent_dim=3, vec_steps=4, decoder_steps=4)
@@ -75,7 +77,7 @@ def test_no_label_gives_weight_zero() -> None:
 def test_frozen_networks_are_hidden_from_wrappers() -> None:
     trainer = Trainer(SMALL)
     update = SMALL.phases()[1].updates[1]
-    module = UpdateModule(update, trainer.networks)
+    module = UpdateModule(update, trainer.networks, autocast("fp32", CPU))
     expected = {f"trained.decoder.{name}" for name, _ in trainer.networks["decoder"].named_parameters()}
     assert {name for name, _ in module.named_parameters()} == expected
     assert module.nets.encoder is trainer.networks["encoder"]
@@ -234,7 +236,7 @@ def test_bf16_losses_are_float32() -> None:
     updates = trainer.prepare("decoder")
     for turn, start in positions(trainer.phases["decoder"], 0, 0, 8):
         batch: Batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
-        terms = updates[turn.update.name].module(batch, turn.which)
+        terms = updates[turn.update.name].parallel.forward(batch, turn.which)
         assert {value.dtype for value in terms.values()} == {torch.float32}
 
 
@@ -243,11 +245,11 @@ def test_a_scaler_of_its_own_changes_nothing_but_survives_overflow() -> None:
     plain, scaled = quadratic(3.0, lr=0.1, clip_norm=1.0), quadratic(3.0, lr=0.1, clip_norm=1.0)
     plain[1].run("only", 1)
     prepared = scaled[1].prepare("only")["u"]
-    prepared.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1)
+    prepared.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1)
     scaled[1].run("only", 2, first=1)
     torch.testing.assert_close(scaled[0].w.detach(), plain[0].w.detach(), rtol=1e-6, atol=0)
     assert prepared.state()[1]["scaler"]["scale"] == 2048  # grew after a good step
-    prepared.accelerator.scaler.update(3e38)
+    prepared.scaler.update(3e38)
     before = scaled[0].w.detach().clone()
     scaled[1].run("only", 3, first=2)  # 3 * 3e38 overflows float32
     assert torch.equal(before, scaled[0].w.detach())
@@ -255,7 +257,7 @@ def test_a_scaler_of_its_own_changes_nothing_but_survives_overflow() -> None:
     values = prepared.state()[1]
     assert values["scaler"]["scale"] == pytest.approx(1.5e38)
     again = scaled[1].prepare("only")["u"]
-    again.accelerator.scaler = torch.amp.GradScaler("cpu")
+    again.scaler = torch.amp.GradScaler("cpu")
     again.load_state({}, values)
     assert again.state()[1]["scaler"] == values["scaler"]
 
