@@ -9,6 +9,7 @@ import torch
 from conftest import CPU, IMAGE, Samples, Trainer, distance, same
 from torch import nn
 
+from savae_dist import losses
 from savae_dist.batch_norm import recalibrate
 from savae_dist.engine import UpdateModule
 from savae_dist.feed import Feed, Slicing, positions, read_plan
@@ -284,3 +285,48 @@ def test_every_recalibration_reaches_its_networks(phase: str) -> None:
     recalibrate(plan, trainer.networks, [(0, trainer.data.raw(0, 8, range(8)))], trainer.feed)
     changed = {name for name, state in trainer.weights().items() if not same(state, before[name])}
     assert changed == set(plan.networks)
+
+
+def test_norms_and_the_critic_s_loss_are_float32_under_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scores leave the critic in half precision; what is squared, averaged and clipped by is not."""
+    scores, squared = [], []
+    original = losses.full_precision
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        scores.append(x.dtype)
+        squared.append(original(x).dtype)
+        return original(x)
+
+    monkeypatch.setattr(losses, "full_precision", watched)
+    trainer = Trainer(SMALL, precision="bf16")
+    trainer.run("decoder", 1)
+    assert torch.bfloat16 in scores
+    assert set(squared) == {torch.float32}
+    assert {update.norm.dtype for update in trainer.updates.values()} == {torch.float32}
+    assert {p.grad is None for update in trainer.updates.values() for p in update.parameters.values()} == {True}
+    states = [value for update in trainer.updates.values() for value in update.state()[0].values()]
+    assert {value.dtype for value in states} == {torch.float32}
+
+
+def test_the_scaler_of_each_update_goes_on_after_a_resumption() -> None:
+    """fp16 proper: runs refuse it on CPUs, where it is slow, but not wrong."""
+    trainer, other = (Trainer(SMALL, precision="fp16") for _ in range(2))
+    trainer.run("decoder", 2)
+    trainer.updates["critic"].scaler.update(1024.0)
+    other.prepare("decoder")
+    for name, update in trainer.updates.items():
+        other.updates[name].load_state(*update.state())
+    for network, weights in trainer.weights().items():
+        other.networks[network].load_state_dict(weights)
+    assert other.updates["critic"].scaler.get_scale() == 1024 != other.updates["decoder"].scaler.get_scale()
+    for each in (trainer, other):
+        each.run("decoder", 4, first=2)
+    assert all(same(a, b) for a, b in zip(trainer.weights().values(), other.weights().values(), strict=True))
+    assert trainer.updates["critic"].state()[1] == other.updates["critic"].state()[1]
+
+
+def test_a_foreign_tensor_is_refused() -> None:
+    update = Trainer(SMALL).prepare("vec")["vec"]
+    tensors, values = update.state()
+    with pytest.raises(ValueError, match=r"names critic\.weight, which this run does not train"):
+        update.load_state({**tensors, "critic.weight/exp_avg": torch.zeros(3)}, values)
