@@ -13,11 +13,6 @@ ARG EXTRAS=""
 
 ENV PIP_NO_CACHE_DIR=1 PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 
-# DeepSpeed compiles its operators at the first run.
-RUN case ",${EXTRAS}," in *,deepspeed,*) \
-        apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/* ;; \
-    esac
-
 WORKDIR /opt/savae-dist
 COPY constraints.txt ./
 RUN python -c "import torch" 2>/dev/null \

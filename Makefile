@@ -10,8 +10,6 @@ SERIAL := distributed or faults or slow
 
 # Threads of several processes on shared cores spin against each other; one each is 2-5 times faster.
 export OMP_NUM_THREADS ?= 1
-# DeepSpeed finds ninja here.
-export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help demo test quick lint format clean
 .DEFAULT_GOAL := help

@@ -30,12 +30,15 @@ FORMAT_VERSION = 1
 PREFIX = "step-"
 
 
+UpdateState = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by parameter name, and plain values
+
+
 class Savable(Protocol):
     """What a `PreparedUpdate` offers."""
 
     averages: dict[str, WeightAverage[Network]]
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]: ...
+    def state(self) -> UpdateState: ...
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None: ...
 
@@ -61,18 +64,26 @@ class TrainingState:
 
 
 def save(
-    folder: Path, networks: Mapping[str, Network], updates: Mapping[str, Savable], state: TrainingState, keep: int
+    folder: Path,
+    networks: Mapping[str, Network],
+    updates: Mapping[str, Savable],
+    state: TrainingState,
+    keep: int,
+    write: bool = True,
 ) -> Path:
     """Write `folder/step-N` and remove all but the newest `keep` and the ends of phases; SaveError if the disk won't.
 
-    Called on one rank only.
+    Called on every rank, since each may hold a part of the optimisers' states, with `write` on one.
     """
+    states = {name: update.state() for name, update in updates.items()}
     target = folder / f"{PREFIX}{state.total:08d}"
+    if not write:
+        return target
     draft = folder / f".{target.name}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_drafts(folder)  # of a process that was killed while it wrote
-        _write(draft, networks, updates, state)
+        _write(draft, networks, updates, states, state)
         if target.exists():  # a damaged folder of that number, or the same state saved again
             target.rename(folder / f".{target.name}.old")
         draft.rename(target)
@@ -88,12 +99,18 @@ def save(
     return target
 
 
-def _write(draft: Path, networks: Mapping[str, Network], updates: Mapping[str, Savable], state: TrainingState) -> None:
+def _write(
+    draft: Path,
+    networks: Mapping[str, Network],
+    updates: Mapping[str, Savable],
+    states: Mapping[str, UpdateState],
+    state: TrainingState,
+) -> None:
     (draft / "updates").mkdir(parents=True)
     for name, network in networks.items():
         network.save_pretrained(draft / "networks" / name)
     for name, update in updates.items():
-        tensors, values = update.state()
+        tensors, values = states[name]
         save_file({k: v.contiguous() for k, v in tensors.items()}, draft / "updates" / f"{name}.safetensors")
         (draft / "updates" / f"{name}.json").write_text(json.dumps(values, indent=1))
         for network_name, average in update.averages.items():

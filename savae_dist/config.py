@@ -1,6 +1,7 @@
 """The typed run configuration; `resolve` reads it from files and arguments.
 
-Every default stands in the dataclass that uses it: the run's here, an update's in `optim`, a paper's in its system.
+Every default stands in the dataclass that uses it: the run's here, an update's in `optim`, those of its
+spread over processes in `parallel`, a paper's in its system.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from savae_dist.augment import OPERATIONS
 from savae_dist.data.store import CACHE_BYTES, OUTAGE_LIMIT
 from savae_dist.errors import ConfigError
 from savae_dist.optim import OptimizerConfig
+from savae_dist.parallel import DdpConfig
 from savae_dist.phases import System
+from savae_dist.precision import Precision
 
 # Keys that may change when a run goes on: they alter neither the mathematics nor the order of the data.
 FREE_KEYS = {
     *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
-    *("judge", "compile", "accumulate"),
+    *("judge", "compile", "accumulate", "ddp.bucket_mb"),
     *("data.workers", "data.lanes", "data.cache", "data.validation", "data.bad_budget"),
 }
 
@@ -44,12 +47,13 @@ def at_least_one(values: Mapping[str, Any]) -> None:
 @dataclass
 class NetworksConfig:
     """width: the paper's open channel number w. pools: halvings of the input, more for large ones.
+    norm: `batch` normalises over a process's part of the global batch, `sync_batch` (GPUs) over all processes' parts.
 
     initial: folder with trained networks by name (a checkpoint's `networks`, or a pipeline) to start from.
     """
 
     width: int = 16
-    norm: Literal["batch", "group", "none"] = "batch"
+    norm: Literal["batch", "sync_batch", "group", "none"] = "batch"
     pools: int = 2
     initial: str | None = None
 
@@ -129,7 +133,8 @@ class RunConfig:
     networks: NetworksConfig = field(default_factory=NetworksConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizers: dict[str, OptimizerConfig] = field(default_factory=dict)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    ddp: DdpConfig = field(default_factory=DdpConfig)
+    precision: Precision = "fp32"
     accumulate: int = 1
     compile: bool = False
     ema: float = 0.0  # decay of the weight average that is validated and exported; 0: none
@@ -150,6 +155,7 @@ class RunConfig:
         at_least_one({key: self.__dict__[key] for key in (*counts, "nonfinite_limit", "max_steps")})
         self.networks.check()
         self.data.check()
+        self.ddp.check()
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must lie in [0, 2^63), not {self.seed}")
         if not 0 <= self.ema < 1:

@@ -6,34 +6,30 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate import PartialState
 from torch import Tensor, nn
 
+from savae_dist.batch_norm import BatchNorm
 from savae_dist.feed import Feed, RawBatch, positions
+from savae_dist.latents import full_precision
 from savae_dist.networks import Network
 from savae_dist.optim import (
     OptimizerConfig,
     WeightAverage,
     clip_gradients,
     clip_weights,
-    gradient_norm,
     learning_rate,
-    load_optimizer_state,
     make_optimizer,
-    optimizer_state,
 )
-from savae_dist.phases import Batch, Phase, Recalibration, Turn, Update
-
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+from savae_dist.parallel import DdpConfig, Parallel, Partitions, Replicas
+from savae_dist.phases import Batch, Phase, Update
+from savae_dist.precision import Precision, autocast, make_scaler
 
 
 class UpdateModule(nn.Module):
@@ -41,27 +37,25 @@ class UpdateModule(nn.Module):
 
     nets: SimpleNamespace
 
-    def __init__(self, update: Update, networks: Mapping[str, Network]) -> None:
+    def __init__(self, update: Update, networks: Mapping[str, Network], arithmetic: torch.autocast) -> None:
         super().__init__()
         self.losses = update.losses
         self.trained = nn.ModuleDict({name: networks[name] for name in update.trains})
+        self.arithmetic = arithmetic
         # Outside the module tree: frozen networks are hidden from the reducer, the optimizer and ZeRO.
         self.__dict__["nets"] = SimpleNamespace(**networks)
 
     def forward(self, batch: Batch, which: int = 0) -> dict[str, Tensor]:
-        return self.losses[which](self.nets, batch)
-
-
-def make_accelerator(precision: str) -> Accelerator:
-    """One per update: each has its own fp16 scaler, and DeepSpeed steps the engine that its Accelerator prepared."""
-    # Buffers are not broadcast: rank 0's running statistics are the run's (see broadcast_buffers).
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    mixed_precision = {"fp32": "no"}.get(precision, precision)
-    return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp], cpu=not torch.cuda.is_available())
+        with self.arithmetic:
+            terms = self.losses[which](self.nets, batch)
+        return {name: full_precision(value) for name, value in terms.items()}
 
 
 class PreparedUpdate:
-    """An update with its optimiser, wrapped for the launch at hand."""
+    """An update with its optimiser, wrapped for the launch at hand.
+
+    zero: DeepSpeed's ZeRO stage, 0 for whole replicas.
+    """
 
     def __init__(
         self,
@@ -70,28 +64,34 @@ class PreparedUpdate:
         networks: Mapping[str, Network],
         config: OptimizerConfig,
         *,
-        precision: str = "fp32",
+        precision: Precision = "fp32",
         compile: bool = False,
         ema: float = 0.0,
+        zero: int = 0,
+        ddp: DdpConfig | None = None,
     ) -> None:
         self.update, self.config, self.total = update, config, phase.steps
-        self.accelerator = make_accelerator(precision)
+        device = PartialState().device
         in_play = {name for other in phase.updates for name in other.trains}
         self._states = _network_states(networks, set(update.trains), in_play)
         self.enter()  # before wrapping: DDP reduces what requires a gradient now
-        module = UpdateModule(update, networks)
+        module = UpdateModule(update, networks, autocast(precision, device))
         self.parameters = dict(module.trained.named_parameters())
         self.buffers = list(module.trained.buffers())
         if compile:
             module.compile()
-        with warnings.catch_warnings():  # newer releases of torch rename it, older ones know no other name
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            self.module = self.accelerator.prepare_model(module)
         self.optimizer = make_optimizer(list(self.parameters.values()), config)
+        self.optimizer.register_step_pre_hook(self._before_step)
+        self.optimizer.register_step_post_hook(self._after_step)
+        self.parallel: Parallel = (
+            Partitions(module, self.optimizer, zero, ddp or DdpConfig())
+            if zero
+            else Replicas(module, self.optimizer, ddp or DdpConfig())
+        )
+        self.scaler = make_scaler(precision, device)
         averaged = update.trains if ema and update.averaged else ()
         self.averages = {name: WeightAverage(networks[name], ema) for name in averaged}
         self.meter = Meter()
-        device = self.accelerator.device
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -107,7 +107,10 @@ class PreparedUpdate:
             norm.track_running_stats = track
 
     def step(self, which: int, slices: list[Batch], iteration: int) -> None:
-        """One optimiser step of loss `which` on one global batch, of which `slices` are this rank's parts."""
+        """One optimiser step of loss `which` on one global batch, of which `slices` are this rank's parts.
+
+        One whose gradient is not finite changes nothing, on all ranks alike, and is counted.
+        """
         self.enter()
         self.lr = learning_rate(self.config, iteration, self.total)
         for group in self.optimizer.param_groups:
@@ -115,54 +118,65 @@ class PreparedUpdate:
         before = [buffer.clone() for buffer in self.buffers]
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(slices, 1):
-            # Reduced over the ranks once, in the last backward pass.
-            with nullcontext() if number == len(slices) else self.accelerator.no_sync(self.module):
-                terms = self.module(batch, which)
-                self.accelerator.backward(torch.stack(list(terms.values())).sum() / len(slices))
+            with self.parallel.part(last=number == len(slices)):
+                terms = self.parallel.forward(batch, which)
+                loss = torch.stack(list(terms.values())).sum() / len(slices)
+                self.parallel.backward(loss if self.scaler is None else self.scaler.scale(loss))
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(slices)
-        self._apply(sums, before)
-
-    def _apply(self, sums: dict[str, Tensor], before: list[Tensor]) -> None:
-        """Clip and step; a step whose gradient is not finite changes nothing, on all ranks alike, and is counted."""
-        scaler = self.accelerator.scaler
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norm = gradient_norm(gradients)
-        finite = torch.isfinite(norm)
-        clip_gradients(gradients, norm, self.config)
-        # Fused optimisers look for this attribute and read it on the device.
-        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
-        if scaler is not None:
-            scaler.update()
+        self.parallel.step()
         self.optimizer.zero_grad(set_to_none=True)  # now, so that no gradient lies about while others train
-        clip_weights(list(self.parameters.values()), finite, self.config)
+        if self.scaler is not None:
+            self.scaler.update()
         for buffer, old in zip(self.buffers, before, strict=True):
-            buffer.copy_(torch.where(finite, buffer, old))
+            buffer.copy_(torch.where(self.finite, buffer, old))
         for average in self.averages.values():
-            average.update(finite.float())
-        self.skipped += ~finite
-        self.skipped_in_a_row = (self.skipped_in_a_row + 1) * ~finite
-        self.meter.add({**sums, "gradient_norm": norm}, finite)
+            average.update(self.finite.float())
+        self.skipped += ~self.finite
+        self.skipped_in_a_row = (self.skipped_in_a_row + 1) * ~self.finite
+        self.meter.add({**sums, "gradient_norm": self.norm}, self.finite)
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Look at this rank's gradients, clip them, and tell the optimiser whether to leave the step out."""
+        gradients = [p.grad for p in optimizer.param_groups[0]["params"] if p.grad is not None]
+        self.norm = self.parallel.norm(gradients)
+        if self.scaler is not None:
+            torch._foreach_add_(gradients, self.norm * 0)  # NaN for all scalers if the gradient of any rank overflowed
+            self.scaler.unscale_(optimizer)
+            self.norm = self.norm / self.scaler.scale(torch.ones_like(self.norm))
+        self.finite = torch.isfinite(self.norm)
+        clip_gradients(gradients, self.norm, self.config)
+        # Fused optimisers look for this attribute and read it on the device.
+        optimizer.found_inf = (~self.finite).float()  # type: ignore[attr-defined]
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        clip_weights(optimizer.param_groups[0]["params"], self.finite, self.config)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a checkpoint keeps of it: tensors by parameter name, and plain values."""
-        tensors, values = optimizer_state(self.optimizer, self.parameters)
-        values["averaged"] = {name: average.updates for name, average in self.averages.items()}
-        values["skipped"] = [int(self.skipped), int(self.skipped_in_a_row)]
-        values["scaler"] = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
-        return tensors, values
+        """What a checkpoint keeps of it: tensors by parameter name, and plain values; every rank must call it."""
+        values = {
+            "optimizer": type(self.optimizer).__name__,
+            "averaged": {name: average.updates for name, average in self.averages.items()},
+            "skipped": [int(self.skipped), int(self.skipped_in_a_row)],
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+        }
+        return self.parallel.state(self.parameters), values
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        load_optimizer_state(self.optimizer, self.parameters, tensors)
+        unknown = {full.rsplit("/", 1)[0] for full in tensors} - self.parameters.keys()
+        if unknown:
+            raise ValueError(f"the optimiser state names {min(unknown)}, which this run does not train")
+        self.parallel.load_state(self.parameters, tensors)
         for name, average in self.averages.items():
             average.updates = values["averaged"][name]
         self.skipped.fill_(values["skipped"][0])
         self.skipped_in_a_row.fill_(values["skipped"][1])
-        if self.accelerator.scaler is not None and values["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(values["scaler"])
+        if self.scaler is not None and values["scaler"] is not None:
+            self.scaler.load_state_dict(values["scaler"])
+
+    def close(self) -> None:
+        """Let go of the networks, so that another phase may train them."""
+        self.parallel.close()
 
 
 @dataclass(frozen=True)
@@ -229,58 +243,3 @@ def run_phase(
             batches = [feed.batch(part, noise, variation) for part in slices[start]]
             updates[turn.update.name].step(turn.which, batches, iteration)
         yield iteration + 1
-
-
-@torch.no_grad()
-def recalibrate(
-    plan: Recalibration, networks: Mapping[str, Network], raw: Iterable[tuple[int, RawBatch]], feed: Feed
-) -> None:
-    """Recompute batch-norm statistics as averages over whole global batches.
-
-    raw: (position, global batch) pairs, each global batch on one rank only, so that the statistics do not depend on
-    the number of ranks. All ranks end with the same statistics.
-    """
-    norms = [m for name in plan.networks for m in networks[name].modules() if isinstance(m, BatchNorm)]
-    if not norms:
-        return
-    for network in networks.values():
-        network.eval()
-    for norm in norms:
-        norm.train()
-        norm.track_running_stats = True
-    momenta = [norm.momentum for norm in norms]
-    sums = [torch.zeros_like(b, dtype=torch.float64) for norm in norms for b in _statistics(norm)]
-    count = torch.zeros(1, dtype=torch.float64, device=feed.device)
-    nets, turn = SimpleNamespace(**networks), Turn(plan.update, 0, 0, 0)
-    for position, part in raw:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = 1.0  # the running statistics become those of this batch
-        plan.forward(nets, feed.batch(part, feed.noise(turn, position)))
-        assert all(norm.num_batches_tracked for norm in norms), f"{plan.forward} does not run all of {plan.networks}"
-        for total, value in zip(sums, (b for norm in norms for b in _statistics(norm)), strict=True):
-            total += value
-        count += 1
-    for tensor in (*sums, count):
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(tensor)
-    means = iter(total / count for total in sums)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        for buffer in _statistics(norm):
-            buffer.copy_(next(means))
-        norm.eval()
-
-
-def _statistics(norm: BatchNorm) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return norm.running_mean, norm.running_var
-
-
-def broadcast_buffers(networks: Mapping[str, Network]) -> None:
-    """Rank 0's running statistics to all ranks: before a validation, and when a phase ends."""
-    if torch.distributed.is_initialized():
-        for network in networks.values():
-            for buffer in network.buffers():
-                torch.distributed.broadcast(buffer, 0)

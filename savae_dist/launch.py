@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import sys
@@ -15,15 +16,25 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from savae_dist.errors import ConfigError
+from savae_dist.precision import NEEDS_GPU, Precision, set_tf32
 
 CONTROL_C_TWICE = 130
+# What a DeepSpeed launch may say in ACCELERATE_...: (values that change nothing, what to do about any other).
+DEEPSPEED = {
+    "GRADIENT_CLIPPING": (("none", "0", "0.0"), "leave it out and set optimizers.NAME.clip_norm instead"),
+    "DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": (("none",), "these optimisers stay on their device; leave it out"),
+    "DEEPSPEED_OFFLOAD_PARAM_DEVICE": (("none",), "that is ZeRO-3's; leave it out"),
+    "DEEPSPEED_ZERO3_INIT": (("false",), "that is ZeRO-3's; leave it out"),
+    "DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": (("false",), "that is ZeRO-3's; leave it out"),
+    "DEEPSPEED_CONFIG_FILE": (("none",), "leave it out; zero_stage is all that the launch decides"),
+}
 PROC = Path("/proc")
 
 
-def start(precision: str) -> PartialState:
+def start(precision: Precision) -> PartialState:
     """Join the process group and refuse a launch that is not what was asked; ConfigError in one line."""
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked not in ("no", "", {"fp32": "no"}.get(precision, precision)):
+    if asked not in ("no", "", precision):
         raise ConfigError(
             f"the launch says mixed_precision={asked} and the configuration precision={precision}: set `precision`, "
             "and leave mixed_precision at 'no' in the launch file"
@@ -33,6 +44,7 @@ def start(precision: str) -> PartialState:
         raise ConfigError(
             f"the launch says gradient_accumulation_steps={accumulation}: leave it out and set `accumulate` instead"
         )
+    zero = zero_stage()
     # Accelerate's launcher of several processes does not hand `use_cpu` on: without the flag they would be strangers.
     world = int(os.environ.get("WORLD_SIZE", "1"))
     state = PartialState(cpu=world > 1 and not torch.cuda.is_available())
@@ -41,15 +53,41 @@ def start(precision: str) -> PartialState:
             f"the launcher set WORLD_SIZE={world}, but this process knows of {state.num_processes}: start it with "
             "`accelerate launch --config_file launch_configs/accelerate/...`"
         )
-    if precision == "fp16" and state.device.type == "cpu":
-        raise ConfigError("precision=fp16 needs a GPU; on a CPU use precision=bf16")
+    if precision in NEEDS_GPU and state.device.type == "cpu":
+        raise ConfigError(f"precision={precision} needs a GPU; on a CPU use precision={NEEDS_GPU[precision]}")
+    if zero and world < 2:
+        raise ConfigError("ZeRO shares a state among processes, and this is one: use a launch file without DeepSpeed")
     processes = requested_processes()
     if processes is not None and processes != state.num_processes:
         raise ConfigError(
             f"{processes} processes were asked for and {state.num_processes} started: launch CPU processes with "
             "--config_file launch_configs/accelerate/cpu_2.yaml (`--cpu --num_processes` starts strangers)"
         )
+    set_tf32(precision)
     return state
+
+
+def zero_stage() -> int:
+    """The ZeRO stage (1 or 2) of a DeepSpeed launch, else 0; ConfigError for what DeepSpeed cannot do here.
+
+    Of the launch file's `deepspeed_config` only `zero_stage` is taken. Its other keys, with Accelerate's own defaults
+    (it would clip at 1), describe a plugin that is never made; where one asks for something, it is refused.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+        return 0
+    for name, (harmless, advice) in DEEPSPEED.items():
+        value = os.environ.get(f"ACCELERATE_{name}", "").lower()
+        if value not in ("", *harmless):
+            raise ConfigError(
+                f"the launch says {name.removeprefix('DEEPSPEED_').lower()}={value} of DeepSpeed: {advice}"
+            )
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+    if stage not in ("1", "2"):
+        reason = "ZeRO-3 cuts up networks that another update needs whole" if stage == "3" else "there is 1, and 2"
+        raise ConfigError(f"the launch says zero_stage={stage} of DeepSpeed: {reason}; set it to 1 or 2")
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError("the launch asks for DeepSpeed, which is not installed: pip install 'savae-dist[deepspeed]'")
+    return int(stage)
 
 
 def is_main() -> bool:
@@ -57,10 +95,11 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def describe(state: PartialState, precision: str) -> str:
-    """`2 processes (MULTI_GPU, gloo, cpu), fp32, 1 thread each`."""
+def describe(state: PartialState, precision: Precision, zero: int = 0) -> str:
+    """`2 processes (MULTI_GPU, gloo, cpu), fp32, 1 thread each`; `ZeRO-2` there under DeepSpeed."""
     kind = "1 process" if state.num_processes == 1 else f"{state.num_processes} processes"
-    strategy = [] if state.distributed_type == DistributedType.NO else [state.distributed_type.value, state.backend]
+    name = f"ZeRO-{zero}" if zero else state.distributed_type.value
+    strategy = [] if state.distributed_type == DistributedType.NO else [name, state.backend]
     threads = torch.get_num_threads()
     threads_text = f"{threads} thread{'s' if threads > 1 else ''} each" if state.device.type == "cpu" else ""
     parts = [f"{kind} ({', '.join([*map(str, strategy), state.device.type])})", precision, threads_text]

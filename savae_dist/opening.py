@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from savae_dist import checkpoint
 from savae_dist import config as configuration
+from savae_dist.batch_norm import batch_norms
 from savae_dist.checkpoint import TrainingState
 from savae_dist.config import DataConfig, RunConfig
 from savae_dist.data import Mixture, SampleOrder, Shards, Store, demo_shards
-from savae_dist.engine import BatchNorm
 from savae_dist.errors import CheckpointError, ConfigError
 from savae_dist.feed import Slicing
 from savae_dist.networks import Network
@@ -46,11 +47,19 @@ def build_networks(config: RunConfig, spec: DataSpec, slicing: Slicing, device: 
     """The system's networks, the same on every rank: from the seed, or as `networks.initial` has them."""
     torch.manual_seed(config.seed)
     sizes = config.networks
-    networks: dict[str, Network] = config.system.build(spec, sizes.width, sizes.norm, sizes.pools)
+    together = sizes.norm == "sync_batch"
+    if together and device.type == "cpu":
+        raise ConfigError(
+            "networks.norm=sync_batch needs GPUs; on CPUs networks.norm=group is the same on all processes"
+        )
+    norm = "batch" if together else sizes.norm
+    networks: dict[str, Network] = config.system.build(spec, sizes.width, norm, sizes.pools)
     if sizes.initial is not None and not checkpoint.load_networks(Path(sizes.initial), networks):
         raise ConfigError(f"networks.initial={sizes.initial} holds none of {', '.join(networks)}")
+    if together:  # in training only: what is saved and exported are batch norms
+        networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
     slice_size = slicing.size // (slicing.ranks * slicing.accumulate)
-    if slice_size == 1 and any(isinstance(m, BatchNorm) for n in networks.values() for m in n.modules()):
+    if slice_size == 1 and any(batch_norms(network) for network in networks.values()):
         raise ConfigError("data.batch_size: batch norm needs two samples per process and step, or networks.norm=group")
     for network in networks.values():
         # Images in channels-last order, in which convolutions are faster on CPUs and GPUs alike.

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -57,32 +57,33 @@ def make_optimizer(parameters: Sequence[nn.Parameter], config: OptimizerConfig) 
         sgd = torch.optim.SGD(
             parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
         )
-        for parameter in parameters if config.momentum else ():
-            # torch leaves this uninitialised if the very first step is left out
-            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        reset_state(sgd)
         return sgd
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(parameters, config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 
-def optimizer_state(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State tensors as `parameter/name`, and a dict of plain values for what belongs beside them."""
-    tensors = {
+def reset_state(optimizer: torch.optim.Optimizer) -> None:
+    """As if no step had been made; torch leaves momentum uninitialised if the very first one is left out."""
+    optimizer.state.clear()
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("momentum") else ():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """State tensors as `parameter/name`."""
+    return {
         f"{name}/{key}": value.detach() for name, p in parameters.items() for key, value in optimizer.state[p].items()
     }
-    return tensors, {"optimizer": type(optimizer).__name__}
 
 
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Inverse of `optimizer_state`; ValueError where a tensor belongs to no parameter."""
+    """Inverse of `optimizer_state`."""
     for full, value in tensors.items():
         name, key = full.rsplit("/", 1)
-        if name not in parameters:
-            raise ValueError(f"the optimiser state names {name}, which this run does not train")
         parameter = parameters[name]
         # In the parameter's own memory layout: fused optimisers walk through memory, not through indices.
         own = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)

@@ -14,12 +14,14 @@ from accelerate import PartialState
 from savae_dist import checkpoint, launch, opening
 from savae_dist import config as configuration
 from savae_dist.augment import Augmentation
+from savae_dist.batch_norm import broadcast_buffers, recalibrate
 from savae_dist.config import RunConfig
 from savae_dist.data import Proportions, RawBatch, Reader, Request, loader, training_order
-from savae_dist.engine import PreparedUpdate, broadcast_buffers, recalibrate, run_phase
+from savae_dist.engine import PreparedUpdate, run_phase
 from savae_dist.errors import DataError, DivergedError, Preempted, SaveError
 from savae_dist.feed import Feed, Slicing, read_plan
 from savae_dist.networks import Encoder
+from savae_dist.parallel import check_zero
 from savae_dist.phases import Phase
 from savae_dist.pipeline import Pipeline, collect_posteriors
 from savae_dist.preprocess import normalise
@@ -40,6 +42,9 @@ class Run:
         augment = Augmentation(data.augment, self.spec)
         self.feed = Feed(self.slicing, state.device, lambda x: normalise(x, self.spec), config.seed, augment)
         self.system, self.phases = config.system, config.system.phases()
+        self.zero = launch.zero_stage()
+        if self.zero:
+            check_zero(self.phases)
         self.networks = opening.build_networks(config, self.spec, self.slicing, state.device)
         start = opening.starting_state(config, self.shards, self.phases[0], ranks)
         self.training, self.resumed_from = opening.resume(config, start, self.networks)
@@ -91,7 +96,7 @@ class Run:
         steps = ", ".join(f"{phase.name} {self.steps(phase):,} steps" for phase in self.phases)
         going_on = f", continuing {self.resumed_from.name}" if self.resumed_from is not None else ""
         lines = [
-            f"launch:     {launch.describe(self.state, self.config.precision)}",
+            f"launch:     {launch.describe(self.state, self.config.precision, self.zero)}",
             f"data:       {self.shards.describe()}; {validation} for validation",
             f"system:     {self.system.name}, {sizes} parameters",
             f"phases:     {steps}, global batch {self.slicing.size} ({self.training.run['lanes']} lanes)",
@@ -150,6 +155,8 @@ class Run:
                 precision=config.precision,
                 compile=config.compile,
                 ema=config.ema,
+                zero=self.zero,
+                ddp=config.ddp,
             )
             for update in phase.updates
             if update.active
@@ -200,18 +207,19 @@ class Run:
             self.training.rates[phase.name] = clock.rate(self.slicing.size)
         self.training.phase_end = True
         self.save(updates)
+        for update in updates.values():
+            update.close()
         if phase is not self.phases[-1]:  # the last one is measured when the run finishes
             self.validate(phase, updates)
 
     def save(self, updates: Mapping[str, PreparedUpdate]) -> None:
-        """A checkpoint, by rank 0; SaveError on every rank if it fails."""
+        """A checkpoint, written by rank 0; SaveError on every rank if it fails."""
         message = ""
-        if self.state.is_main_process:
-            try:
-                folder = self.folder / "checkpoints"
-                checkpoint.save(folder, self.networks, updates, self.training, self.config.keep_checkpoints)
-            except SaveError as error:
-                message = str(error)
+        try:
+            folder, write = self.folder / "checkpoints", self.state.is_main_process
+            checkpoint.save(folder, self.networks, updates, self.training, self.config.keep_checkpoints, write)
+        except SaveError as error:
+            message = str(error)
         if rank_sums(torch.tensor(float(bool(message)))).item():
             raise SaveError(message or "rank 0 could not save; see status.json")
 

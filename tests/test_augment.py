@@ -15,9 +15,9 @@ from torch import Tensor
 
 from savae_dist import augment
 from savae_dist.augment import OPERATIONS, Augmentation
+from savae_dist.batch_norm import recalibrate
 from savae_dist.config import as_dict, digest
 from savae_dist.data import Order, Reader, Shards, pack
-from savae_dist.engine import recalibrate
 from savae_dist.errors import ConfigError
 from savae_dist.feed import Feed, Slicing, positions, read_plan
 from savae_dist.pipeline import Pipeline

@@ -9,10 +9,13 @@ import torch
 from conftest import CPU, IMAGE, Samples, Trainer, distance, same
 from torch import nn
 
-from savae_dist.engine import UpdateModule, recalibrate
+from savae_dist import losses
+from savae_dist.batch_norm import recalibrate
+from savae_dist.engine import UpdateModule
 from savae_dist.feed import Feed, Slicing, positions, read_plan
 from savae_dist.optim import OptimizerConfig
 from savae_dist.phases import Batch, Phase, Update
+from savae_dist.precision import autocast
 from savae_dist.systems import SAVAE
 
 SMALL = SAVAE(latent_dim=3, vec_steps=4, decoder_steps=4)
@@ -75,7 +78,7 @@ def test_no_label_gives_weight_zero() -> None:
 def test_frozen_networks_are_hidden_from_wrappers() -> None:
     trainer = Trainer(SMALL)
     update = SMALL.phases()[1].updates[1]
-    module = UpdateModule(update, trainer.networks)
+    module = UpdateModule(update, trainer.networks, autocast("fp32", CPU))
     expected = {f"trained.decoder.{name}" for name, _ in trainer.networks["decoder"].named_parameters()}
     assert {name for name, _ in module.named_parameters()} == expected
     assert module.nets.encoder is trainer.networks["encoder"]
@@ -234,7 +237,7 @@ def test_bf16_losses_are_float32() -> None:
     updates = trainer.prepare("decoder")
     for turn, start in positions(trainer.phases["decoder"], 0, 0, 8):
         batch: Batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
-        terms = updates[turn.update.name].module(batch, turn.which)
+        terms = updates[turn.update.name].parallel.forward(batch, turn.which)
         assert {value.dtype for value in terms.values()} == {torch.float32}
 
 
@@ -243,11 +246,11 @@ def test_a_scaler_of_its_own_changes_nothing_but_survives_overflow() -> None:
     plain, scaled = quadratic(3.0, lr=0.1, clip_norm=1.0), quadratic(3.0, lr=0.1, clip_norm=1.0)
     plain[1].run("only", 1)
     prepared = scaled[1].prepare("only")["u"]
-    prepared.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1)
+    prepared.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1)
     scaled[1].run("only", 2, first=1)
     torch.testing.assert_close(scaled[0].w.detach(), plain[0].w.detach(), rtol=1e-6, atol=0)
     assert prepared.state()[1]["scaler"]["scale"] == 2048  # grew after a good step
-    prepared.accelerator.scaler.update(3e38)
+    prepared.scaler.update(3e38)
     before = scaled[0].w.detach().clone()
     scaled[1].run("only", 3, first=2)  # 3 * 3e38 overflows float32
     assert torch.equal(before, scaled[0].w.detach())
@@ -255,7 +258,7 @@ def test_a_scaler_of_its_own_changes_nothing_but_survives_overflow() -> None:
     values = prepared.state()[1]
     assert values["scaler"]["scale"] == pytest.approx(1.5e38)
     again = scaled[1].prepare("only")["u"]
-    again.accelerator.scaler = torch.amp.GradScaler("cpu")
+    again.scaler = torch.amp.GradScaler("cpu")
     again.load_state({}, values)
     assert again.state()[1]["scaler"] == values["scaler"]
 
@@ -282,3 +285,48 @@ def test_every_recalibration_reaches_its_networks(phase: str) -> None:
     recalibrate(plan, trainer.networks, [(0, trainer.data.raw(0, 8, range(8)))], trainer.feed)
     changed = {name for name, state in trainer.weights().items() if not same(state, before[name])}
     assert changed == set(plan.networks)
+
+
+def test_norms_and_the_critic_s_loss_are_float32_under_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scores leave the critic in half precision; what is squared, averaged and clipped by is not."""
+    scores, squared = [], []
+    original = losses.full_precision
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        scores.append(x.dtype)
+        squared.append(original(x).dtype)
+        return original(x)
+
+    monkeypatch.setattr(losses, "full_precision", watched)
+    trainer = Trainer(SMALL, precision="bf16")
+    trainer.run("decoder", 1)
+    assert torch.bfloat16 in scores
+    assert set(squared) == {torch.float32}
+    assert {update.norm.dtype for update in trainer.updates.values()} == {torch.float32}
+    assert {p.grad is None for update in trainer.updates.values() for p in update.parameters.values()} == {True}
+    states = [value for update in trainer.updates.values() for value in update.state()[0].values()]
+    assert {value.dtype for value in states} == {torch.float32}
+
+
+def test_the_scaler_of_each_update_goes_on_after_a_resumption() -> None:
+    """fp16 proper: runs refuse it on CPUs, where it is slow, but not wrong."""
+    trainer, other = (Trainer(SMALL, precision="fp16") for _ in range(2))
+    trainer.run("decoder", 2)
+    trainer.updates["critic"].scaler.update(1024.0)
+    other.prepare("decoder")
+    for name, update in trainer.updates.items():
+        other.updates[name].load_state(*update.state())
+    for network, weights in trainer.weights().items():
+        other.networks[network].load_state_dict(weights)
+    assert other.updates["critic"].scaler.get_scale() == 1024 != other.updates["decoder"].scaler.get_scale()
+    for each in (trainer, other):
+        each.run("decoder", 4, first=2)
+    assert all(same(a, b) for a, b in zip(trainer.weights().values(), other.weights().values(), strict=True))
+    assert trainer.updates["critic"].state()[1] == other.updates["critic"].state()[1]
+
+
+def test_a_foreign_tensor_is_refused() -> None:
+    update = Trainer(SMALL).prepare("vec")["vec"]
+    tensors, values = update.state()
+    with pytest.raises(ValueError, match=r"names critic\.weight, which this run does not train"):
+        update.load_state({**tensors, "critic.weight/exp_avg": torch.zeros(3)}, values)

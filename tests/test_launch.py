@@ -149,9 +149,18 @@ def test_accumulation_has_one_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_fp16_needs_a_gpu() -> None:
-    with pytest.raises(ConfigError, match="precision=fp16 needs a GPU"):
-        start("fp16")
+@pytest.mark.parametrize(("precision", "instead"), [("fp16", "bf16"), ("tf32", "fp32")])
+def test_precisions_of_gpus(precision: str, instead: str) -> None:
+    with pytest.raises(ConfigError, match=f"precision={precision} needs a GPU; on a CPU use precision={instead}"):
+        start(precision)
+
+
+def test_only_tf32_rounds_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "NEEDS_GPU", {})
+    for precision, mode in (("tf32", "tf32"), ("fp32", "ieee")):
+        start(precision)
+        assert torch.backends.cuda.matmul.fp32_precision == mode
+        assert torch.backends.cudnn.conv.fp32_precision == mode
 
 
 def test_a_launch_that_gave_fewer_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "preprocess": frozenset(),
     "latents": frozenset(),
     "optim": frozenset(),
-    "launch": frozenset(),
+    "precision": frozenset(),
+    "launch": frozenset({"precision"}),
     "losses": frozenset({"latents"}),
     "networks": frozenset({"latents"}),
     "phases": frozenset({"networks", "preprocess"}),
@@ -27,20 +28,23 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "feed": frozenset({"phases", "augment"}),
     "systems": frozenset({"phases", "losses", "latents", "networks", "preprocess"}),
     "data": frozenset({"preprocess"}),
-    "config": frozenset({"phases", "optim", "augment", "data"}),  # data: what its cache is by default
+    "parallel": frozenset({"phases", "optim"}),
+    # data: what its cache is by default
+    "config": frozenset({"phases", "optim", "augment", "data", "precision", "parallel"}),
     "resolve": frozenset({"config", "phases", "systems", "optim", "augment"}),
-    "engine": frozenset({"feed", "phases", "optim", "networks"}),
+    "batch_norm": frozenset({"feed", "phases", "networks"}),
+    "engine": frozenset({"batch_norm", "feed", "phases", "optim", "networks", "latents", "precision", "parallel"}),
     "tracking": frozenset({"phases", "optim"}),
     "checkpoint": frozenset({"phases", "optim", "networks"}),
     "pipeline": frozenset({"networks", "latents", "preprocess"}),
     "cards": frozenset({"pipeline", "preprocess"}),
     "evaluation": frozenset({"pipeline", "data", "losses", "preprocess"}),
     "validation": frozenset({"evaluation", "pipeline", "data", "feed", "tracking", "preprocess"}),
-    "opening": frozenset({"checkpoint", "config", "data", "engine", "feed", "networks", "phases", "preprocess"}),
+    "opening": frozenset({"checkpoint", "config", "data", "batch_norm", "feed", "networks", "phases", "preprocess"}),
     "run": ANY,
     "train": ANY,
 }
-USE_ACCELERATE = {"engine", "optim", "checkpoint", "tracking", "launch", "run", "train"}
+USE_ACCELERATE = {"engine", "parallel", "optim", "checkpoint", "tracking", "launch", "run", "train"}
 # Tools use the package, not the trainer; `benchmark` measures it, `sweep` starts it.
 FORBIDDEN_TO_TOOLS = {"engine", "opening", "run", "train"}
 FREE_TOOLS = {"benchmark", "sweep"}

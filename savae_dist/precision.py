@@ -1,0 +1,30 @@
+"""Arithmetic of the forward pass; weights, losses, norms and optimiser states are float32 throughout."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+# Precision -> what to use on a CPU, where nothing is gained by it.
+NEEDS_GPU = {"fp16": "bf16", "tf32": "fp32"}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """A context in which matrix products and convolutions run in half precision, if `precision` is one."""
+    return torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)
+
+
+def make_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler | None:
+    """Of one optimiser; only fp16 needs it, whose gradients would vanish."""
+    return torch.amp.GradScaler(device.type) if precision == "fp16" else None
+
+
+def set_tf32(precision: Precision) -> None:
+    """Let GPUs round the factors of float32 products to 10 bits, or not; torch itself does so in convolutions alone."""
+    mode = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = mode
+    torch.backends.cudnn.conv.fp32_precision = mode  # type: ignore[attr-defined]

@@ -1,0 +1,134 @@
+"""Runs under ZeRO: the same folders as DDP's, which any strategy and any number of processes can continue."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launching import SMALL, environment, shards, status, weights
+from safetensors.numpy import load_file
+from workers import run_ranks
+
+from savae_dist.train import main
+
+pytestmark = pytest.mark.distributed
+
+WORKER = Path(__file__).with_name("runs_worker.py")
+STEPS = ["system.vec_steps=3", "system.decoder_steps=3", "checkpoint_every=2", "keep_checkpoints=9", "ema=0.5"]
+SGD = ["optimizers.default.name=sgd", "optimizers.default.lr=0.02", "optimizers.default.momentum=0.9"]
+CLIPPED = ["optimizers.default.clip_norm=0.5", "optimizers.critic.clip_weights=0.05", "accumulate=2"]
+VEC, DECODER = 2, 5  # a checkpoint within each phase
+LAUNCH = """
+compute_environment: LOCAL_MACHINE
+distributed_type: DEEPSPEED
+deepspeed_config: {zero_stage: 2}
+use_cpu: true
+gpu_ids: "-1"
+num_machines: 1
+machine_rank: 0
+num_processes: 2
+main_process_port: 0
+mixed_precision: "no"
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all the runs: NAME is a folder, and each was made as below."""
+    folder = tmp_path_factory.mktemp("runs")
+    shards(folder / "shards")
+
+    def job(name: str, zero: int, *options: str, **origin: object) -> dict:
+        return {"zero": zero, "arguments": arguments(folder, name, *options), **origin}
+
+    ddp, zero = str(folder / "ddp"), str(folder / "zero2")
+    two = [
+        job("ddp", 0, *SGD),
+        job("zero1", 1, *SGD),
+        job("zero2", 2, *SGD),
+        job("ddp, then zero1", 1, *SGD, **{"from": ddp, "step": VEC}),
+        job("zero2, then ddp", 0, *SGD, **{"from": zero, "step": DECODER}),
+        job("adam", 2),
+        job("adam, interrupted", 2, **{"from": str(folder / "adam"), "step": DECODER}),
+        job("adam, interrupted early", 2, **{"from": str(folder / "adam"), "step": VEC}),
+    ]
+    four = [
+        job("four", 0, *SGD),
+        job("four, interrupted", 0, *SGD, **{"from": str(folder / "four"), "step": VEC}),
+        job("ddp, then zero2 on four", 2, *SGD, **{"from": ddp, "step": DECODER}),
+    ]
+    run_ranks(2, WORKER, json.dumps(two))
+    run_ranks(4, WORKER, json.dumps(four))
+    return folder
+
+
+def arguments(folder: Path, name: str, *options: str) -> list[str]:
+    data = f"data.train={folder / 'shards'}"
+    return [*SMALL, *STEPS, *CLIPPED, *options, "networks.norm=group", data, f"output={folder / name}"]
+
+
+def largest_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
+    assert a.keys() == b.keys()
+    return max(float(np.abs(a[key].astype(np.float64) - b[key]).max()) for key in a)
+
+
+def pipeline(run: Path) -> dict[str, np.ndarray]:
+    files = sorted((run / "pipeline").rglob("*.safetensors"))
+    return {f"{file.relative_to(run)}/{key}": value for file in files for key, value in load_file(file).items()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["zero1", "zero2", "ddp, then zero1", "zero2, then ddp", "four", "four, interrupted", "ddp, then zero2 on four"],
+)
+def test_equal_to_ddp(name: str, folder: Path) -> None:
+    """Networks, averages and optimiser states after each phase, and what is exported."""
+    assert status(folder / name)["outcome"] == "done"
+    for checkpoint in ("step-00000003", "step-00000006"):
+        expected = weights(folder / "ddp", checkpoint)
+        assert any(key.endswith("momentum_buffer") for key in expected)
+        assert largest_difference(weights(folder / name, checkpoint), expected) <= 1e-6
+    assert largest_difference(pipeline(folder / name), pipeline(folder / "ddp")) <= 1e-6
+    files = [
+        sorted(p.relative_to(run) for p in (run / "checkpoints").rglob("*")) for run in (folder / name, folder / "ddp")
+    ]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("name", ["adam, interrupted", "adam, interrupted early"])
+def test_interrupted_equals_uninterrupted(name: str, folder: Path) -> None:
+    """To the bit, Adam's moments and step counts included."""
+    expected = weights(folder / "adam")
+    assert any(key.endswith("/exp_avg_sq") for key in expected)
+    assert any(key.endswith("/step") for key in expected)
+    assert largest_difference(weights(folder / name), expected) == 0
+
+
+def test_one_process_goes_on(folder: Path, tmp_path: Path) -> None:
+    from runs_worker import cut
+
+    cut(folder / "zero2", tmp_path / "run", DECODER)
+    assert main([*arguments(folder, "zero2", *SGD), f"output={tmp_path / 'run'}"]) == 0
+    assert largest_difference(weights(tmp_path / "run"), weights(folder / "ddp")) <= 1e-6
+
+
+def test_launched_by_accelerate(folder: Path, tmp_path: Path) -> None:
+    """As a user starts it: it says what it is, and is the same to the bit."""
+    file = tmp_path / "zero2.yaml"
+    file.write_text(LAUNCH)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(file)]
+    result = subprocess.run(
+        [*launch, "-m", "savae_dist.train", *arguments(folder, "launched", *SGD)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "2 processes (ZeRO-2, gloo, cpu), fp32" in result.stderr
+    assert "Warning" not in result.stdout + result.stderr
+    assert largest_difference(weights(folder / "launched"), weights(folder / "zero2")) == 0
