@@ -19,7 +19,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "preprocess": frozenset(),
     "latents": frozenset(),
     "optim": frozenset(),
-    "launch": frozenset(),
+    "stopping": frozenset(),
+    "launch": frozenset({"stopping"}),
+    "peers": frozenset(),
     "losses": frozenset({"latents"}),
     "networks": frozenset({"latents"}),
     "phases": frozenset({"networks", "preprocess"}),
@@ -40,7 +42,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "run": ANY,
     "train": ANY,
 }
-USE_ACCELERATE = {"engine", "optim", "checkpoint", "tracking", "launch", "run", "train"}
+USE_ACCELERATE = {"engine", "optim", "checkpoint", "tracking", "launch", "peers", "run", "train"}
 # Tools use the package, not the trainer; `benchmark` measures it, `sweep` starts it.
 FORBIDDEN_TO_TOOLS = {"engine", "opening", "run", "train"}
 FREE_TOOLS = {"benchmark", "sweep"}

@@ -95,12 +95,12 @@ def machine(device: torch.device) -> str:
 def step(arguments: argparse.Namespace) -> None:
     """The trainer's iteration beside a hand-written one with the same networks and the same exact savings."""
     torch.set_num_threads(arguments.threads)
-    device = launch.start("fp32").device
-    wait: handwritten.Step = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     asked = {"networks.width": arguments.width, "data.batch_size": arguments.batch}
     asked |= {"system.beta": arguments.beta, "system.gamma": arguments.gamma}
     # At a constant rate, as the hand-written loop: these steps have no end for a schedule to lead to.
     config = resolve.load([*(f"{key}={value}" for key, value in asked.items()), CONSTANT])
+    device = launch.start("fp32", config.timeout).device
+    wait: handwritten.Step = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     print(f"{machine(device)}; {', '.join(f'{key}={value}' for key, value in asked.items())}")
     with tempfile.TemporaryDirectory() as scratch:
         shards = Shards.open(arguments.shards or synthetic(Path(scratch) / "shards"))
