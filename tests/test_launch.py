@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import PartialState
-from launching import environment, status
+from launching import environment, free_port, status
 
 from savae_dist import launch
 from savae_dist.errors import ConfigError
@@ -179,12 +178,6 @@ def test_more_ranks_than_gpus(gpus: int, local: int, refused: bool, monkeypatch:
     ) as caught:
         launch._check_environment("fp32")
     assert caught.value.code == 2
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("rank", [0, 1])
