@@ -63,8 +63,8 @@ def scalars(run: Path) -> dict[str, dict[int, float]]:
     return {tag: {e.step: e.value for e in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 
 
-def status(run: Path) -> dict[str, Any]:
-    return json.loads((run / "status.json").read_text())
+def status(run: Path, name: str = "status.json") -> dict[str, Any]:
+    return json.loads((run / name).read_text())
 
 
 def free_port() -> int:
