@@ -82,7 +82,7 @@ class Stopwatch:
         for name, update in loop.updates.items():
             update.module = self._around(name, "forward", update.module)
             update.accelerator.backward = self._around(name, "backward", update.accelerator.backward)
-            update.step = self._step(name, update.step)
+            update.step = self._step(name, update.step)  # type: ignore[method-assign]
 
     def _around(self, name: str, part: str, function: Callable[..., Any]) -> Any:
         def timed(*arguments: Any) -> Any:
@@ -125,8 +125,9 @@ def measure(
     size = setting.config.data.batch_size
     slicing = Slicing(size, peers.rank, peers.ranks)
     together, apart = f"{peers.ranks} processes", f"{peers.ranks}, no reduction"
+    lone = trainer(setting, phase, Slicing(size), reduce=False)  # by all ranks: DDP comes and goes with it
     loops: dict[str, Loop | None] = {
-        "1 process": trainer(setting, phase, Slicing(size), reduce=False) if peers.rank == 0 else None,
+        "1 process": lone if peers.rank == 0 else None,
         apart: trainer(setting, phase, slicing, reduce=False),
         together: trainer(setting, phase, slicing),
     }
@@ -166,9 +167,9 @@ def shares(
     yield f"  {'of an iteration, ms':<20}{'data':>10}{'forward':>10}{'backward':>10}{'communic.':>10}{'optimiser':>10}"
     for name in together.updates:
         joined, alone = ({part: w.seconds[name, part] * 1e3 / (count * rounds) for part in PARTS} for w in watches)
-        both = {part: max(joined[part] - alone[part], 0.0) for part in ("forward", "backward", "optimiser")}
-        values = [joined["data"], *(joined[p] - both[p] for p in ("forward", "backward"))]
-        values += [sum(both.values()), joined["optimiser"] - both["optimiser"]]
+        steps = ("forward", "backward", "optimiser")
+        communication = sum(joined[part] - alone[part] for part in steps)  # below zero: less than the noise
+        values = [joined["data"], alone["forward"], alone["backward"], communication, alone["optimiser"]]
         total = sum(values)
         yield f"  {name:<20}" + "".join(f"{value:10.2f}" for value in values)
         yield f"  {'':<20}" + "".join(f"{value / total:10.1%}" for value in values)
