@@ -183,6 +183,9 @@ def test_updates_do_not_share_an_optimiser_configuration() -> None:
         ("data.workers=-1", ["data.workers"]),
         ("data.bad_budget=2", ["data.bad_budget"]),
         ("data.bad_budget=nan", ["data.bad_budget"]),
+        ("debug.check_ranks=-1", ["debug.check_ranks"]),
+        ("timeout=0", ["timeout", "seconds"]),
+        ("timeout=inf", ["timeout"]),
         ("ema=1", ["ema", "[0, 1)"]),
         ("ema=nan", ["ema"]),
         ("accumulate=3", ["data.batch_size=128", "accumulate=3"]),
@@ -208,6 +211,7 @@ def test_refused_in_one_line_that_names_the_key(arguments: str, named: list[str]
         ("system=null", "system"),
         ("system.name=[1]", "system.name"),
         ("system.name.x=3", "system.name"),
+        ("debug=3", "debug"),
         ("optimizers.vec=3", "optimizers.vec"),
         ("optimizers.default=3", "optimizers.default"),
         ("optimizers.vec.betas=[0.9]", "optimizers.vec.betas"),
@@ -338,6 +342,8 @@ FREE_CHANGES = [
     "checkpoint_every=9",
     "data.cache=memory",
     "compile=true",
+    "timeout=9",
+    "debug.check_ranks=1",
 ]
 
 

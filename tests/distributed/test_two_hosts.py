@@ -41,9 +41,11 @@ gpu_ids: "-1"
 num_machines: 2
 num_processes: 2
 mixed_precision: "no"
-rdzv_backend: static
+rdzv_backend: {backend}
 same_network: true
 """
+
+AS_HOST = 'hostname "$0" && exec "$@"'
 
 
 def why_not() -> str:
@@ -66,16 +68,21 @@ def ip(*words: str) -> None:
 
 
 class Hosts:
-    """Two namespaces, 10.213.77.1 and .2, of names that no other test run has."""
+    """Two namespaces with host names and addresses (10.213.77.1 and .2) of their own."""
 
     addresses = ("10.213.77.1", "10.213.77.2")
 
     def __init__(self) -> None:
-        self.names = [f"sv{os.getpid()}{side}" for side in "ab"]  # of the namespace, and of the cable's end in it
+        # Of the namespace, of the host, and of its end of the cable; no other test run has it.
+        self.names = [f"sv{os.getpid()}{side}" for side in "ab"]
 
     def build(self) -> None:
         for name in self.names:
             ip("netns", "add", name)
+            hosts = Path("/etc/netns") / name / "hosts"  # which `ip netns exec` puts in the place of /etc/hosts
+            hosts.parent.mkdir(parents=True)
+            known = [("127.0.0.1", "localhost"), *zip(self.addresses, self.names)]
+            hosts.write_text("".join(f"{address} {host}\n" for address, host in known))
         first, second = self.names
         ip("link", "add", first, "netns", first, "type", "veth", "peer", "name", second, "netns", second)
         for name, address in zip(self.names, self.addresses):
@@ -90,11 +97,12 @@ class Hosts:
     def remove(self) -> None:
         for name in self.names:  # the cable goes with them
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=20)
+            shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
 
     @contextmanager
-    def started(self, log: Path, *arguments: str) -> Iterator[list[subprocess.Popen[str]]]:
+    def started(self, log: Path, backend: str, *arguments: str) -> Iterator[list[subprocess.Popen[str]]]:
         """The launcher of each host; whatever is left of them is killed in the end."""
-        (log / "two.yaml").write_text(LAUNCH)
+        (log / "two.yaml").write_text(LAUNCH.format(backend=backend))
         port = str(free_port())
         launchers = []
         try:
@@ -111,7 +119,7 @@ class Hosts:
                 launch += ["--config_file", str(log / "two.yaml"), *where, "-m", "savae_dist.train", *arguments]
                 with (log / f"stderr{rank}").open("a") as errors:
                     process = subprocess.Popen(
-                        ["ip", "netns", "exec", name, *launch],
+                        ["ip", "netns", "exec", name, "unshare", "--uts", "sh", "-c", AS_HOST, name, *launch],
                         env={**environment(), "GLOO_SOCKET_IFNAME": name},
                         stderr=errors,
                         text=True,
@@ -127,9 +135,9 @@ class Hosts:
                 process.kill()
                 process.wait(30)
 
-    def run(self, log: Path, *arguments: str, seconds: float = 150) -> str:
+    def run(self, log: Path, backend: str, *arguments: str, seconds: float = 150) -> str:
         """A whole run over both hosts; what rank 0 said."""
-        with self.started(log, *arguments) as launchers:
+        with self.started(log, backend, *arguments) as launchers:
             for process in launchers:
                 process.wait(seconds)
             codes = [process.returncode for process in launchers]
@@ -157,7 +165,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(hosts: Hosts, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over both hosts that nobody disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    said = hosts.run(folder, *SMALL, *STEPS, f"data.train={data}", f"output={folder / 'run'}", "debug.check_ranks=1")
+    said = hosts.run(
+        folder, "static", *SMALL, *STEPS, f"data.train={data}", f"output={folder / 'run'}", "debug.check_ranks=1"
+    )
     assert "2 processes (MULTI_CPU, gloo, cpu)" in said
     return folder / "run"
 
@@ -171,12 +181,13 @@ def test_two_hosts_equal_one_process(whole: Path, data: Path, tmp_path: Path) ->
             assert two[name][step] == pytest.approx(one[name][step], rel=1e-5, abs=1e-6), (name, step)
 
 
-def test_the_cable_is_cut(hosts: Hosts, whole: Path, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["static", "c10d"])
+def test_the_cable_is_cut(backend: str, hosts: Hosts, whole: Path, data: Path, tmp_path: Path) -> None:
     """Both sides say 75 within the time-out and five seconds; the same command then ends as if nothing had been."""
     output = tmp_path / "run"
     words = [*SMALL, *STEPS, f"data.train={data}", f"output={output}", f"timeout={TIMEOUT}"]
     views = [f"status-node{node}.json" for node in (0, 1)]
-    with hosts.started(tmp_path, *words) as launchers:
+    with hosts.started(tmp_path, backend, *words) as launchers:
         try:
             wait_until(lambda: bool(steps_saved(output)) or ended(output), 90, "the first checkpoint")
             hosts.cable("down")
@@ -192,6 +203,6 @@ def test_the_cable_is_cut(hosts: Hosts, whole: Path, data: Path, tmp_path: Path)
         assert "run it again" in said["message"]
         assert 0 < said["heartbeat"] - cut < TIMEOUT + 5
     assert 15 <= status(output)["step"] < 90
-    assert "continuing step-" in hosts.run(tmp_path, *words)
+    assert "continuing step-" in hosts.run(tmp_path, backend, *words)
     assert status(output)["outcome"] == "done"
     assert equal(weights(output), weights(whole))
