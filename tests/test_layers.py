@@ -43,9 +43,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "train": ANY,
 }
 USE_ACCELERATE = {"engine", "optim", "checkpoint", "tracking", "launch", "peers", "run", "train"}
-# Tools use the package, not the trainer; `benchmark` measures it, `sweep` starts it.
+# Tools use the package, not the trainer; `benchmark` and `scaling` measure it, `sweep` starts it.
 FORBIDDEN_TO_TOOLS = {"engine", "opening", "run", "train"}
-FREE_TOOLS = {"benchmark", "sweep"}
+FREE_TOOLS = {"benchmark", "scaling", "sweep"}
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[str]:
