@@ -83,6 +83,7 @@ class Stop:
         self._answer = torch.zeros(1, dtype=torch.int64)
         self._question: dist.Work | None = None
         self._settled = threading.Event()
+        self._owner = os.getpid()
 
     def __enter__(self) -> Self:
         self._woken, self._bell = socket.socketpair()
@@ -134,8 +135,10 @@ class Stop:
             sys.stderr.write("stopped at once; the last checkpoint is kept\n")
             leave(CONTROL_C_TWICE)
         self.signal = number
-        if not self._training:
-            raise Preempted(f"stopped by signal {number} before it began to train; run it again to go on")
+        if not self._training and os.getpid() == self._owner:  # a loader's worker has inherited this handler
+            early = Preempted(f"stopped by signal {number} before it began to train; run it again to go on")
+            early.everywhere = False  # it may have reached this process only
+            raise early
 
     def _watch(self) -> None:
         """Once a signal has come, wait until the ranks have agreed, but not for ever."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -39,6 +40,20 @@ def test_a_signal_is_seen(number: signal.Signals) -> None:
 def test_before_the_training_a_signal_ends_the_start() -> None:
     with Stop(never), pytest.raises(Preempted, match="signal 15 before it began"):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_to_a_forked_worker_is_none_to_its_parent() -> None:
+    with Stop(never) as stop:
+        worker = os.fork()
+        if not worker:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(stop.agreed())
+        _, status = os.waitpid(worker, 0)
+        assert os.waitstatus_to_exitcode(status) == signal.SIGTERM
+        time.sleep(0.1)
+        assert stop.agreed() == 0
+        with pytest.raises(BlockingIOError):
+            stop._woken.recv(1, socket.MSG_DONTWAIT)
 
 
 PROGRAM = """
