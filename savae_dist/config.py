@@ -26,7 +26,7 @@ from savae_dist.precision import Precision
 # Keys that may change when a run goes on: they alter neither the mathematics nor the order of the data.
 FREE_KEYS = {
     *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
-    *("judge", "compile", "accumulate", "ddp.bucket_mb"),
+    *("judge", "compile", "accumulate", "ddp.bucket_mb", "timeout", "debug.check_ranks"),
     *("data.workers", "data.lanes", "data.cache", "data.validation", "data.bad_budget"),
 }
 
@@ -126,6 +126,17 @@ class DataConfig:
 
 
 @dataclass
+class DebugConfig:
+    """check_ranks: compare all parameters of all ranks, bit for bit, every so many steps; 0: never."""
+
+    check_ranks: int = 0
+
+    def check(self) -> None:
+        if self.check_ranks < 0:
+            raise ConfigError(f"debug.check_ranks must not be negative, not {self.check_ranks}")
+
+
+@dataclass
 class RunConfig:
     """A run. `system` is the dataclass that `system.name` names; `optimizers` has one entry per update."""
 
@@ -147,6 +158,8 @@ class RunConfig:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 3
     judge: str | None = None  # a pipeline whose classifier, trained independently, judges reconstructions
+    timeout: float = 600.0  # seconds that a rank waits for its peers before it gives them up for lost
+    debug: DebugConfig = field(default_factory=DebugConfig)
     nonfinite_limit: int = 20  # the run ends after so many steps in a row without a finite gradient
 
     def check(self) -> None:
@@ -156,6 +169,9 @@ class RunConfig:
         self.networks.check()
         self.data.check()
         self.ddp.check()
+        self.debug.check()
+        if not 1 <= self.timeout < 1e6:
+            raise ConfigError(f"timeout is seconds, from 1 to a million, not {self.timeout}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must lie in [0, 2^63), not {self.seed}")
         if not 0 <= self.ema < 1:

@@ -31,6 +31,12 @@ class DivergedError(UserError):
     code = 70
 
 
+class DriftError(UserError):
+    """Ranks whose parameters are no longer equal: broken hardware or a bug; 70 is EX_SOFTWARE of sysexits."""
+
+    code = 70
+
+
 class SaveError(UserError):
     """A checkpoint could not be written."""
 
@@ -38,9 +44,16 @@ class SaveError(UserError):
 
 
 class Preempted(UserError):
-    """Stopped from outside, or a rank was lost; the same command continues the run."""
+    """Stopped from outside; the same command continues the run."""
 
     code = 75
+
+
+class RankLost(UserError):
+    """A peer is gone or out of reach; the same command continues the run."""
+
+    code = 75
+    everywhere = False
 
 
 class CheckpointError(UserError):

@@ -1,24 +1,21 @@
-"""Start-up check (what the launcher gave against what was asked) and stopping together."""
+"""Start-up check: what the launcher gave against what was asked."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import signal
-import sys
+from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 
 import torch
-import torch.distributed as dist
 import yaml
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
-from savae_dist.errors import ConfigError
+from savae_dist.errors import ConfigError, RankLost
 from savae_dist.precision import NEEDS_GPU, Precision, set_tf32
+from savae_dist.stopping import lost_peer
 
-CONTROL_C_TWICE = 130
 # What a DeepSpeed launch may say in ACCELERATE_...: (values that change nothing, what to do about any other).
 DEEPSPEED = {
     "GRADIENT_CLIPPING": (("none", "0", "0.0"), "leave it out and set optimizers.NAME.clip_norm instead"),
@@ -29,10 +26,42 @@ DEEPSPEED = {
     "DEEPSPEED_CONFIG_FILE": (("none",), "leave it out; zero_stage is all that the launch decides"),
 }
 PROC = Path("/proc")
+# NCCL ends the process without a word when its time is over: gloo, asked beside it in every iteration, comes first.
+NCCL_GRACE_SECONDS = 3.0
+# Strategies of Accelerate that the engine knows nothing of.
+UNKNOWN_STRATEGIES = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_MEGATRON_LM": "MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "PARALLELISM_CONFIG",
+}
 
 
-def start(precision: Precision) -> PartialState:
-    """Join the process group and refuse a launch that is not what was asked; ConfigError in one line."""
+def start(precision: Precision, timeout: float) -> PartialState:
+    """Join the process group and refuse a launch that is not what was asked; ConfigError in one line.
+
+    timeout: seconds that a rank waits for its peers, here and in every later collective; RankLost if not all come.
+    """
+    _check_environment(precision)
+    state = _join(timeout)
+    if state.num_processes != world_size():
+        raise ConfigError(
+            f"the launcher set WORLD_SIZE={world_size()}, but this process knows of {state.num_processes}: start it "
+            "with `accelerate launch --config_file launch_configs/accelerate/...`"
+        )
+    if precision in NEEDS_GPU and state.device.type == "cpu":
+        raise ConfigError(f"precision={precision} needs a GPU; on a CPU use precision={NEEDS_GPU[precision]}")
+    processes = requested_processes()
+    if processes is not None and processes != state.num_processes:
+        raise ConfigError(
+            f"{processes} processes were asked for and {state.num_processes} started: launch CPU processes with "
+            "--config_file launch_configs/accelerate/cpu_2.yaml (`--cpu --num_processes` starts strangers)"
+        )
+    set_tf32(precision)
+    return state
+
+
+def _check_environment(precision: Precision) -> None:
+    """ConfigError where the launch contradicts the configuration, or asks for what is not there."""
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked not in ("no", "", precision):
         raise ConfigError(
@@ -44,27 +73,45 @@ def start(precision: Precision) -> PartialState:
         raise ConfigError(
             f"the launch says gradient_accumulation_steps={accumulation}: leave it out and set `accumulate` instead"
         )
-    zero = zero_stage()
-    # Accelerate's launcher of several processes does not hand `use_cpu` on: without the flag they would be strangers.
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    state = PartialState(cpu=world > 1 and not torch.cuda.is_available())
-    if state.num_processes != world:
-        raise ConfigError(
-            f"the launcher set WORLD_SIZE={world}, but this process knows of {state.num_processes}: start it with "
-            "`accelerate launch --config_file launch_configs/accelerate/...`"
-        )
-    if precision in NEEDS_GPU and state.device.type == "cpu":
-        raise ConfigError(f"precision={precision} needs a GPU; on a CPU use precision={NEEDS_GPU[precision]}")
-    if zero and world < 2:
+    if zero_stage() and world_size() < 2:
         raise ConfigError("ZeRO shares a state among processes, and this is one: use a launch file without DeepSpeed")
-    processes = requested_processes()
-    if processes is not None and processes != state.num_processes:
+    dynamo = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
+    if dynamo.lower() not in ("no", ""):
+        raise ConfigError(f"the launch says dynamo_backend={dynamo}: leave it out and set `compile=true` instead")
+    for name, strategy in UNKNOWN_STRATEGIES.items():
+        if os.environ.get(name, "false").lower() == "true":
+            raise ConfigError(
+                f"the launch asks for {strategy}, which this trainer does not support: use distributed_type MULTI_GPU "
+                "or DEEPSPEED as in launch_configs/accelerate"
+            )
+    local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if 0 < gpus <= local:
         raise ConfigError(
-            f"{processes} processes were asked for and {state.num_processes} started: launch CPU processes with "
-            "--config_file launch_configs/accelerate/cpu_2.yaml (`--cpu --num_processes` starts strangers)"
+            f"LOCAL_RANK={local}, but this node shows {gpus} GPU{'s' if gpus > 1 else ''}: lower num_processes in the "
+            "launch file, or widen CUDA_VISIBLE_DEVICES"
         )
-    set_tf32(precision)
-    return state
+
+
+def _join(timeout: float) -> PartialState:
+    world, gpu = world_size(), torch.cuda.is_available()
+    limit = timedelta(seconds=timeout + NCCL_GRACE_SECONDS if gpu else timeout)
+    try:
+        # Accelerate's launcher of several processes does not hand `use_cpu` on: without the flag they'd be strangers.
+        return PartialState(cpu=world > 1 and not gpu, timeout=limit)
+    except RuntimeError as error:
+        reason = lost_peer(error)
+        if reason is None:
+            raise
+        where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        raise RankLost(
+            f"rank {os.environ.get('RANK', '0')} waited timeout={timeout:g} s at {where} for all {world} ranks, and "
+            f"not all came ({reason}): see that every node was started and reaches that address, then run it again"
+        ) from error
+
+
+def world_size() -> int:
+    """How many ranks the launcher announced."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def zero_stage() -> int:
@@ -146,46 +193,3 @@ def _processes_in(words: list[str]) -> int | None:
             number = yaml.safe_load(Path(options[name]).read_text()).get("num_processes")
             return int(number) if number is not None else None
     return None
-
-
-class Stop:
-    """A wish to stop (SIGTERM, SIGINT), agreed by all ranks so that they stop after the same iteration.
-
-    Each `agreed()` looks at the answer to the question that the call before it asked, so nobody waits.
-    """
-
-    def __init__(self, state: PartialState) -> None:
-        self.signal = 0
-        self._group = dist.new_group(backend="gloo") if state.num_processes > 1 else None
-        self._answer = torch.zeros(1, dtype=torch.int64)
-        self._question: dist.Work | None = None
-        self._before = {n: signal.signal(n, self._receive) for n in (signal.SIGTERM, signal.SIGINT)}
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal == signal.SIGINT:
-            sys.stderr.write("stopped at once; the last checkpoint is kept\n")
-            os._exit(CONTROL_C_TWICE)  # the other threads may hang in a collective
-        self.signal = number
-
-    def agreed(self) -> int:
-        """The signal that any rank had received one call ago, else 0; every rank must call it equally often."""
-        if self._group is None:
-            return self.signal
-        seen = 0
-        if self._question is not None:
-            self._question.wait()
-            seen = int(self._answer)
-        self._answer = torch.tensor([self.signal])
-        self._question = dist.all_reduce(self._answer, dist.ReduceOp.MAX, group=self._group, async_op=True)
-        return seen
-
-    def settle(self) -> None:
-        """Wait for the open question, so that no collective is under way."""
-        if self._question is not None:
-            self._question.wait()
-            self._question = None
-
-    def close(self) -> None:
-        """Give the signals back to whoever had them."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -68,7 +68,7 @@ def _check_shape(asked: DictConfig, missing: set[str]) -> None:
     """Sections are mappings, and nothing is left at `???`."""
     if missing:
         raise ConfigError(f"{sorted(missing)[0]} is `???`: give it a value")
-    for key in ("system", "networks", "data"):
+    for key in ("system", "networks", "data", "debug"):
         if key in asked and not isinstance(asked[key], DictConfig):
             raise ConfigError(f"{key}: holds keys, {key}.NAME=..., not {asked[key]!r}")
 

@@ -22,9 +22,11 @@ from savae_dist.errors import DataError, DivergedError, Preempted, SaveError
 from savae_dist.feed import Feed, Slicing, read_plan
 from savae_dist.networks import Encoder
 from savae_dist.parallel import check_zero
+from savae_dist.peers import Peers
 from savae_dist.phases import Phase
 from savae_dist.pipeline import Pipeline, collect_posteriors
 from savae_dist.preprocess import normalise
+from savae_dist.stopping import Stop
 from savae_dist.tracking import Clock, Status, Tracker, rank_means, rank_sums, write_json
 from savae_dist.validation import Survey, Validation, closing_summary, collapsed
 
@@ -32,8 +34,8 @@ from savae_dist.validation import Survey, Validation, closing_summary, collapsed
 class Run:
     """A run at the start, or where its newest checkpoint left it."""
 
-    def __init__(self, config: RunConfig, state: PartialState, status: Status) -> None:
-        self.config, self.state, self.status = config, state, status
+    def __init__(self, config: RunConfig, state: PartialState, status: Status, stop: Stop, peers: Peers) -> None:
+        self.config, self.state, self.status, self.stop, self.peers = config, state, status, stop, peers
         self.folder = Path(config.output or ".")
         data, ranks = config.data, state.num_processes
         self.shards, self.validation_shards = opening.open_shards(data)
@@ -63,19 +65,17 @@ class Run:
         self.validation = (
             Validation(self.validation_shards, self.survey, config.judge) if self.validation_shards else None
         )
-        if status.main:
+        if status.writes:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "config.yaml").write_text(configuration.to_yaml(config))
         total = sum(self.steps(phase) for phase in self.phases)
-        # Last, since they must be closed: a run that cannot be opened leaves no bar and no signal handler behind.
-        self.tracker = Tracker(self.folder / "tensorboard", total, self.training.total, status.main)
-        self.stop = launch.Stop(state)
+        # Last, since it must be closed: a run that cannot be opened leaves no bar behind.
+        self.tracker = Tracker(self.folder / "tensorboard", total, self.training.total, status.writes)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop.close()
         self.tracker.close()
 
     def steps(self, phase: Phase) -> int:
@@ -133,6 +133,8 @@ class Run:
             self.status.beat(phase.name, step)
             if step % config.log_every == 0 or step == last:
                 self._log(phase, updates, clock)
+            if config.debug.check_ranks and step % config.debug.check_ranks == 0:
+                self.peers.check_equal(self.networks, f"{phase.name} step {step}")
             asked_to_stop = self.stop.agreed()
             if asked_to_stop or (step % config.checkpoint_every == 0 and step != last):
                 self.save(updates)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,49 +47,78 @@ def rank_means(sums: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 class Status:
-    """`status.json`: what other programs (SLURM scripts, dashboards) read of a run; written on the main process."""
+    """`status.json`: what other programs (SLURM scripts, dashboards) read of a run.
 
-    def __init__(self, folder: Path, main: bool) -> None:
-        self.path, self.main = folder / "status.json", main
+    The main process writes it; one that ends alone, or has lost its peers, writes it too, and the first word on how a
+    launch ended stands. Where there are several nodes each leaves its own end in `status-nodeN.json` as well.
+    folder: None writes nothing.
+    """
+
+    def __init__(self, folder: Path | None, main: bool) -> None:
+        self.folder, self.main = folder, main
         self.values: dict[str, Any] = {"outcome": "running", "exit_code": None, "message": "", "phase": "", "step": 0}
         self._training = False
+        self._launch, self._node = "", ""
         self._started = time.time()
         self._written = 0.0
+        self._lock = threading.Lock()  # the last word may come from a thread
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes the run's folder."""
+        return self.main and self.folder is not None
+
+    def join(self, launch: str, node: int, nodes: int) -> None:
+        """launch: the token by which the ranks of a launch know each other's words."""
+        self._launch, self._node = launch, f"status-node{node}.json" if nodes > 1 else ""
 
     def beat(self, phase: str, step: int) -> None:
         """Note where the run is, at most every ten seconds."""
         self.values.update(phase=phase, step=step)
         self._training = True
         if time.monotonic() - self._written > HEARTBEAT_SECONDS:
-            self._write()
+            self._written = time.monotonic()
+            if self.main:
+                self._write("status.json")
 
-    def end(self, outcome: str, exit_code: int, message: str = "", alone: bool = False) -> None:
-        """How it ended; a start that was refused leaves the word of a run that was done before.
+    def where(self) -> str:
+        return f"{self.values['phase']} step {self.values['step']}" if self._training else "the start"
 
-        `alone`: written by this process though it is not the main one, since no other knows.
+    def end(self, outcome: str, exit_code: int, message: str = "", alone: bool = False) -> dict[str, Any] | None:
+        """How it ended; returns what a peer has said before, which stands.
+
+        A start that was refused leaves the word of a run that was done before. `alone`: written by this process though
+        it is not the main one, since perhaps no other can.
         """
-        self.main = self.main or alone
         self.values.update(outcome=outcome, exit_code=exit_code, message=message)
-        if self._training or self._there().get("outcome") != "done":
-            self._write()
+        if self._node:
+            self._write(self._node)
+        if (self.main or alone) and (self._training or self._there("status.json").get("outcome") != "done"):
+            return self._write("status.json")
+        return None
 
-    def _there(self) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
+    def _there(self, name: str) -> dict[str, Any]:
+        path = self.folder / name if self.folder is not None else None
+        values: dict[str, Any] = json.loads(path.read_text()) if path is not None and path.is_file() else {}
         return values
 
-    def _write(self) -> None:
-        """Unless a peer said how this run ended: what happens here after that is its consequence."""
-        self._written = time.monotonic()
-        if not self.main:
-            return
-        try:
-            there = self._there()
-            if there.get("exit_code") is not None and there["heartbeat"] > self._started:
-                return
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, {**self.values, "heartbeat": time.time()})
-        except OSError as error:  # a full disk must not hide what happened
-            print(f"savae_dist: {self.path} cannot be written ({error})", file=sys.stderr)
+    def _write(self, name: str) -> dict[str, Any] | None:
+        """Unless a peer said how this launch ended: what happens here after that is its consequence."""
+        if self.folder is None:
+            return None
+        with self._lock:
+            try:
+                there = self._there(name)
+                ours = (
+                    there.get("launch") == self._launch if self._launch else there.get("heartbeat", 0) > self._started
+                )
+                if ours and there.get("exit_code") is not None:
+                    return there
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_json(self.folder / name, {**self.values, "launch": self._launch, "heartbeat": time.time()})
+            except OSError as error:  # a full disk must not hide what happened
+                print(f"savae_dist: {self.folder / name} cannot be written ({error})", file=sys.stderr)
+        return None
 
 
 class Clock:

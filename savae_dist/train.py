@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from accelerate import PartialState
 
 from savae_dist import config as configuration
 from savae_dist import launch, resolve
-from savae_dist.errors import ConfigError, UserError
+from savae_dist.errors import ConfigError, Preempted, RankLost, UserError
+from savae_dist.peers import Peers
 from savae_dist.run import Run
+from savae_dist.stopping import Stop, has_peers, leave, lost_peer
 from savae_dist.tracking import Status
 
 
@@ -36,38 +39,76 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if launch.is_main() or not error.everywhere:
             print(f"savae_dist: {error}", file=sys.stderr)
-        return error.code
+        code = error.code
+    except Exception:
+        if not has_peers():
+            raise
+        traceback.print_exc()
+        code = 1
+    if has_peers():
+        leave(code)
+    return code
 
 
 def train(config: configuration.RunConfig, check: bool = False) -> int:
     """Train, or continue, the run that `config` describes; its folder's status.json tells how it ended."""
-    state = launch.start(config.precision)
-    status = Status(Path(config.output or "."), state.is_main_process and not check)
-    try:
-        with opened(config, state, status) as run:
-            if check:
-                report = run.check()
-                if state.is_main_process:
-                    print(report)
-                return 0
-            run.tracker.say(run.description())
-            for phase in run.remaining_phases():
-                run.train(phase)
-            run.finish()
-    except UserError as error:
-        status.end(type(error).__name__, error.code, str(error), alone=not error.everywhere)
-        raise
-    except BaseException as error:
-        status.end("failed", 1, f"{type(error).__name__}: {error}")
-        raise
+    status = Status(None if check else Path(config.output or "."), launch.is_main())
+
+    def give_up(message: str) -> None:
+        status.end(Preempted.__name__, Preempted.code, message, alone=True)
+        print(f"savae_dist: {message}", file=sys.stderr)
+
+    with Stop(give_up, launch.world_size()) as stop:
+        try:
+            report = _train(config, check, status, stop)
+        except UserError as error:
+            status.end(type(error).__name__, error.code, str(error), alone=not error.everywhere)
+            raise
+        except BaseException as error:
+            reason = lost_peer(error)
+            if reason is not None and has_peers():
+                raise rank_lost(status, reason) from error
+            # By whichever rank: its peers will only see that it is gone, which is no bug of theirs.
+            status.end("failed", 1, f"{type(error).__name__}: {error}", alone=True)
+            raise
+    if check and launch.is_main():
+        print(report)
     status.end("done", 0)
     return 0
 
 
-def opened(config: configuration.RunConfig, state: PartialState, status: Status) -> Run:
+def _train(config: configuration.RunConfig, check: bool, status: Status, stop: Stop) -> str:
+    state = launch.start(config.precision, config.timeout)
+    peers = Peers(state, config.timeout)
+    status.join(peers.launch, peers.node, peers.nodes)
+    stop.join(peers.group)
+    folder = Path(config.output or ".")
+    peers.check_alike(configuration.as_dict(config))
+    peers.check_shared(folder)
+    with opened(config, state, status, stop, peers) as run:
+        if check:
+            return run.check()
+        run.tracker.say(run.description())
+        for phase in run.remaining_phases():
+            run.train(phase)
+        run.finish()
+    return ""
+
+
+def rank_lost(status: Status, reason: str) -> RankLost:
+    """What is left to say where a peer is gone: that, or what it said itself before it went."""
+    lost = RankLost(f"a rank was lost at {status.where()} ({reason}): run it again to go on")
+    said = status.end(RankLost.__name__, RankLost.code, str(lost), alone=True)
+    if said is not None and said["exit_code"] != RankLost.code:
+        lost = RankLost(f"a rank was lost at {status.where()}; it said: {said['message']}")
+        lost.code = said["exit_code"]
+    return lost
+
+
+def opened(config: configuration.RunConfig, state: PartialState, status: Status, stop: Stop, peers: Peers) -> Run:
     """The run, ready to train; what does not fit together there (a ValueError) is the configuration's fault."""
     try:
-        return Run(config, state, status)
+        return Run(config, state, status, stop, peers)
     except ValueError as error:
         raise ConfigError(" ".join(str(error).split())) from error
 

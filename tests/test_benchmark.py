@@ -16,7 +16,7 @@ from savae_dist.data import Order, Reader, Request, Shards, pack
 from savae_dist.engine import PreparedUpdate
 from savae_dist.feed import Feed, Slicing, positions
 from savae_dist.preprocess import normalise
-from tools import benchmark, handwritten, loaders
+from tools import benchmark, handwritten, loaders, scaling
 
 SMALL = ["--width", "2", "--batch", "4", "--rounds", "1", "--seconds", "0", "--threads", "1"]
 ROW = re.compile(r"^  (\S.*?) +(\d+\.\d+) +(\d+\.\d+) +(\d+) +(\d+\.\d+) +(\d+\.\d+)$", re.MULTILINE)
@@ -209,6 +209,48 @@ def test_trainer_leaves_out_what_is_inactive(digits, monkeypatch):
     here = setting(digits, "system.beta=0")
     benchmark.trainer(here, here.config.system.phases()[1])
     assert names == ["decoder"]
+
+
+# Several processes.
+
+SHARES = re.compile(r"^  (vec|critic|decoder)((?: +-?\d+\.\d+){5})$", re.MULTILINE)
+SCALED = re.compile(r"^  (\d[^.\n]*?)  +(\d+\.\d+) +(\d+) +(\d+\.\d+) +(\d+\.\d+)$", re.MULTILINE)
+
+
+@pytest.mark.distributed
+def test_scaling_times_processes_with_and_without_reduction(capfd):
+    tiny = ["--width", "2", "--batch", "8", "--rounds", "1", "--seconds", "0"]
+    assert benchmark.main(["scaling", *tiny]) == 0
+    out = capfd.readouterr().out
+    assert "1 threads each, 2 processes (gloo); networks.width=2, data.batch_size=8" in out.splitlines()[0]
+    rows = SCALED.findall(out)
+    assert [row[0] for row in rows] == ["1 process", "2, no reduction", "2 processes"] * 2
+    assert [row[3] for row in rows[::3]] == ["1.000"] * 2
+    assert [row[4] for row in rows[1::3]] == ["1.000"] * 2
+    shares = SHARES.findall(out)
+    assert [name for name, _ in shares] == ["vec", "critic", "decoder"]
+    for _, values in shares:
+        data, forward, backward, _, optimiser = map(float, values.split())
+        assert min(data, forward, backward, optimiser) > 0
+
+
+def test_scaling_without_reduction_trains_the_same_samples_alone(digits):
+    """Unwrapped it steps as the wrapped one does on one process."""
+    here = setting(digits)
+    for phase in here.config.system.phases():
+        loops = [scaling.trainer(here, phase, Slicing(4), reduce=reduce) for reduce in (True, False)]
+        for loop in loops:
+            for _ in range(3):
+                loop.step()
+        for name, update in loops[0].updates.items():
+            other = loops[1].updates[name].parameters
+            for key, parameter in update.parameters.items():
+                torch.testing.assert_close(parameter, other[key], rtol=0, atol=0)
+
+
+def test_one_process_is_no_scaling(capsys):
+    assert benchmark.main(["scaling", "--processes", "1"]) == 2
+    assert "--processes=1" in capsys.readouterr().err
 
 
 # Data.

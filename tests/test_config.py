@@ -187,6 +187,9 @@ def test_updates_do_not_share_an_optimiser_configuration() -> None:
         ("data.labelled_fraction=nan", ["data.labelled_fraction"]),
         ("data.balance=-0.5", ["data.balance"]),
         ("data.weights=[1,1]", ["data.weights", "each set"]),
+        ("debug.check_ranks=-1", ["debug.check_ranks"]),
+        ("timeout=0", ["timeout", "seconds"]),
+        ("timeout=inf", ["timeout"]),
         ("ema=1", ["ema", "[0, 1)"]),
         ("ema=nan", ["ema"]),
         ("accumulate=3", ["data.batch_size=128", "accumulate=3"]),
@@ -212,6 +215,7 @@ def test_refused_in_one_line_that_names_the_key(arguments: str, named: list[str]
         ("system=null", "system"),
         ("system.name=[1]", "system.name"),
         ("system.name.x=3", "system.name"),
+        ("debug=3", "debug"),
         ("optimizers.vec=3", "optimizers.vec"),
         ("optimizers.default=3", "optimizers.default"),
         ("optimizers.vec.betas=[0.9]", "optimizers.vec.betas"),
@@ -342,6 +346,8 @@ FREE_CHANGES = [
     "checkpoint_every=9",
     "data.cache=memory",
     "compile=true",
+    "timeout=9",
+    "debug.check_ranks=1",
 ]
 
 

@@ -1,24 +1,26 @@
-"""What the launcher gave against what was asked, and stopping."""
+"""What the launcher gave against what was asked."""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import PartialState
+from launching import environment, free_port, status
 
 from savae_dist import launch
 from savae_dist.errors import ConfigError
-from savae_dist.launch import Stop, describe, is_main, requested_processes, start
+from savae_dist.launch import describe, is_main, requested_processes, start
 
 MODULE = ["-m", "savae_dist.train", "demo", "--num_processes", "7"]
-ENVIRONMENT = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "WORLD_SIZE", "RANK")
+ENVIRONMENT = (
+    *("ACCELERATE_MIXED_PRECISION", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_DYNAMO_BACKEND"),
+    *("ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_PARALLELISM_CONFIG"),
+    *("WORLD_SIZE", "RANK", "LOCAL_RANK"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +124,7 @@ def test_no_proc_says_nothing() -> None:
 
 
 def test_a_plain_start() -> None:
-    state = start("fp32")
+    state = start("fp32", 9.0)
     assert (state.num_processes, state.process_index) == (1, 0)
     assert state.is_main_process
 
@@ -131,34 +133,87 @@ def test_a_plain_start() -> None:
 def test_precision_has_one_home(asked: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
     with pytest.raises(ConfigError, match=f"mixed_precision={asked}.*precision={precision}") as caught:
-        start(precision)
+        start(precision, 9.0)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("asked", "precision"), [("no", "fp32"), ("no", "bf16"), ("bf16", "bf16"), ("", "fp32")])
 def test_precisions_that_agree(asked: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
-    assert start(precision).num_processes == 1
+    assert start(precision, 9.0).num_processes == 1
 
 
 def test_accumulation_has_one_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accelerate would divide every loss by it once more."""
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     with pytest.raises(ConfigError, match="accumulate"):
-        start("fp32")
+        start("fp32", 9.0)
+
+
+def test_compilation_has_one_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
+    assert start("fp32", 9.0).num_processes == 1
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    with pytest.raises(ConfigError, match=r"dynamo_backend=INDUCTOR.*compile=true"):
+        start("fp32", 9.0)
+
+
+@pytest.mark.parametrize("name", ["FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+def test_strategies_that_the_engine_does_not_know(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(ConfigError, match=rf"asks for {name}.*MULTI_GPU or DEEPSPEED") as caught:
+        start("fp32", 9.0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("gpus", "local", "refused"), [(1, 1, True), (2, 3, True), (2, 1, False), (0, 5, False)])
+def test_more_ranks_than_gpus(gpus: int, local: int, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setenv("LOCAL_RANK", str(local))
+    if not refused:
+        launch._check_environment("fp32")
+        return
+    with pytest.raises(
+        ConfigError, match=rf"LOCAL_RANK={local}, but this node shows {gpus} GPU.*CUDA_VISIBLE"
+    ) as caught:
+        launch._check_environment("fp32")
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_peers_that_never_come(rank: int, tmp_path: Path) -> None:
+    """One rank of two: it says in one line what it waited for, where and how long; 75, and status.json has it."""
+    ours = {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
+    ours |= {"MASTER_PORT": str(free_port()), "TORCH_CPP_LOG_LEVEL": "FATAL"}
+    program = [sys.executable, "-m", "savae_dist.train", "timeout=1", f"output={tmp_path / 'run'}"]
+    done = subprocess.run(program, env={**environment(), **ours}, capture_output=True, text=True, timeout=60)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("savae_dist: ")]
+    assert done.returncode == 75, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(lines) == 1
+    assert f"rank {rank} waited timeout=1 s at 127.0.0.1:{ours['MASTER_PORT']} for all 2 ranks" in lines[0]
+    assert status(tmp_path / "run")["exit_code"] == 75
+
+
+def test_a_refused_launch_is_told_in_status_json(tmp_path: Path) -> None:
+    ours = {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}
+    program = [sys.executable, "-m", "savae_dist.train", f"output={tmp_path / 'run'}"]
+    done = subprocess.run(program, env={**environment(), **ours}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert status(tmp_path / "run")["message"] in done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize(("precision", "instead"), [("fp16", "bf16"), ("tf32", "fp32")])
 def test_precisions_of_gpus(precision: str, instead: str) -> None:
     with pytest.raises(ConfigError, match=f"precision={precision} needs a GPU; on a CPU use precision={instead}"):
-        start(precision)
+        start(precision, 9.0)
 
 
 def test_only_tf32_rounds_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "NEEDS_GPU", {})
     for precision, mode in (("tf32", "tf32"), ("fp32", "ieee")):
-        start(precision)
+        start(precision, 9.0)
         assert torch.backends.cuda.matmul.fp32_precision == mode
         assert torch.backends.cudnn.conv.fp32_precision == mode
 
@@ -166,14 +221,14 @@ def test_only_tf32_rounds_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_launch_that_gave_fewer_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     processes(monkeypatch, tmp_path, [*LAUNCHERS["script"], "--cpu", "--num_processes", "2", *MODULE])
     with pytest.raises(ConfigError, match=r"2 processes were asked for and 1 started.*cpu_2\.yaml") as caught:
-        start("fp32")
+        start("fp32", 9.0)
     assert caught.value.code == 2
     assert "\n" not in str(caught.value)
 
 
 def test_a_launch_that_gave_what_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     processes(monkeypatch, tmp_path, [*LAUNCHERS["script"], "--num_processes", "1", *MODULE])
-    assert start("fp32").num_processes == 1
+    assert start("fp32", 9.0).num_processes == 1
 
 
 def test_is_main(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,52 +246,3 @@ def test_describe() -> None:
     assert describe(state, "bf16") == "1 process (cpu), bf16, 1 thread each"
     torch.set_num_threads(2)
     assert describe(state, "fp32") == "1 process (cpu), fp32, 2 threads each"
-
-
-# Stopping.
-
-
-@pytest.fixture
-def _handlers() -> Iterator[None]:
-    """The handlers as they were."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("_handlers")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_seen(number: signal.Signals) -> None:
-    stop = Stop(PartialState())
-    assert stop.agreed() == 0
-    os.kill(os.getpid(), number)
-    assert stop.agreed() == number
-    assert stop.agreed() == number
-    stop.close()
-    assert stop.agreed() == number
-
-
-TWICE = """
-import os, signal, time
-from accelerate import PartialState
-from savae_dist.launch import Stop
-stop = Stop(PartialState())
-for number in SIGNALS:
-    os.kill(os.getpid(), number)
-print(stop.agreed(), flush=True)
-"""
-
-
-@pytest.mark.parametrize(
-    ("signals", "code", "out"),
-    [
-        ("[signal.SIGTERM, signal.SIGTERM, signal.SIGINT]", 0, "2"),
-        ("[signal.SIGINT, signal.SIGINT]", 130, ""),
-    ],
-)
-def test_only_the_second_control_c_stops_at_once(signals: str, code: int, out: str) -> None:
-    program = TWICE.replace("SIGNALS", signals)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout.strip()) == (code, out)
-    assert ("stopped at once" in done.stderr) == (code == 130)

@@ -20,7 +20,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "latents": frozenset(),
     "optim": frozenset(),
     "precision": frozenset(),
-    "launch": frozenset({"precision"}),
+    "stopping": frozenset(),
+    "launch": frozenset({"precision", "stopping"}),
+    "peers": frozenset(),
     "losses": frozenset({"latents"}),
     "networks": frozenset({"latents"}),
     "phases": frozenset({"networks", "preprocess"}),
@@ -44,10 +46,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "run": ANY,
     "train": ANY,
 }
-USE_ACCELERATE = {"engine", "parallel", "optim", "checkpoint", "tracking", "launch", "run", "train"}
-# Tools use the package, not the trainer; `benchmark` measures it, `sweep` starts it.
+USE_ACCELERATE = {"engine", "parallel", "optim", "checkpoint", "tracking", "launch", "peers", "run", "train"}
+# Tools use the package, not the trainer; `benchmark` and `scaling` measure it, `sweep` starts it.
 FORBIDDEN_TO_TOOLS = {"engine", "opening", "run", "train"}
-FREE_TOOLS = {"benchmark", "sweep"}
+FREE_TOOLS = {"benchmark", "scaling", "sweep"}
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from savae_dist import tracking
 from savae_dist.tracking import Clock, Status, Tracker, rank_means, rank_sums, write_json
 
-STATUS_KEYS = {"outcome", "exit_code", "message", "phase", "step", "heartbeat"}
+STATUS_KEYS = {"outcome", "exit_code", "message", "phase", "step", "launch", "heartbeat"}
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -160,6 +160,51 @@ def test_other_processes_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     tracker.say("nothing")
     tracker.close()
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_first_word_of_a_launch_stands(tmp_path: Path) -> None:
+    """Rank 1 fails; rank 0 sees that it is gone, later and by another clock."""
+    zero, one = Status(tmp_path, main=True), Status(tmp_path, main=False)
+    for rank in (zero, one):
+        rank.join("token", node=0, nodes=1)
+        rank.beat("vec", 1)
+    zero._started = tracking.time.time() + 3600
+    assert one.end("failed", 1, "a bug", alone=True) is None
+    said = zero.end("RankLost", 75, "gone", alone=True)
+    assert said is not None
+    assert (said["exit_code"], said["message"]) == (1, "a bug")
+    zero.beat("vec", 2)
+    assert read(tmp_path / "status.json")["message"] == "a bug"
+    again = Status(tmp_path, main=True)  # the next launch has its own say
+    again.join("another token", node=0, nodes=1)
+    assert again.end("RankLost", 75, "gone again") is None
+    assert read(tmp_path / "status.json")["message"] == "gone again"
+
+
+def test_each_node_leaves_its_own_view(tmp_path: Path) -> None:
+    ranks = [Status(tmp_path, main=rank == 0) for rank in range(2)]
+    for node, rank in enumerate(ranks):
+        rank.join("token", node, nodes=2)
+        rank.beat("vec", node)
+    ranks[1].end("RankLost", 75, "by 1", alone=True)
+    ranks[0].end("RankLost", 75, "by 0", alone=True)
+    messages = {path.name: read(path)["message"] for path in tmp_path.iterdir()}
+    assert messages == {"status.json": "by 1", "status-node0.json": "by 0", "status-node1.json": "by 1"}
+
+
+def test_a_check_writes_nothing(tmp_path: Path) -> None:
+    status = Status(None, main=True)
+    status.join("token", 0, 2)
+    status.beat("vec", 1)
+    assert status.end("failed", 1, "why", alone=True) is None
+    assert (status.writes, list(tmp_path.iterdir())) == (False, [])
+
+
+def test_where_it_is(tmp_path: Path) -> None:
+    status = Status(tmp_path, main=False)
+    assert status.where() == "the start"
+    status.beat("decoder", 7)
+    assert status.where() == "decoder step 7"
 
 
 # TensorBoard and the bar.

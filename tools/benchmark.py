@@ -1,8 +1,12 @@
-"""Measure the trainer: `benchmark.py step` beside a hand-written loop, `benchmark.py data` beside other loaders."""
+"""Measure the trainer.
+
+`step`: beside a hand-written loop. `data`: beside other loaders. `scaling`: beside processes that never talk.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 import tempfile
@@ -16,40 +20,28 @@ import psutil
 import torch
 
 from savae_dist import launch, resolve
-from savae_dist.data import Order, Reader, Request, Shards, loader, pack
-from savae_dist.engine import PreparedUpdate, run_phase
+from savae_dist.data import Shards, pack
 from savae_dist.errors import ConfigError, UserError
-from savae_dist.feed import Feed, Slicing, read_plan
+from savae_dist.feed import Slicing
+from savae_dist.peers import Peers
 from savae_dist.phases import Phase
-from savae_dist.preprocess import normalise
 from savae_dist.systems import SAVAE
 
 if __package__:  # an installed command, or a test
-    from . import handwritten, loaders
+    from . import handwritten, loaders, scaling
 else:  # python tools/benchmark.py
     import handwritten  # type: ignore[no-redef]
     import loaders  # type: ignore[no-redef]
+    import scaling  # type: ignore[no-redef]
 
-ENDLESS = sys.maxsize
 EPOCHS = 10
 CONSTANT = "optimizers.vec.schedule=constant"
 WARM_UP = 3  # iterations: memory is allocated, kernels are chosen
 
 
 def trainer(setting: handwritten.Setting, phase: Phase) -> handwritten.Step:
-    """The way a run goes: shards, reader, loader, feed, engine."""
-    config, spec = setting.config, setting.shards.spec
-    networks = setting.networks()
-    active = [update for update in phase.updates if update.active]
-    updates = {u.name: PreparedUpdate(u, phase, networks, config.optimizers[u.name]) for u in active}
-    slicing = Slicing(config.data.batch_size)
-    order = Order(setting.shards.counts, config.seed, loaders.LANES, config.data.shuffle_window)
-    plan = read_plan(phase, 0, ENDLESS, 0, slicing)
-    requests = (Request(start, slicing.size, slots) for start, slots in plan)
-    raw = loader(Reader(setting.shards, order, 0), requests, 0, setting.device.type == "cuda")
-    feed = Feed(slicing, setting.device, lambda x: normalise(x, spec), config.seed)
-    steps = run_phase(phase, updates, raw, feed, first=0, last=ENDLESS, origin=0)
-    return lambda: next(steps)
+    """The way a run goes, on one process."""
+    return scaling.trainer(setting, phase, Slicing(setting.config.data.batch_size)).step
 
 
 def interleave(
@@ -95,12 +87,12 @@ def machine(device: torch.device) -> str:
 def step(arguments: argparse.Namespace) -> None:
     """The trainer's iteration beside a hand-written one with the same networks and the same exact savings."""
     torch.set_num_threads(arguments.threads)
-    device = launch.start("fp32").device
-    wait: handwritten.Step = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     asked = {"networks.width": arguments.width, "data.batch_size": arguments.batch}
     asked |= {"system.beta": arguments.beta, "system.gamma": arguments.gamma}
     # At a constant rate, as the hand-written loop: these steps have no end for a schedule to lead to.
     config = resolve.load([*(f"{key}={value}" for key, value in asked.items()), CONSTANT])
+    device = launch.start("fp32", config.timeout).device
+    wait = scaling.device_wait(device)
     print(f"{machine(device)}; {', '.join(f'{key}={value}' for key, value in asked.items())}")
     with tempfile.TemporaryDirectory() as scratch:
         shards = Shards.open(arguments.shards or synthetic(Path(scratch) / "shards"))
@@ -115,6 +107,30 @@ def step(arguments: argparse.Namespace) -> None:
                     loops |= handwritten.imported(arguments.hand_written, setting, phase.name, Path(scratch))
                 times = interleave(loops, arguments.rounds, arguments.seconds, wait)
                 print("\n".join(table(phase.name, times, "hand-written", arguments.batch)), flush=True)
+
+
+def scale(arguments: argparse.Namespace) -> None:
+    """Throughput of 1 and of several processes, what the reduction costs them, and where the time goes."""
+    if "RANK" not in os.environ:
+        options = [f"--{key}={arguments.__dict__[key]}" for key in ("width", "batch", "rounds", "seconds", "phase")]
+        code = scaling.start(options, arguments.processes)
+        if code:
+            raise ConfigError(f"a process ended with {code}; what it said stands above")
+        return
+    torch.set_num_threads(1)
+    asked = {"networks.width": arguments.width, "data.batch_size": arguments.batch}
+    config = resolve.load([*(f"{key}={value}" for key, value in asked.items()), CONSTANT])
+    state = launch.start("fp32", config.timeout)
+    peers = Peers(state, config.timeout)
+    about = f"{peers.ranks} processes ({state.backend}); {', '.join(f'{key}={value}' for key, value in asked.items())}"
+    scaling.speak(peers, iter([f"{machine(state.device)} each, {about}"]))
+    with tempfile.TemporaryDirectory() as scratch:
+        setting = handwritten.Setting(config, Shards.open(synthetic(Path(scratch) / "shards")), state.device)
+        wait = scaling.device_wait(state.device)
+        for phase in config.system.phases():
+            if arguments.phase in (phase.name, "both"):
+                lines = scaling.measure(setting, phase, peers, arguments.rounds, arguments.seconds, wait)
+                scaling.speak(peers, lines)
 
 
 def data(arguments: argparse.Namespace) -> None:
@@ -166,6 +182,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     steps.add_argument("--shards", metavar="FOLDER", help="packed samples; 28x28 noise if left out")
     steps.add_argument("--hand-written", type=Path, metavar="FOLDER", help="time the loops of its raw_torch.py too")
     steps.set_defaults(measure=step)
+
+    several = what.add_parser("scaling", help="1 and several processes, beside processes that never talk")
+    several.add_argument("--processes", type=int, default=2, help="started here; a launcher's ranks are taken as given")
+    several.add_argument("--width", type=int, default=16, help="of the networks")
+    several.add_argument("--batch", type=int, default=128, help="samples per optimiser step, over all processes")
+    several.add_argument("--rounds", type=int, default=8, help="how often the loops take turns")
+    several.add_argument("--seconds", type=float, default=3.0, help="per loop and round")
+    several.add_argument("--phase", choices=("vec", "decoder", "both"), default="both")
+    several.set_defaults(measure=scale)
 
     batches = what.add_parser("data", help="samples per second, beside the webdataset and datasets libraries")
     batches.add_argument("--batch", type=int, default=256, help="samples per batch, and per block where packed")

@@ -1,0 +1,157 @@
+"""What ranks tell each other beside the training: who they are, that they fit together, that they do not drift."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from torch import Tensor, nn
+
+from savae_dist import __version__
+from savae_dist.errors import ConfigError, DriftError
+
+# Paths that a node may have its own of; check_shared looks at the first one itself.
+PER_NODE = {"output", "data.cache_dir"}
+SHARED_FOLDER_SECONDS = 30.0  # network file systems remember for a while that a folder was not there
+
+
+class Peers:
+    """The ranks of this launch, with a gloo group for small messages.
+
+    launch: a token of this launch, the same on all ranks. node, nodes: as the launcher counts them.
+    """
+
+    def __init__(self, state: PartialState, timeout: float) -> None:
+        self.rank, self.ranks = state.process_index, state.num_processes
+        self.device = state.device
+        size = int(os.environ.get("LOCAL_WORLD_SIZE", self.ranks))
+        self.node, self.nodes = self.rank // size, -(-self.ranks // size)
+        self.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if self.ranks > 1 else None
+        self.launch = self.gather({"launch": secrets.token_hex(8)})[0]["launch"]
+
+    def gather(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The records of all ranks, in their order; JSON-able values."""
+        text = json.dumps(record)
+        if self.group is None:
+            return [json.loads(text)]
+        mine = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+        lengths = self._gather_tensor(torch.tensor([len(mine)]))
+        padded = torch.zeros(max(int(n) for n in lengths), dtype=torch.uint8)
+        padded[: len(mine)] = mine
+        parts = self._gather_tensor(padded)
+        return [json.loads(bytes(part[: int(n)].tolist())) for part, n in zip(parts, lengths, strict=True)]
+
+    def _gather_tensor(self, mine: Tensor) -> list[Tensor]:
+        parts = [torch.empty_like(mine) for _ in range(self.ranks)]
+        dist.all_gather(parts, mine, group=self.group)
+        return parts
+
+    def check_alike(self, config: Mapping[str, Any]) -> None:
+        """ConfigError on every rank unless all run the same version with the same keys, each on a device of its own.
+
+        config: dotted keys to values.
+        """
+        mine = {
+            "host": socket.gethostname(),
+            "device": self.device.type,
+            "chip": _chip(self.device),
+            "versions": {"savae_dist": __version__, "torch": torch.__version__},
+            "config": {key: value for key, value in config.items() if key not in PER_NODE},
+        }
+        records = self.gather(mine)
+        first, owners = records[0], dict[str, int]()
+        for rank, record in enumerate(records):
+            for kind in ("versions", "config"):
+                for key in sorted(first[kind] | record[kind]):
+                    here, there = record[kind].get(key), first[kind].get(key)
+                    if here != there:
+                        raise ConfigError(
+                            f"rank {rank} on {record['host']} has {key}={here}, rank 0 on {first['host']} {there}: "
+                            "start all nodes with the same version and the same arguments"
+                        )
+            if record["device"] != first["device"]:
+                raise ConfigError(
+                    f"rank {rank} on {record['host']} computes on {record['device']}, rank 0 on {first['device']}: "
+                    "give every rank the same kind of device"
+                )
+            other = owners.setdefault(record["chip"] or f"rank {rank}", rank)
+            if other != rank:
+                raise ConfigError(
+                    f"ranks {other} and {rank} on {record['host']} share one GPU ({record['chip']}): lower "
+                    "num_processes in the launch file to the GPUs of a node, or widen CUDA_VISIBLE_DEVICES"
+                )
+
+    def check_shared(self, folder: Path) -> None:
+        """ConfigError on every rank unless all nodes see one and the same `folder`; leaves nothing behind."""
+        if self.nodes == 1:
+            return
+        token, made, problem = folder / f".launch-{self.launch}", False, ""
+        if self.rank == 0:
+            try:
+                made = not folder.exists()
+                folder.mkdir(parents=True, exist_ok=True)
+                token.touch()
+            except OSError as error:
+                problem = str(error)
+        problem = self.gather({"problem": problem})[0]["problem"]
+        if problem:
+            raise ConfigError(f"output={folder}: rank 0 cannot write there ({problem})")
+        until = time.monotonic() + SHARED_FOLDER_SECONDS
+        while not (found := token.exists()) and time.monotonic() < until:
+            time.sleep(0.2)
+        records = self.gather({"found": found, "host": socket.gethostname(), "node": self.node})
+        if self.rank == 0:
+            token.unlink()
+            if made and not any(folder.iterdir()):
+                folder.rmdir()
+        blind = sorted({f"{record['node']} ({record['host']})" for record in records if not record["found"]})
+        if blind:
+            raise ConfigError(
+                f"output={folder}: node {', '.join(blind)} does not see what rank 0 writes there, and could not go on "
+                "from its checkpoints: put `output` on a file system that all nodes share"
+            )
+
+    def check_equal(self, networks: Mapping[str, nn.Module], where: str) -> None:
+        """DriftError on every rank unless all hold the same parameters, bit for bit."""
+        if self.group is None:
+            return
+        mine = torch.stack([checksum(network) for network in networks.values()]).cpu()
+        sums = torch.stack(self._gather_tensor(mine)).tolist()  # [ranks, networks, 2]
+        drifted = []
+        for number, name in enumerate(networks):
+            column = [tuple(of_rank[number]) for of_rank in sums]
+            usual, _ = Counter(column).most_common(1)[0]
+            others = [str(rank) for rank, value in enumerate(column) if value != usual]
+            if others:
+                drifted.append(f"{name} on rank {', '.join(others)}")
+        if drifted:
+            raise DriftError(
+                f"{where}: parameters are no longer the same on all ranks: {'; '.join(drifted)} against the others; "
+                "test those machines' memory and network, and go on from a checkpoint before the drift"
+            )
+
+
+@torch.no_grad()
+def checksum(network: nn.Module) -> Tensor:
+    """Of all parameters' bits: their sum, and their sum weighted by the place, `[2]` int64 (modulo 2^64)."""
+    kinds = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
+    bits = [p.detach().contiguous().view(kinds[p.element_size()]).flatten().long() for p in network.parameters()]
+    flat = torch.cat(bits) if bits else torch.zeros(1, dtype=torch.int64)
+    places = torch.arange(1, len(flat) + 1, device=flat.device) * 2 + 1
+    return torch.stack([flat.sum(), (flat * places).sum()])
+
+
+def _chip(device: torch.device) -> str | None:
+    """What tells this GPU from all others; None on a CPU, which ranks may share."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None

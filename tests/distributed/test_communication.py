@@ -1,0 +1,106 @@
+"""What travels between the ranks: the gradients of what is trained, once per step, and one integer per iteration."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+from launching import SMALL, shards, side_by_side
+from safetensors.numpy import load_file
+
+pytestmark = pytest.mark.distributed
+
+# Profiles the iterations of both phases one by one, from the end of one to the end of the next.
+PROGRAM = """
+import json, os, sys
+import torch
+from torch.profiler import ProfilerActivity, profile
+from savae_dist import stopping, train
+
+torch.set_num_threads(1)
+agreed, running, seen = stopping.Stop.agreed, [], []
+
+def counted(stop):
+    answer = agreed(stop)
+    stop._question.wait()  # it belongs to the iteration that asked
+    if running:
+        profiler = running.pop()
+        profiler.__exit__(None, None, None)
+        events = profiler.profiler.kineto_results.events()
+        seen.append([(e.name(), e.shapes(), e.dtypes()) for e in events if e.name().startswith("gloo:")])
+    running.append(profile(activities=[ProfilerActivity.CPU], record_shapes=True))
+    running[-1].__enter__()
+    return answer
+
+stopping.Stop.agreed = counted
+code = train.main(sys.argv[1:])
+if os.environ["RANK"] == "0":
+    print(json.dumps(seen))
+stopping.leave(code)  # a profiler is open
+"""
+
+
+STEPS, LOG_EVERY = 6, 4
+BYTES = {"float": 4, "double": 8, "long int": 8, "int": 4}
+
+
+def traffic(run: Path, data: Path, *options: str) -> list[list[tuple[str, str, int]]]:
+    """Of iterations 2 to 12 (two phases of six): what rank 0 took part in, as (operation, type, bytes)."""
+    words = [
+        *SMALL,
+        "networks.width=2",
+        "networks.norm=group",
+        f"max_steps={STEPS}",
+        f"log_every={LOG_EVERY}",
+        *options,
+    ]
+    one = [sys.executable, "-c", PROGRAM, *words, f"data.train={data}", f"output={run}"]
+    done = side_by_side(one, one)
+    assert [d.returncode for d in done] == [0, 0], done[0].stderr
+    seen = json.loads(done[0].stdout.splitlines()[-1])
+    return [
+        [(name.removeprefix("gloo:"), kind, math.prod(shape) * BYTES[kind]) for name, (shape,), (kind,) in iteration]
+        for iteration in seen
+    ]
+
+
+def sizes(run: Path) -> dict[str, int]:
+    """Bytes of each network's parameters (none has buffers with networks.norm=group)."""
+    networks = max((run / "checkpoints").iterdir()) / "networks"
+    files = {folder.name: load_file(folder / "model.safetensors") for folder in networks.iterdir()}
+    return {name: sum(tensor.nbytes for tensor in tensors.values()) for name, tensors in files.items()}
+
+
+@pytest.mark.parametrize("options", [[], ["accumulate=2", "ema=0.5"], ["system.critic_update=joint"]], ids=str)
+def test_nothing_but_what_the_mathematics_needs(options: list[str], tmp_path: Path) -> None:
+    """Two processes; not one byte more than the trained gradients once per optimiser step, and eight for `Stop`."""
+    seen, size = traffic(tmp_path / "run", shards(tmp_path / "shards"), *options), sizes(tmp_path / "run")
+    assert len(seen) == 2 * STEPS - 1
+    critic_steps = 1 if "system.critic_update=joint" in options else 2  # on real, and on generated samples
+    gradients = {
+        "vec": size["encoder"] + size["classifier"],
+        "decoder": critic_steps * size["critic"] + size["decoder"],
+    }
+    collectives = {"vec": 2, "decoder": critic_steps + 1}  # DDP's first bucket ends at 1 MiB, and the VEC has more
+    for number, iteration in enumerate(seen, 2):
+        phase, step = ("vec", number) if number <= STEPS else ("decoder", number - STEPS)
+        reduced = [size for name, kind, size in iteration if (name, kind) == ("all_reduce", "float") and size > 4]
+        assert (sum(reduced), len(reduced)) == (gradients[phase], collectives[phase]), number
+        assert [size for name, kind, size in iteration if (name, kind) == ("all_reduce", "long int")] == [8]
+        metrics = [size for name, kind, size in iteration if (name, kind) == ("all_reduce", "double")]
+        assert len(metrics) == (step == STEPS or step % LOG_EVERY == 0)
+        assert all(size < 200 for size in metrics)
+        if step > 2:  # before that DDP tells the ranks the order of its buckets
+            assert {name for name, _, _ in iteration} == {"all_reduce"}
+            assert len(iteration) == len(reduced) + 1 + len(metrics)
+
+
+def test_frozen_networks_do_not_travel(tmp_path: Path) -> None:
+    """Not when a phase begins either: DDP sends what is trained from rank 0 to all, and nothing else."""
+    begins = traffic(tmp_path / "run", shards(tmp_path / "shards"))[STEPS - 1]
+    size = sizes(tmp_path / "run")
+    sent = sorted(amount for name, kind, amount in begins if (name, kind) == ("broadcast", "float"))
+    assert sent == sorted([size["critic"], size["decoder"]])

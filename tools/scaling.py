@@ -1,0 +1,212 @@
+"""What several processes cost: `benchmark.py scaling` times 1 and N processes beside N that never talk.
+
+The loops take turns in one run, so that a busy machine is busy for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from savae_dist.data import Order, Reader, Request, loader
+from savae_dist.engine import PreparedUpdate, UpdateModule, run_phase
+from savae_dist.errors import ConfigError
+from savae_dist.feed import Feed, Slicing, read_plan
+from savae_dist.parallel import Replicas
+from savae_dist.peers import Peers
+from savae_dist.phases import Phase
+from savae_dist.precision import autocast
+from savae_dist.preprocess import normalise
+
+if __package__:
+    from . import handwritten, loaders
+else:
+    import handwritten  # type: ignore[no-redef]
+    import loaders  # type: ignore[no-redef]
+
+ENDLESS = sys.maxsize
+WARM_UP = 3  # iterations: memory is allocated, kernels are chosen, DDP orders its buckets
+PARTS = ("data", "forward", "backward", "optimiser")
+
+
+@dataclass
+class Loop:
+    """A trainer that can be stepped: `step()` is one iteration."""
+
+    step: Callable[[], object]
+    updates: dict[str, PreparedUpdate]
+
+
+def trainer(setting: handwritten.Setting, phase: Phase, slicing: Slicing, reduce: bool = True) -> Loop:
+    """The way a run goes: shards, reader, loader, feed, engine; without `reduce` each rank trains on its own."""
+    config, spec = setting.config, setting.shards.spec
+    networks = setting.networks()
+    active = [update for update in phase.updates if update.active]
+    updates = {u.name: PreparedUpdate(u, phase, networks, config.optimizers[u.name]) for u in active}
+    for prepared in updates.values() if not reduce else ():
+        assert isinstance(prepared.parallel, Replicas)
+        arithmetic = autocast(config.precision, setting.device)
+        prepared.parallel.forward = UpdateModule(prepared.update, networks, arithmetic)
+        prepared.parallel.accelerator.free_memory()  # with DDP go the hooks that it put on the parameters
+    order = Order(setting.shards.counts, config.seed, loaders.LANES, config.data.shuffle_window)
+    plan = read_plan(phase, 0, ENDLESS, 0, slicing)
+    requests = (Request(start, slicing.size, slots) for start, slots in plan)
+    raw = loader(Reader(setting.shards, order, 0), requests, 0, setting.device.type == "cuda")
+    feed = Feed(slicing, setting.device, lambda x: normalise(x, spec), config.seed)
+    steps = run_phase(phase, updates, raw, feed, first=0, last=ENDLESS, origin=0)
+    return Loop(lambda: next(steps), updates)
+
+
+@dataclass
+class Stopwatch:
+    """Seconds per update and part, over all iterations of a loop whose updates it was put on."""
+
+    wait: Callable[[], object]
+    seconds: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
+    mark: float = 0.0
+
+    def now(self) -> float:
+        self.wait()
+        return time.perf_counter()
+
+    def put_on(self, loop: Loop) -> None:
+        """What is neither forward nor backward within a step is the optimiser's; what is before it is the data's."""
+        for name, update in loop.updates.items():
+            assert isinstance(update.parallel, Replicas)
+            update.parallel.forward = self._around(name, "forward", update.parallel.forward)
+            update.parallel.backward = self._around(name, "backward", update.parallel.backward)
+            update.step = self._step(name, update.step)  # type: ignore[method-assign]
+
+    def _around(self, name: str, part: str, function: Callable[..., Any]) -> Any:
+        def timed(*arguments: Any) -> Any:
+            start = self.now()
+            result = function(*arguments)
+            self.seconds[name, part] += self.now() - start
+            return result
+
+        return timed
+
+    def _step(self, name: str, step: Callable[..., None]) -> Any:
+        def timed(*arguments: Any) -> None:
+            start = self.now()
+            self.seconds[name, "data"] += start - self.mark
+            inner = self.seconds[name, "forward"] + self.seconds[name, "backward"]
+            step(*arguments)
+            self.mark = self.now()
+            inner = self.seconds[name, "forward"] + self.seconds[name, "backward"] - inner
+            self.seconds[name, "optimiser"] += self.mark - start - inner
+
+        return timed
+
+
+def turns(loop: Loop | None, count: int, peers: Peers, wait: Callable[[], object]) -> float:
+    """Seconds per iteration, from the moment when all ranks are there to the moment when the last one is done."""
+    peers.gather({})
+    start = time.perf_counter()
+    for _ in range(count if loop is not None else 0):
+        assert loop is not None
+        loop.step()
+    wait()
+    here = (time.perf_counter() - start) / count
+    return max(record["seconds"] for record in peers.gather({"seconds": here}))
+
+
+def measure(
+    setting: handwritten.Setting, phase: Phase, peers: Peers, rounds: int, seconds: float, wait: Callable[[], object]
+) -> Iterator[str]:
+    """Throughput of the loops, and where the time of each update goes."""
+    size = setting.config.data.batch_size
+    slicing = Slicing(size, peers.rank, peers.ranks)
+    together, apart = f"{peers.ranks} processes", f"{peers.ranks}, no reduction"
+    lone = trainer(setting, phase, Slicing(size), reduce=False)  # by all ranks: DDP comes and goes with it
+    loops: dict[str, Loop | None] = {
+        "1 process": lone if peers.rank == 0 else None,
+        apart: trainer(setting, phase, slicing, reduce=False),
+        together: trainer(setting, phase, slicing),
+    }
+    counts, times = {}, dict[str, list[float]]()
+    for name, loop in loops.items():
+        turns(loop, WARM_UP, peers, wait)
+        counts[name] = max(1, round(seconds / turns(loop, WARM_UP, peers, wait)))
+        times[name] = []
+    for number in range(rounds):
+        for name in loops if number % 2 == 0 else reversed(loops):  # a machine that slows down favours none
+            times[name].append(turns(loops[name], counts[name], peers, wait))
+    yield f"{phase.name:<22}{'wall ms':>10}{'samples/s':>11}{'speed':>8}{'of ' + apart:>20}"
+    for name, walls in times.items():
+        wall = statistics.median(walls)
+        speed, share = (statistics.median(b / a for a, b in zip(walls, times[other])) for other in ("1 process", apart))
+        yield f"  {name:<20}{1e3 * wall:10.2f}{size / wall:11.0f}{speed:8.3f}{share:20.3f}"
+    yield from shares(loops[together], loops[apart], peers, min(counts[together], counts[apart]), rounds, wait)
+
+
+def shares(
+    together: Loop | None, apart: Loop | None, peers: Peers, count: int, rounds: int, wait: Callable[[], object]
+) -> Iterator[str]:
+    """Milliseconds per iteration of every update; communication is what its step takes longer than without it."""
+    watches = Stopwatch(wait), Stopwatch(wait)
+    pairs = list(zip((together, apart), watches))
+    for loop, watch in pairs:
+        assert loop is not None
+        watch.put_on(loop)
+    for number in range(rounds):
+        for loop, watch in pairs if number % 2 == 0 else reversed(pairs):
+            peers.gather({})
+            watch.mark = watch.now()
+            for _ in range(count):
+                assert loop is not None
+                loop.step()
+    assert together is not None
+    yield f"  {'of an iteration, ms':<20}{'data':>10}{'forward':>10}{'backward':>10}{'communic.':>10}{'optimiser':>10}"
+    for name in together.updates:
+        joined, alone = ({part: w.seconds[name, part] * 1e3 / (count * rounds) for part in PARTS} for w in watches)
+        steps = ("forward", "backward", "optimiser")
+        communication = sum(joined[part] - alone[part] for part in steps)  # below zero: less than the noise
+        values = [joined["data"], alone["forward"], alone["backward"], communication, alone["optimiser"]]
+        total = sum(values)
+        yield f"  {name:<20}" + "".join(f"{value:10.2f}" for value in values)
+        yield f"  {'':<20}" + "".join(f"{value / total:10.1%}" for value in values)
+
+
+def start(options: list[str], processes: int) -> int:
+    """Start this program again as `processes` ranks on this machine, and wait; the largest exit code."""
+    if processes < 2:
+        raise ConfigError(f"--processes={processes} must be at least 2")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, str(Path(__file__).with_name("benchmark.py")), "scaling", *options]
+    ranks = []
+    for rank in range(processes):
+        ours = {key: str(value) for key, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
+        ranks.append(subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", **ours}))
+    try:
+        return max(abs(process.wait()) for process in ranks)
+    finally:
+        for process in ranks:
+            with suppress(ProcessLookupError):
+                process.kill()
+
+
+def speak(peers: Peers, lines: Iterator[str]) -> None:
+    """Every rank works, rank 0 prints."""
+    for line in lines:
+        if peers.rank == 0:
+            print(line, flush=True)
+
+
+def device_wait(device: torch.device) -> Callable[[], object]:
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
