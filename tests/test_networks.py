@@ -182,3 +182,16 @@ def test_signal_convolution_is_torch_s() -> None:
     reference.load_state_dict(ours.state_dict())
     x = torch.randn(2, 3, 11, dtype=torch.float64)
     torch.testing.assert_close(ours(x), reference(x))
+
+
+def test_parameters_that_share_one_flat_tensor_are_saved(tmp_path: Path) -> None:
+    """As they do under ZeRO, where the Hub's mixin would refuse them."""
+    network = ConvCritic((1, 12, 10), 4)
+    flat, start = torch.cat([p.detach().flatten() for p in network.parameters()]), 0
+    for parameter in network.parameters():
+        parameter.data = flat[start : start + parameter.numel()].view(parameter.shape)
+        start += parameter.numel()
+    network.save_pretrained(tmp_path)
+    again = ConvCritic.from_pretrained(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+    assert (tmp_path / "model.safetensors").stat().st_size < 2 * flat.nbytes

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 SLOPE = 0.2  # of every LeakyReLU
@@ -37,6 +38,13 @@ class Network(nn.Module, PyTorchModelHubMixin):
         self._save_pretrained(folder)
         (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         return None
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """The mixin's own refuses the pieces of one flat tensor, which parameters are under ZeRO."""
+        tensors = {
+            name: value.clone(memory_format=torch.contiguous_format) for name, value in self.state_dict().items()
+        }
+        save_file(tensors, save_directory / SAFETENSORS_SINGLE_FILE, metadata={"format": "pt"})
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:

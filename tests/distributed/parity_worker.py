@@ -13,8 +13,9 @@ import torch
 from accelerate import PartialState
 from conftest import Trainer
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from savae_dist.batch_norm import recalibrate
 from savae_dist.feed import Slicing
 from savae_dist.optim import OptimizerConfig
 from savae_dist.systems import SAVAE
@@ -99,6 +100,18 @@ def trained(setting: Setting, slicing: Slicing, zero: int) -> dict[str, Tensor]:
     return found
 
 
+def recalibrated(rank: int, ranks: int, together: bool) -> dict[str, Tensor]:
+    """The classifier's statistics over three batches, of which rank 0 has more than the others."""
+    trainer = Trainer(SAVAE(latent_dim=3))
+    plan = trainer.phases["vec"].recalibrate
+    assert plan is not None
+    if together:
+        trainer.networks["classifier"] = nn.SyncBatchNorm.convert_sync_batchnorm(trainer.networks["classifier"])
+    batches = [(8 * i, trainer.data.raw(8 * i, 8, range(8))) for i in range(rank, 3, ranks)]
+    recalibrate(plan, trainer.networks, batches, trainer.feed)
+    return dict(trainer.networks["classifier"].named_buffers())
+
+
 def check_ranks_agree(found: dict[str, Tensor]) -> None:
     """To the bit."""
     if torch.distributed.is_initialized():
@@ -118,6 +131,9 @@ def main() -> None:
             found = trained(setting, slicing, zero)
             check_ranks_agree(found)
             results |= {f"{name} {zero} {accumulate}/{key}": value for key, value in found.items()}
+    for together in (False, True):
+        found = recalibrated(state.process_index, state.num_processes, together)
+        results |= {f"{'sync' if together else 'batch'} norm/{key}": value for key, value in found.items()}
     if state.is_main_process:
         save_file({key: value.clone().contiguous() for key, value in results.items()}, sys.argv[1])
     state.destroy_process_group()

@@ -79,6 +79,16 @@ def test_the_settings_do_what_they_are_there_for(results: Results) -> None:
     assert float(half["scale/critic"]) < 65536 == float(half["scale/decoder"])  # of its own, and its own overflow
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("kind", ["batch", "sync"])
+def test_statistics_are_those_of_one_process(kind: str, ranks: int, results: Results) -> None:
+    """Norms over all ranks must not wait for ranks that have fewer batches, nor mix theirs in."""
+    found, expected = results[ranks][f"{kind} norm"], results[1]["batch norm"]
+    assert any(key.endswith("running_var") for key in expected)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-7)
+
+
 def test_one_process_equals_two_when_launched(tmp_path: Path) -> None:
     """The whole program, started as its users do, with augmentation: losses in the log, weights in the checkpoint."""
     options = [
