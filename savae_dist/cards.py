@@ -25,6 +25,7 @@ WHAT = {
     "encoder": "Takes a sample x to the diagonal Gaussian posterior q(z|x) of its latent code z.",
     "decoder": "Takes a latent code z to a sample x.",
     "classifier": "Takes a latent code z to the logits of its class.",
+    "prior": "Takes standard normal draws to latent codes; says how a label enters them. It has no weights.",
     "critic": "Scores a sample: high for real ones, low for generated ones.",
 }
 USE = {
@@ -69,7 +70,7 @@ def model_card(pipeline: Pipeline, name: str, summary: dict[str, Any], license: 
 
 def _snippet(pipeline: Pipeline, name: str) -> str:
     raw = _raw_example(pipeline.spec)
-    of_class = "; label=0 for a class" if pipeline.posteriors is not None else ""
+    of_class = "; label=0 for a class" if pipeline.labels else ""
     classes = f"{name.capitalize()}, " if name in WHAT and name != "pipeline" else ""
     body = USE.get(name, "").format(raw=raw, of_class=of_class)
     lines = [
