@@ -149,8 +149,7 @@ def test_the_iteration_written_out() -> None:
     ours.run("aae", 3)
     nets = {name: network.train() for name, network in literal.networks.items()}
     sets = {u.name: [p for t in u.trains for p in nets[t].parameters()] for u in literal.phases["aae"].updates}
-    rates = {"reconstruction": 1e-3, "discriminator": 1e-4, "generator": 1e-4, "label": 1e-3}
-    adams = {name: torch.optim.Adam(parameters, rates[name]) for name, parameters in sets.items()}
+    adams = {name: torch.optim.Adam(parameters, 1e-3) for name, parameters in sets.items()}
     for iteration in range(3):
         for turn, start in positions(literal.phases["aae"], iteration, 0, 8):
             batch = literal.feed.batch(literal.data.raw(start, 8, range(8)), literal.feed.noise(turn, start))

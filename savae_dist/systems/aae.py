@@ -167,9 +167,8 @@ class AAE:
                 (self.discriminator_loss,),
                 noise=draws,
                 averaged=False,
-                optimizer={"lr": 1e-4},
             ),
-            Update("generator", ("encoder",), (self.generator_loss,), averaged=False, optimizer={"lr": 1e-4}),
+            Update("generator", ("encoder",), (self.generator_loss,), averaged=False),
         ]
         if self.label_to == "code":
             updates.append(Update("label", ("encoder",), (self.label_loss,), averaged=False))
