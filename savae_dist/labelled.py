@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -61,20 +62,21 @@ def collect_posteriors(
     return PosteriorBank(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def name_clusters(encoder: Encoder, classifier: LabelPart, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Give each cluster the class of the labelled sample that is surest to be in it (Makhzani 2015, section 6).
+def name_clusters(encoder: Encoder, classifier: LabelPart, batches: Iterable[tuple[Tensor, Tensor]]) -> LabelPart:
+    """The classifier with, for each cluster, the class of the labelled sample that is surest to be in it.
 
-    batches: as above. The paper takes validation samples; here they are training samples, so that no label that the
-    error is measured with has helped to make it.
+    That is Makhzani's rule (2015, section 6), who takes validation samples; here they are training samples, so that no
+    label that the error is measured with has helped to make it. batches: as above. The classifier given stays as it is.
     """
-    device = classifier.class_of.device
-    surest = torch.full(classifier.class_of.shape, -1.0, device=device)
+    named = copy.deepcopy(classifier)
+    surest = torch.full(named.class_of.shape, -1.0, device=named.class_of.device)
     for x, y in batches:
         known = y >= 0
         if known.any():
             with inference(encoder):
-                code = encoder(x[known].to(device))[0].mean
-            probability, row = code[:, classifier.style_dim :].max(0)
+                code = encoder(x[known].to(surest.device))[0].mean
+            probability, row = code[:, named.style_dim :].max(0)
             better = probability > surest
             surest = torch.where(better, probability, surest)
-            classifier.class_of.copy_(torch.where(better, y[known].to(device)[row], classifier.class_of))
+            named.class_of = torch.where(better, y[known].to(surest.device)[row], named.class_of)
+    return named

@@ -245,10 +245,10 @@ class Run:
         self._draw(pipeline)
 
     def _name_clusters(self, pipeline: Pipeline) -> None:
-        """On every rank, with the same result: the survey is the same."""
+        """On every rank, with the same result: the survey is the same. The run's own network stays as it is."""
         encoder, classifier = pipeline.networks.get("encoder"), pipeline.networks.get("classifier")
         if isinstance(encoder, Encoder) and isinstance(classifier, LabelPart) and classifier.clusters:
-            name_clusters(encoder, classifier, self.survey.samples())
+            pipeline.networks["classifier"] = name_clusters(encoder, classifier, self.survey.samples())
 
     def _draw(self, pipeline: Pipeline) -> None:
         if self.state.is_main_process and self.validation is not None:

@@ -268,12 +268,12 @@ def test_clusters_take_the_class_of_their_surest_labelled_sample() -> None:
     x, y = torch.tensor([code for code, _ in codes]).view(-1, 1, 2, 2), torch.tensor([label for _, label in codes])
     classifier = LabelPart(1, 3, 4, clusters=True)
     for batches in ([(x, y)], [(x[:2], y[:2]), (x[2:4], y[2:4]), (x[4:], y[4:])]):
-        name_clusters(Reads(), classifier, batches)
-        assert classifier.class_of.tolist() == [2, 0, 3]
-    name_clusters(Reads(), classifier, [(x, torch.full((6,), -1))])  # nothing to learn from
-    assert classifier.class_of.tolist() == [2, 0, 3]
+        named = name_clusters(Reads(), classifier, batches)
+        assert named.class_of.tolist() == [2, 0, 3]
+    assert classifier.class_of.tolist() == [0, 1, 2]
+    assert name_clusters(Reads(), named, [(x, torch.full((6,), -1))]).class_of.tolist() == [2, 0, 3]  # nothing to learn
     spec = DataSpec("image", (1, 2, 2), 4, "unit")
-    pipeline = Pipeline({"encoder": Reads(), "classifier": classifier}, spec)
+    pipeline = Pipeline({"encoder": Reads(), "classifier": named}, spec)
     found = report.evaluate(pipeline, [(x, y)])
     assert found["cluster_error"] == pytest.approx(
         3 / 5
