@@ -113,20 +113,14 @@ class AAE:
         if self.reconstruction == "bce" and spec.kind != "image":
             raise ValueError("system.reconstruction=bce is for images in [0, 1]: take mse for signals")
         hidden = max(PAPER_HIDDEN * width // PAPER_WIDTH, 4)
-        told, inferred = spec.classes * (self.label_to == "decoder"), self.clusters
-        if self.label_to == "code":
-            inferred = spec.classes
-        modes = spec.classes if self.label_to == "discriminator" else self.prior_modes
-        prior = Prior(
-            self.latent_dim,
-            self.prior,
-            self.prior_scale,
-            modes,
-            "inferred" if self.clusters else PRIOR_LABELS[self.label_to],
-            told + inferred,
-        )
+        use: LabelUse = "inferred" if self.infers else PRIOR_LABELS[self.label_to]
+        entries = (self.clusters or spec.classes) if use in ("told", "inferred") else 0
+        inferred = entries if self.infers else 0
+        modes, slots = self.prior_modes, 0
+        if use == "mode":
+            modes, slots = spec.classes, spec.classes + 1  # the last slot of the discriminator says "no label"
+        prior = Prior(self.latent_dim, self.prior, self.prior_scale, modes, use, entries)
         networks = self.autoencoder(spec, inferred, prior.latent_dim, hidden, width, norm, pools)
-        slots = modes + 1 if self.label_to == "discriminator" else 0  # a class each, and "no label"
         networks |= {"prior": prior, "discriminator": CodeDiscriminator(self.latent_dim + slots, hidden)}
         if self.infers:
             networks["label_discriminator"] = CodeDiscriminator(inferred, hidden)
