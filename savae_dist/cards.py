@@ -9,7 +9,7 @@ from huggingface_hub import ModelCardData
 from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 
-PAPER = """@article{zemouri2020semi,
+ZEMOURI = """@article{zemouri2020semi,
   title   = {Semi-Supervised Adversarial Variational Autoencoder},
   author  = {Zemouri, Ryad},
   journal = {Machine Learning and Knowledge Extraction},
@@ -19,6 +19,19 @@ PAPER = """@article{zemouri2020semi,
   year    = {2020},
   doi     = {10.3390/make2030020}
 }"""
+MAKHZANI = """@article{makhzani2015adversarial,
+  title   = {Adversarial Autoencoders},
+  author  = {Makhzani, Alireza and Shlens, Jonathon and Jaitly, Navdeep and Goodfellow, Ian and Frey, Brendan},
+  journal = {arXiv:1511.05644},
+  year    = {2015}
+}"""
+# System -> the paper that it implements.
+PAPERS = {
+    "savae": ZEMOURI,
+    "aae_unsupervised": MAKHZANI,
+    "aae_supervised": MAKHZANI,
+    "aae_semi_supervised": MAKHZANI,
+}
 
 WHAT = {
     "pipeline": "The trained networks of a variational autoencoder with their preprocessing.",
@@ -36,6 +49,7 @@ USE = {
     "decoder": "x = pipeline.generate(4, seed=0)  # raw samples of the prior{of_class}\n"
     "decoder = Decoder.from_pretrained(folder)  # the bare network",
     "classifier": "classifier = Classifier.from_pretrained(folder)  # the bare network, for latent codes",
+    "prior": "prior = Prior.from_pretrained(folder)  # the bare function, of {draws} draws a code",
     "critic": "critic = Critic.from_pretrained(folder)  # the bare network, for normalised tensors",
 }
 NORMALISE = {
@@ -63,16 +77,17 @@ def model_card(pipeline: Pipeline, name: str, summary: dict[str, Any], license: 
         f"## Input\n\n{_data(pipeline.spec)}\n\n`pipeline.json` holds this; `Pipeline` applies it.",
         _table("Hyperparameters", pipeline.system),
         _table("Metrics on the validation set", _flat(summary)),
-        f"## Citation\n\n```bibtex\n{PAPER}\n```",
+        f"## Citation\n\n```bibtex\n{PAPERS[system]}\n```" if system in PAPERS else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _snippet(pipeline: Pipeline, name: str) -> str:
     raw = _raw_example(pipeline.spec)
+    draws = 0 if pipeline.prior is None else pipeline.prior.draws
     of_class = "; label=0 for a class" if pipeline.labels else ""
     classes = f"{name.capitalize()}, " if name in WHAT and name != "pipeline" else ""
-    body = USE.get(name, "").format(raw=raw, of_class=of_class)
+    body = USE.get(name, "").format(raw=raw, of_class=of_class, draws=draws)
     lines = [
         *(["import numpy as np"] if "np." in body else []),
         f"from savae_dist import {classes}Pipeline",

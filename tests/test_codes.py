@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,7 @@ def make(name: str, spec: DataSpec = IMAGE) -> Pipeline:
     if name == "clusters":
         networks["classifier"].class_of.copy_(torch.tensor([2, 0, 1, 2, 3, 2]))
     kept = {role: networks[role] for role in SYSTEMS[name].pipeline if role in networks}
-    return Pipeline(kept, spec)
+    return Pipeline(kept, spec, system={"name": SYSTEMS[name].name})
 
 
 def raw(spec: DataSpec = IMAGE, n: int = 7) -> np.ndarray:
@@ -127,7 +128,7 @@ def test_the_label_part_classifies(spec: DataSpec) -> None:
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_saved_and_exported_they_are_the_same(name: str, tmp_path: Path) -> None:
+def test_saved_and_exported_they_are_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = make(name)
     pipeline.save_pretrained(tmp_path / "saved")
     export(str(tmp_path / "saved"), tmp_path / "exported")
@@ -139,6 +140,17 @@ def test_saved_and_exported_they_are_the_same(name: str, tmp_path: Path) -> None
     assert np.array_equal(
         Pipeline.from_pretrained(tmp_path / "exported").reconstruct(raw()), pipeline.reconstruct(raw())
     )
+    cards = sorted((tmp_path / "exported").rglob("README.md"))
+    assert len(cards) == len(pipeline.networks) + 1
+    for card in cards:
+        text = card.read_text()
+        assert "makhzani2015" in text
+        assert "zemouri" not in text
+        (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        monkeypatch.chdir(card.parent)
+        names: dict = {}
+        exec(compile(snippet, str(card), "exec"), names)
+        assert names["pipeline"].spec == IMAGE
 
 
 ARGUMENTS = ["networks.width=4", "data.batch_size=16", "log_every=1", "system.steps=5", "checkpoint_every=2", "ema=0.5"]
