@@ -197,6 +197,8 @@ class Pipeline:
         y int `[n]`, -1 = unlabelled: labels for a decoder that is told them; None: it is told none.
         """
         labels = torch.full((len(x),), -1) if y is None else as_tensor(y).long()
+        if len(labels) != len(x):
+            raise ValueError(f"{len(labels)} labels for {len(x)} samples: give one each, -1 where there is none")
         pairs = zip(self._normalised(x), self._parts(labels), strict=True)
         return np.concatenate(
             [self._raw(self.decoded(self.completed(self.posterior(p).mean, own))) for p, own in pairs]

@@ -248,7 +248,10 @@ class Run:
         """On every rank, with the same result: the survey is the same. The run's own network stays as it is."""
         encoder, classifier = pipeline.networks.get("encoder"), pipeline.networks.get("classifier")
         if isinstance(encoder, Encoder) and isinstance(classifier, LabelPart) and classifier.clusters:
-            pipeline.networks["classifier"] = name_clusters(encoder, classifier, self.survey.samples())
+            if self.survey.labelled:
+                pipeline.networks["classifier"] = name_clusters(encoder, classifier, self.survey.samples())
+            else:  # nothing says what the clusters are
+                del pipeline.networks["classifier"]
 
     def _draw(self, pipeline: Pipeline) -> None:
         if self.state.is_main_process and self.validation is not None:

@@ -14,6 +14,7 @@ import torch
 from conftest import IMAGE, SIGNAL
 from launching import shards, status, weights
 
+from savae_dist.data import pack
 from savae_dist.evaluation import report
 from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec, normalise
@@ -110,6 +111,8 @@ def test_a_decoder_is_told_the_labels_that_are_known(spec: DataSpec) -> None:
     hot[y >= 0, y[y >= 0]] = 1
     assert np.array_equal(pipeline.reconstruct(x, y), pipeline.decode(torch.cat([z, hot], 1)))
     assert np.array_equal(pipeline.reconstruct(x), pipeline.decode(torch.cat([z, 0 * hot], 1)))
+    with pytest.raises(ValueError, match="5 labels for 6"):
+        pipeline.reconstruct(x, y[:5])
     batch = normalise(torch.from_numpy(x), spec)
     found = report.evaluate(pipeline, [(batch, torch.from_numpy(y))])
     x_hat = pipeline.decoded(torch.cat([z, hot], 1))
@@ -151,6 +154,21 @@ def test_saved_and_exported_they_are_the_same(name: str, tmp_path: Path, monkeyp
         names: dict = {}
         exec(compile(snippet, str(card), "exec"), names)
         assert names["pipeline"].spec == IMAGE
+
+
+def test_without_any_label_clusters_stay_without_a_class(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (40, 12, 12)).astype(np.uint8)
+    for names in ((), ("a", "b", "c")):
+        data, out = tmp_path / f"data{len(names)}", tmp_path / f"run{len(names)}"
+        pack(x, np.full(40, -1), data, class_names=names)
+        run = ["system.name=aae_unsupervised", "system.clusters=5", "max_steps=1", "networks.width=4"]
+        assert main([*run, "data.batch_size=8", f"data.train={data}", f"data.validation={data}", f"output={out}"]) == 0
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["accuracy"] is summary["cluster_error"] is None
+        pipeline = Pipeline.from_pretrained(out)
+        assert pipeline.labels == []
+        assert "classifier" not in pipeline.networks
+        assert pipeline.generate(3, style=torch.zeros(8)).shape == (3, 12, 12)
 
 
 ARGUMENTS = ["networks.width=4", "data.batch_size=16", "log_every=1", "system.steps=5", "checkpoint_every=2", "ema=0.5"]
