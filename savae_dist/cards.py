@@ -9,7 +9,15 @@ from huggingface_hub import ModelCardData
 from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 
-ZEMOURI = """@article{zemouri2020semi,
+MAKHZANI = """@article{makhzani2015adversarial,
+  title   = {Adversarial Autoencoders},
+  author  = {Makhzani, Alireza and Shlens, Jonathon and Jaitly, Navdeep and Goodfellow, Ian and Frey, Brendan},
+  journal = {arXiv:1511.05644},
+  year    = {2015}
+}"""
+# What each system's card cites, one entry each.
+CITATIONS = {
+    "savae": """@article{zemouri2020semi,
   title   = {Semi-Supervised Adversarial Variational Autoencoder},
   author  = {Zemouri, Ryad},
   journal = {Machine Learning and Knowledge Extraction},
@@ -18,16 +26,7 @@ ZEMOURI = """@article{zemouri2020semi,
   pages   = {361--378},
   year    = {2020},
   doi     = {10.3390/make2030020}
-}"""
-MAKHZANI = """@article{makhzani2015adversarial,
-  title   = {Adversarial Autoencoders},
-  author  = {Makhzani, Alireza and Shlens, Jonathon and Jaitly, Navdeep and Goodfellow, Ian and Frey, Brendan},
-  journal = {arXiv:1511.05644},
-  year    = {2015}
-}"""
-# System -> the paper that it implements.
-PAPERS = {
-    "savae": ZEMOURI,
+}""",
     "aae_unsupervised": MAKHZANI,
     "aae_supervised": MAKHZANI,
     "aae_semi_supervised": MAKHZANI,
@@ -77,7 +76,7 @@ def model_card(pipeline: Pipeline, name: str, summary: dict[str, Any], license: 
         f"## Input\n\n{_data(pipeline.spec)}\n\n`pipeline.json` holds this; `Pipeline` applies it.",
         _table("Hyperparameters", pipeline.system),
         _table("Metrics on the validation set", _flat(summary)),
-        f"## Citation\n\n```bibtex\n{PAPERS[system]}\n```" if system in PAPERS else "",
+        f"## Citation\n\n```bibtex\n{CITATIONS[system]}\n```" if system in CITATIONS else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

@@ -103,4 +103,4 @@ class ConvCodeEncoder(CodeEncoder):
 
     def outputs(self, x: Tensor) -> Tensor:
         _, x = self.body.features(x)
-        return self.body.mean(self.body.dense_features(x))
+        return self.body.mean(self.body.hidden(x))
