@@ -9,7 +9,15 @@ from huggingface_hub import ModelCardData
 from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 
-PAPER = """@article{zemouri2020semi,
+MAKHZANI = """@article{makhzani2015adversarial,
+  title   = {Adversarial Autoencoders},
+  author  = {Makhzani, Alireza and Shlens, Jonathon and Jaitly, Navdeep and Goodfellow, Ian and Frey, Brendan},
+  journal = {arXiv:1511.05644},
+  year    = {2015}
+}"""
+# What each system's card cites, one entry each.
+CITATIONS = {
+    "savae": """@article{zemouri2020semi,
   title   = {Semi-Supervised Adversarial Variational Autoencoder},
   author  = {Zemouri, Ryad},
   journal = {Machine Learning and Knowledge Extraction},
@@ -18,13 +26,18 @@ PAPER = """@article{zemouri2020semi,
   pages   = {361--378},
   year    = {2020},
   doi     = {10.3390/make2030020}
-}"""
+}""",
+    "aae_unsupervised": MAKHZANI,
+    "aae_supervised": MAKHZANI,
+    "aae_semi_supervised": MAKHZANI,
+}
 
 WHAT = {
     "pipeline": "The trained networks of a variational autoencoder with their preprocessing.",
     "encoder": "Takes a sample x to the diagonal Gaussian posterior q(z|x) of its latent code z.",
     "decoder": "Takes a latent code z to a sample x.",
     "classifier": "Takes a latent code z to the logits of its class.",
+    "prior": "Takes standard normal draws to latent codes; says how a label enters them. It has no weights.",
     "critic": "Scores a sample: high for real ones, low for generated ones.",
 }
 USE = {
@@ -35,6 +48,7 @@ USE = {
     "decoder": "x = pipeline.generate(4, seed=0)  # raw samples of the prior{of_class}\n"
     "decoder = Decoder.from_pretrained(folder)  # the bare network",
     "classifier": "classifier = Classifier.from_pretrained(folder)  # the bare network, for latent codes",
+    "prior": "prior = Prior.from_pretrained(folder)  # the bare function, of {draws} draws a code",
     "critic": "critic = Critic.from_pretrained(folder)  # the bare network, for normalised tensors",
 }
 NORMALISE = {
@@ -62,16 +76,17 @@ def model_card(pipeline: Pipeline, name: str, summary: dict[str, Any], license: 
         f"## Input\n\n{_data(pipeline.spec)}\n\n`pipeline.json` holds this; `Pipeline` applies it.",
         _table("Hyperparameters", pipeline.system),
         _table("Metrics on the validation set", _flat(summary)),
-        f"## Citation\n\n```bibtex\n{PAPER}\n```",
+        f"## Citation\n\n```bibtex\n{CITATIONS[system]}\n```" if system in CITATIONS else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _snippet(pipeline: Pipeline, name: str) -> str:
     raw = _raw_example(pipeline.spec)
-    of_class = "; label=0 for a class" if pipeline.posteriors is not None else ""
+    draws = 0 if pipeline.prior is None else pipeline.prior.draws
+    of_class = "; label=0 for a class" if pipeline.labels else ""
     classes = f"{name.capitalize()}, " if name in WHAT and name != "pipeline" else ""
-    body = USE.get(name, "").format(raw=raw, of_class=of_class)
+    body = USE.get(name, "").format(raw=raw, of_class=of_class, draws=draws)
     lines = [
         *(["import numpy as np"] if "np." in body else []),
         f"from savae_dist import {classes}Pipeline",

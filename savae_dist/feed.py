@@ -82,7 +82,6 @@ class Feed:
 
     def batch(self, raw: RawBatch, noise: Mapping[str, Tensor], variation: Mapping[str, Tensor] | None = None) -> Batch:
         """noise, variation: of the whole global batch; without the second the samples stay as they are."""
-        shares = self.slicing.ranks * self.slicing.accumulate
         x = self.normalise(raw.x.to(self.device, non_blocking=True))
         if self.augment and variation:
             x = self.augment(x, self._mine(raw, variation))
@@ -90,8 +89,14 @@ class Feed:
             x=x,
             y=raw.y.to(self.device, non_blocking=True),
             noise=self._mine(raw, noise),
-            label_weight=torch.tensor(shares / raw.labelled if raw.labelled else 0.0, device=self.device),
+            label_weight=self._weight(raw.labelled),
+            unlabelled_weight=self._weight(self.slicing.size - raw.labelled),
         )
+
+    def _weight(self, count: int) -> Tensor:
+        """Of a sum over some of a slice's samples, of which the global batch holds `count` (see `Batch`)."""
+        shares = self.slicing.ranks * self.slicing.accumulate
+        return torch.tensor(shares / count if count else 0.0, device=self.device)
 
     def _mine(self, raw: RawBatch, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {k: v[raw.slot].to(self.device, non_blocking=True) for k, v in draws.items()}

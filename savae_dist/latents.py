@@ -1,11 +1,16 @@
-"""The latent distribution of the encoders."""
+"""The latent distribution of the encoders, and priors as functions of standard normal draws."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+# Of the modes of a mixture: petals that point to the origin (Makhzani 2015, figures 2 and 4, which give no numbers).
+CENTRE, RADIAL, TANGENTIAL = 1.4, 0.5, 0.05
+RADIUS, TURNS = 3.0, 2.0  # of the swiss roll
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -14,10 +19,18 @@ def full_precision(x: Tensor) -> Tensor:
 
 
 class Posterior(NamedTuple):
-    """Diagonal Gaussian q(z|x); both fields `[batch, K]`, never in half precision."""
+    """Diagonal Gaussian q(z|x); both fields `[batch, K]`, never in half precision.
+
+    A log-variance of -inf is a deterministic encoder's: every sample is the mean, and the KL to a density is infinite.
+    """
 
     mean: Tensor
     log_variance: Tensor
+
+    @classmethod
+    def point(cls, mean: Tensor) -> Posterior:
+        """All of q(z|x) in its mean."""
+        return cls(mean, torch.full_like(mean, -math.inf))
 
     def sample(self, eps: Tensor) -> Tensor:
         """z = mean + sigma * eps (Zemouri 2020, eq 1); eps `[batch, K]` from a standard normal."""
@@ -26,3 +39,36 @@ class Posterior(NamedTuple):
     def kl(self) -> Tensor:
         """KL(q || N(0, I)) of each latent dimension in nats, `[batch, K]` (eq 4)."""
         return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
+
+
+def category(eps: Tensor, count: int) -> Tensor:
+    """int64 `[batch]`: one of `count` equally likely categories of each standard normal draw eps `[batch]`."""
+    return (torch.special.ndtr(eps) * count).long().clamp_max(count - 1)  # ndtr rounds to 1 far out
+
+
+def one_hot(y: Tensor, count: int) -> Tensor:
+    """float32 `[batch, count]`; y int64 `[batch]`, zeros where it is -1."""
+    return (y.unsqueeze(1) == torch.arange(count, device=y.device)).float()
+
+
+def mixture_of_gaussians(eps: Tensor, mode: Tensor, modes: int) -> Tensor:
+    """z `[batch, K]` of mode `[batch]` of `modes` on a circle in the first two dimensions; N(0, 1) in the others.
+
+    A mode at the angle a has its mean at CENTRE (cos a, sin a), deviation RADIAL along that and TANGENTIAL across.
+    """
+    angle = 2 * math.pi * mode / modes
+    along, across = CENTRE + RADIAL * eps[:, 0], TANGENTIAL * eps[:, 1]
+    cos, sin = angle.cos(), angle.sin()
+    plane = torch.stack([along * cos - across * sin, along * sin + across * cos], 1)
+    return torch.cat([plane, eps[:, 2:]], 1)
+
+
+def swiss_roll(eps: Tensor, segment: Tensor, segments: int) -> Tensor:
+    """z `[batch, K]`: a spiral in the first two dimensions, uniform over its area; N(0, 1) in the others.
+
+    segment `[batch]`: which of `segments` equal parts of the spiral, counted from the centre; -1 is all of it.
+    """
+    part = torch.special.ndtr(eps[:, 0])
+    along = torch.where(segment < 0, part, (segment + part) / segments).sqrt()
+    angle = 2 * math.pi * TURNS * along
+    return torch.cat([RADIUS * along.unsqueeze(1) * torch.stack([angle.cos(), angle.sin()], 1), eps[:, 2:]], 1)

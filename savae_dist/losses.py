@@ -16,6 +16,9 @@ from savae_dist.latents import Posterior, full_precision
 
 Reduction = Literal["sum", "mean"]
 AdversarialForm = Literal["match_real", "lsgan", "wasserstein", "hinge", "non_saturating"]
+UnlabelledForm = Literal["pseudo_label", "entropy", "consistency"]
+
+SURE = 0.95  # probability from which a guess counts as a label
 
 
 def kl_divergence(posterior: Posterior, reduction: Reduction = "sum") -> Tensor:
@@ -37,6 +40,26 @@ def label_cross_entropy(logits: Tensor, y: Tensor, label_weight: Tensor | None =
         label_weight = 1 / labelled.sum().clamp_min(1)
     # where, not multiplication: zero times a value that is not finite would spoil the sum.
     return torch.where(labelled, each, 0.0).sum() * label_weight
+
+
+def unlabelled_loss(form: UnlabelledForm, logits: Sequence[Tensor], y: Tensor, weight: Tensor) -> Tensor:
+    """What the samples without a label (y `[batch]` is -1) ask of a classifier; `weight` as in `label_cross_entropy`.
+
+    logits `[batch, classes]` of one draw of the codes, for `consistency` of two. `pseudo_label`: cross-entropy to the
+    likeliest class where that is nearly sure (Lee 2013; the threshold is FixMatch's, Sohn 2020); `entropy` of the
+    probabilities (Grandvalet and Bengio 2005); `consistency`: squared distance between the probabilities of the two
+    draws, summed over classes (Laine and Aila 2017).
+    """
+    first = full_precision(logits[0])
+    p = first.softmax(1)
+    if form == "pseudo_label":
+        probability, guess = p.detach().max(1)
+        each = torch.where(probability >= SURE, F.cross_entropy(first, guess, reduction="none"), 0.0)
+    elif form == "entropy":
+        each = -(p * first.log_softmax(1)).sum(1)
+    else:
+        each = (p - full_precision(logits[1]).softmax(1)).square().sum(1)
+    return torch.where(y < 0, each, 0.0).sum() * weight
 
 
 def feature_loss(

@@ -24,12 +24,14 @@ class Batch:
     noise: the standard normal draws that the update declares, each `[batch, *its shape]`.
     label_weight: scalar; sum over this slice's labelled samples times it, averaged over ranks and accumulation
         steps as gradients are, is the mean over the labelled samples of the global batch (0 where there is none).
+    unlabelled_weight: the same for the unlabelled samples.
     """
 
     x: Tensor
     y: Tensor
     noise: Mapping[str, Tensor]
     label_weight: Tensor
+    unlabelled_weight: Tensor
 
 
 # The networks by name (`nets.encoder`) and a batch -> named terms with their weights applied; their sum is the loss.

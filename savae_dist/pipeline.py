@@ -2,61 +2,42 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from savae_dist.errors import CheckpointError
+from savae_dist.folders import (
+    CONFIG,
+    FORMAT_VERSION,
+    POSTERIORS,
+    ROLES,
+    find,
+    load_network,
+    one_line,
+    read_json,
+    write_config,
+)
+from savae_dist.labelled import PosteriorBank
 from savae_dist.latents import Posterior
-from savae_dist.networks import Classifier, Critic, Decoder, Encoder, Network
+from savae_dist.networks import Decoder, LabelPart, Network, Prior
+from savae_dist.networks.base import inference
 from savae_dist.preprocess import DataSpec, denormalise, normalise
 
-FORMAT_VERSION = 1
-CONFIG = "pipeline.json"
-POSTERIORS = "posteriors.safetensors"
-ROLES: dict[str, type[Network]] = {"encoder": Encoder, "decoder": Decoder, "classifier": Classifier, "critic": Critic}
-
 Samples = np.ndarray | Tensor  # raw, in the stored layout: see preprocess.normalise
-
-
-@dataclass(frozen=True)
-class PosteriorBank:
-    """Posteriors of training samples, from which a labelled sample is generated.
-
-    mean, log_variance float32 `[n, K]`; label int64 `[n]`.
-    """
-
-    mean: Tensor
-    log_variance: Tensor
-    label: Tensor
-
-    def __post_init__(self) -> None:
-        if not (self.mean.shape == self.log_variance.shape and self.label.shape == self.mean.shape[:1]):
-            raise ValueError("a posterior bank needs mean and log_variance [n, K] and label [n]")
-
-    def of_class(self, label: int) -> Posterior:
-        chosen = self.label == label
-        if not chosen.any():
-            known = ", ".join(map(str, self.label.unique().tolist()))
-            raise ValueError(f"label {label}: no training posterior is stored for it; there are some for {known}")
-        return Posterior(self.mean[chosen], self.log_variance[chosen])
 
 
 class Pipeline:
     """Encode, decode, reconstruct, generate and classify raw samples with trained networks.
 
-    networks: by role, `encoder`, `decoder`, `classifier`; any may be missing, and then what needs it says so.
+    networks: by role, `encoder`, `decoder`, `classifier`; any may be missing, and then what needs it says so. `prior`
+        is what codes are drawn from, N(0, I) if missing.
     system: the system's name and hyperparameters, kept for the record.
     batch_size: samples that pass through a network at once.
 
@@ -119,23 +100,77 @@ class Pipeline:
         with inference(classifier):
             return torch.cat([classifier(part).float() for part in self._parts(z)])
 
-    def latents(self, n: int, label: int | None = None, seed: int | None = None) -> Tensor:
-        """z `[n, K]`: from the prior N(0, I), or each from one of the stored posteriors of class `label`.
+    def latents(
+        self, n: int, label: int | None = None, seed: int | None = None, style: Samples | None = None
+    ) -> Tensor:
+        """Codes `[n, K]` for the decoder: of the prior, or of class `label`; see `labels` for those that are known.
 
-        A seed gives the same draws on every device; without one they differ from call to call.
+        style: z `[n, style_dim]`, or `[style_dim]` for all, in place of a draw, where the code has a label part.
+        A seed gives the same draws on every device, and of every class the same style; without one they differ from
+        call to call.
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, not {n}")
+        if label is not None and label not in self.labels:
+            known = "there are some for " + ", ".join(map(str, self.labels)) if self.labels else "leave label out"
+            raise ValueError(f"label {label}: this pipeline has nothing to generate that class from; {known}")
         generator = torch.Generator()
         generator.seed() if seed is None else generator.manual_seed(seed)
-        if label is None:
-            return torch.randn(n, self.latent_dim, generator=generator).to(self.device)
-        if self.posteriors is None:
-            raise ValueError("generate(label=...) needs stored posteriors, and this pipeline has none: leave label out")
-        stored = self.posteriors.of_class(label)
-        chosen = torch.randint(len(stored.mean), (n,), generator=generator)
-        posterior = Posterior(stored.mean[chosen], stored.log_variance[chosen])
-        return posterior.sample(torch.randn(posterior.mean.shape, generator=generator)).to(self.device)
+        if self.prior is not None:
+            codes = self._of_prior(self.prior, n, label, generator, style)
+        elif style is not None:
+            raise ValueError("style needs a code with a label part, and that of this pipeline is in one piece")
+        elif label is None:
+            codes = torch.randn(n, self.latent_dim, generator=generator)
+        else:
+            assert self.posteriors is not None  # else no label is known
+            stored = self.posteriors.of_class(label)
+            chosen = torch.randint(len(stored.mean), (n,), generator=generator)
+            posterior = Posterior(stored.mean[chosen], stored.log_variance[chosen])
+            codes = posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
+        return codes.to(self.device)
+
+    def _of_prior(
+        self, prior: Prior, n: int, label: int | None, generator: torch.Generator, style: Samples | None
+    ) -> Tensor:
+        eps, y = torch.randn(n, prior.draws, generator=generator), None
+        if style is not None:
+            style = as_tensor(style).float().cpu()
+            if not prior.entries or style.shape not in ((prior.style_dim,), (n, prior.style_dim)):
+                expected = f"[{n}, {prior.style_dim}]" if prior.entries else "left out: the code has no label part"
+                raise ValueError(f"style is {list(style.shape)} and must be {expected}")
+            style = style.expand(n, -1)
+        if label is not None:
+            classifier = self.networks.get("classifier")
+            entries = classifier.entries_of(label).cpu() if isinstance(classifier, LabelPart) else torch.tensor([label])
+            y = entries[torch.randint(len(entries), (n,), generator=generator)]
+        return prior(eps, y, style)
+
+    @property
+    def prior(self) -> Prior | None:
+        """The prior that the decoder's codes were trained towards; None: N(0, I)."""
+        prior = self.networks.get("prior")
+        return prior if isinstance(prior, Prior) else None
+
+    @property
+    def labels(self) -> list[int]:
+        """The classes that can be generated: those that the code knows, or of which posteriors are stored."""
+        classifier = self.networks.get("classifier")
+        if self.prior is None:
+            return [] if self.posteriors is None else self.posteriors.label.unique().tolist()
+        if self.prior.labels == "inferred":
+            return classifier.class_of.unique().tolist() if isinstance(classifier, LabelPart) else []
+        return [] if self.prior.labels == "none" else list(range(self.spec.classes))
+
+    @property
+    def has_clusters(self) -> bool:
+        """Whether the classifier reads classes that were given to clusters."""
+        classifier = self.networks.get("classifier")
+        return isinstance(classifier, LabelPart) and classifier.clusters
+
+    def completed(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """An encoder's codes z `[n, ...]` as the decoder takes them: with labels y `[n]` where it is told those."""
+        return z if self.prior is None else self.prior.complete(z, y)
 
     @property
     def latent_dim(self) -> int:
@@ -156,13 +191,24 @@ class Pipeline:
         parts = as_tensor(z).float().split(self.batch_size)
         return np.concatenate([self._raw(self.decoded(part)) for part in parts])
 
-    def reconstruct(self, x: Samples) -> np.ndarray:
-        """Raw samples in the stored layout, each decoded from its posterior's mean."""
-        return np.concatenate([self._raw(self.decoded(self.posterior(p).mean)) for p in self._normalised(x)])
+    def reconstruct(self, x: Samples, y: Samples | None = None) -> np.ndarray:
+        """Raw samples in the stored layout, each decoded from its posterior's mean.
 
-    def generate(self, n: int, label: int | None = None, seed: int | None = None) -> np.ndarray:
-        """n new raw samples: of the prior, or of class `label` (`latents` says how)."""
-        return self.decode(self.latents(n, label, seed))
+        y int `[n]`, -1 = unlabelled: labels for a decoder that is told them; None: it is told none.
+        """
+        labels = torch.full((len(x),), -1) if y is None else as_tensor(y).long()
+        if len(labels) != len(x):
+            raise ValueError(f"{len(labels)} labels for {len(x)} samples: give one each, -1 where there is none")
+        pairs = zip(self._normalised(x), self._parts(labels), strict=True)
+        return np.concatenate(
+            [self._raw(self.decoded(self.completed(self.posterior(p).mean, own))) for p, own in pairs]
+        )
+
+    def generate(
+        self, n: int, label: int | None = None, seed: int | None = None, style: Samples | None = None
+    ) -> np.ndarray:
+        """n new raw samples: of the prior, or of class `label`, in a given style or drawn ones (see `latents`)."""
+        return self.decode(self.latents(n, label, seed, style))
 
     def classify(self, x: Samples) -> np.ndarray:
         """Class probabilities float32 `[n, classes]` of raw samples, at their posteriors' means."""
@@ -196,105 +242,22 @@ class Pipeline:
     @classmethod
     def from_pretrained(cls, source: str | Path, *, revision: str | None = None, token: str | None = None) -> Self:
         """Load a run's folder, a saved or exported folder, or a repository on the Hub; CheckpointError if it cannot."""
-        folder = _find(source, revision, token)
-        config = _read_json(folder / CONFIG)
+        folder = find(source, revision, token)
+        config = read_json(folder / CONFIG)
         if config.get("format_version") != FORMAT_VERSION:
             raise CheckpointError(
                 f"{folder / CONFIG}: format_version {config.get('format_version')} is not {FORMAT_VERSION}; "
                 "use the version of savae_dist that wrote it"
             )
         try:
-            networks = {name: _network(folder, name, place) for name, place in dict(config["networks"]).items()}
+            networks = {name: load_network(folder, name, place) for name, place in dict(config["networks"]).items()}
             bank = folder / POSTERIORS
             posteriors = PosteriorBank(**load_file(bank)) if bank.is_file() else None
             return cls(networks, DataSpec.from_dict(config["spec"]), posteriors, config["system"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:  # bad files
-            raise CheckpointError(f"{folder} cannot be loaded: {_one_line(error)}; save the pipeline again") from error
-
-
-def collect_posteriors(
-    encoder: Encoder, batches: Iterable[tuple[Tensor, Tensor]], per_class: int = 1000
-) -> PosteriorBank:
-    """The posteriors of the first `per_class` samples of each class, in the order given.
-
-    batches: (x normalised `[n, *shape]`, y int64 `[n]`); the unlabelled (-1) are left out.
-    """
-    count: dict[int, int] = {}
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    device = next(encoder.parameters()).device
-    for x, y in batches:
-        rows = []
-        for row, label in enumerate(y.tolist()):
-            if label >= 0 and count.get(label, 0) < per_class:
-                count[label] = count.get(label, 0) + 1
-                rows.append(row)
-        if rows:
-            with inference(encoder):
-                posterior = encoder(x[rows].to(device))[0]
-            parts.append((posterior.mean.cpu(), posterior.log_variance.cpu(), y[rows].cpu()))
-    if not parts:
-        raise ValueError("no labelled sample: there is nothing to keep a posterior of; leave the bank out")
-    return PosteriorBank(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-@contextmanager
-def inference(network: nn.Module) -> Iterator[None]:
-    """No gradients and eval mode inside; every module's mode is put back, so a network in training may be measured."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+            raise CheckpointError(f"{folder} cannot be loaded: {one_line(error)}; save the pipeline again") from error
 
 
 def as_tensor(x: Samples) -> Tensor:
     """A tensor that shares the array's memory where it can (a read-only or strided array is copied)."""
     return x if isinstance(x, Tensor) else torch.from_numpy(np.require(x, requirements=["C", "W"]))
-
-
-def write_config(folder: Path, networks: dict[str, str], spec: DataSpec, system: dict[str, Any]) -> None:
-    """`pipeline.json`; networks: name -> its folder inside this one, "." for the folder itself."""
-    values = {"format_version": FORMAT_VERSION, "networks": networks, "spec": spec.to_dict(), "system": system}
-    (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
-
-
-def _network(folder: Path, name: str, place: str) -> Network:
-    if place not in (name, "."):  # a file from elsewhere must not send us out of its folder
-        raise ValueError(f"network {name!r} is said to lie in {place!r}")
-    return ROLES.get(name, Network).from_pretrained(folder / place)
-
-
-def _find(source: str | Path, revision: str | None, token: str | None) -> Path:
-    path = Path(source)
-    if not path.is_dir():
-        try:
-            patterns = ["*.json", "*.safetensors"]
-            path = Path(snapshot_download(str(source), revision=revision, token=token, allow_patterns=patterns))
-        except (OSError, HFValidationError) as error:
-            reason = _one_line(error)
-            raise CheckpointError(f"{source}: no such folder, and not to be had from the Hub ({reason})") from error
-    for folder in (path, path / "pipeline"):
-        if (folder / CONFIG).is_file():
-            return folder
-    if (path / "status.json").is_file():
-        status = _read_json(path / "status.json")
-        where = ", ".join(f"{key} {status[key]}" for key in ("outcome", "phase", "step") if key in status)
-        raise CheckpointError(f"{path}: the run is not finished ({where}); run its command again to continue it")
-    raise CheckpointError(f"{path} holds no {CONFIG}: give a finished run, a saved or exported folder, or a Hub id")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {_one_line(error)}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
-    return values
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join((type(error).__name__ + ":", *str(error).strip().splitlines()[:1]))

@@ -20,11 +20,12 @@ from savae_dist.data import Proportions, RawBatch, Reader, Request, loader, trai
 from savae_dist.engine import PreparedUpdate, run_phase
 from savae_dist.errors import DataError, DivergedError, Preempted, SaveError
 from savae_dist.feed import Feed, Slicing, read_plan
-from savae_dist.networks import Encoder
+from savae_dist.labelled import collect_posteriors, name_clusters
+from savae_dist.networks import Encoder, LabelPart
 from savae_dist.parallel import check_zero
 from savae_dist.peers import Peers
 from savae_dist.phases import Phase
-from savae_dist.pipeline import Pipeline, collect_posteriors
+from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 from savae_dist.stopping import Stop
 from savae_dist.tracking import Clock, Status, Tracker, rank_means, rank_sums, write_json
@@ -226,11 +227,14 @@ class Run:
             raise SaveError(message or "rank 0 could not save; see status.json")
 
     def _pipeline(self, phase: Phase, updates: Mapping[str, PreparedUpdate]) -> Pipeline:
-        """The networks that are trained by this phase or before it; averaged ones where an average is kept."""
-        so_far = self.phases[: self.phases.index(phase) + 1]
-        trained = {name for earlier in so_far for update in earlier.updates for name in update.trains}
+        """The networks but those that a later phase trains first; averaged ones where an average is kept."""
+        number = self.phases.index(phase) + 1
+        trained, later = (
+            {name for one in phases for update in one.updates for name in update.trains}
+            for phases in (self.phases[:number], self.phases[number:])
+        )
         averaged = {name: a.network for update in updates.values() for name, a in update.averages.items()}
-        names = (name for name in self.system.pipeline if name in trained)
+        names = (n for n in self.system.pipeline if n in self.networks and (n in trained or n not in later))
         networks = {name: averaged.get(name, self.networks[name]) for name in names}
         return Pipeline(networks, self.spec, system=configuration.plain(self.system))
 
@@ -240,6 +244,7 @@ class Run:
             return
         pipeline = self._pipeline(phase, updates)
         broadcast_buffers(pipeline.networks)  # averages' too
+        self._name_clusters(pipeline)
         metrics = self.validation.measure(pipeline)
         numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
         self.tracker.scalars(numbers, self.training.total)
@@ -250,6 +255,15 @@ class Run:
             )
         self._draw(pipeline)
 
+    def _name_clusters(self, pipeline: Pipeline) -> None:
+        """On every rank, with the same result: the survey is the same. The run's own network stays as it is."""
+        encoder, classifier = pipeline.networks.get("encoder"), pipeline.networks.get("classifier")
+        if isinstance(encoder, Encoder) and isinstance(classifier, LabelPart) and classifier.clusters:
+            if self.survey.labelled:
+                pipeline.networks["classifier"] = name_clusters(encoder, classifier, self.survey.samples())
+            else:  # nothing says what the clusters are
+                del pipeline.networks["classifier"]
+
     def _draw(self, pipeline: Pipeline) -> None:
         if self.state.is_main_process and self.validation is not None:
             figures = self.validation.draw(pipeline, self.folder / "figures")
@@ -259,11 +273,12 @@ class Run:
     def finish(self) -> None:
         """Measure, export the pipeline with the training posteriors, and say where everything lies."""
         pipeline = self._pipeline(self.phases[-1], {})
+        self._name_clusters(pipeline)
         metrics = self.validation.measure(pipeline) if self.validation is not None else {}
         if not self.state.is_main_process:
             return
         encoder = pipeline.networks.get("encoder")
-        if self.survey.labelled and isinstance(encoder, Encoder):
+        if self.survey.labelled and isinstance(encoder, Encoder) and pipeline.prior is None:
             pipeline.posteriors = collect_posteriors(encoder, self.survey.samples())
         pipeline.save_pretrained(self.folder / "pipeline")
         self._draw(pipeline)

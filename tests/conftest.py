@@ -126,4 +126,4 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     """The largest difference of any element."""
-    return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
+    return max((float((a[k].double() - b[k].double()).abs().max()) for k in a), default=0.0)

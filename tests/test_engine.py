@@ -64,6 +64,8 @@ def test_slices_are_the_global_batch(ranks: int, accumulate: int) -> None:
             for i, slot in enumerate(slots):
                 found[slot] = (batch.x[i], batch.noise["z"][i])
             assert float(batch.label_weight) == pytest.approx(ranks * accumulate * float(reference.label_weight))
+            unlabelled = int((data.raw(16, 8, range(8)).y < 0).sum())
+            assert float(batch.unlabelled_weight) == pytest.approx(ranks * accumulate / unlabelled)
     assert all(torch.equal(found[i][0], reference.x[i]) for i in range(8))
     assert all(torch.equal(found[i][1], reference.noise["z"][i]) for i in range(8))
 
@@ -73,6 +75,9 @@ def test_no_label_gives_weight_zero() -> None:
     data.y[:] = -1
     batch = Feed(Slicing(8), CPU, lambda x: x, 0).batch(data.raw(0, 8, range(8)), {})
     assert batch.label_weight.item() == 0
+    assert batch.unlabelled_weight.item() == 1 / 8
+    data.y[:] = 1
+    assert Feed(Slicing(8), CPU, lambda x: x, 0).batch(data.raw(0, 8, range(8)), {}).unlabelled_weight.item() == 0
 
 
 def test_frozen_networks_are_hidden_from_wrappers() -> None:

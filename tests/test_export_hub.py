@@ -10,8 +10,8 @@ import torch
 from huggingface_hub import ModelCard
 
 from savae_dist import Decoder, Encoder, Pipeline
+from savae_dist.labelled import PosteriorBank
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier
-from savae_dist.pipeline import PosteriorBank
 from savae_dist.preprocess import DataSpec, normalise
 from tools.export_hub import main
 

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from savae_dist.evaluation import figures, report
+from savae_dist.labelled import collect_posteriors
 from savae_dist.networks import ConvDecoder, ConvEncoder
-from savae_dist.pipeline import Pipeline, collect_posteriors
+from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 
 GREY = DataSpec("image", (1, 9, 8), 10, "unit")

@@ -55,6 +55,36 @@ def test_cross_entropy_slices_add_up_to_the_global_mean() -> None:
     torch.testing.assert_close(sum(parts) / 2, losses.label_cross_entropy(logits, y))
 
 
+@pytest.mark.parametrize("form", losses.UnlabelledForm.__args__)
+def test_unlabelled_losses_are_means_over_the_unlabelled(form: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    one, two = (5 * torch.randn(8, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    one[0] = torch.tensor([8.0, 3.0, 4.5])  # nearly sure
+    one[4] = torch.tensor([0.1, 0.2, 0.3])  # not sure at all
+    y = torch.tensor([-1, 2, -1, 0, -1, -1, 1, -1])
+    one.requires_grad_(True)
+    found = losses.unlabelled_loss(form, (one, two), y, torch.tensor(1 / 5))
+    each = []
+    for row in (0, 2, 4, 5, 7):
+        p, q = (np.exp(v[row].detach().numpy()) / np.exp(v[row].detach().numpy()).sum() for v in (one, two))
+        terms = {
+            "pseudo_label": -np.log(p.max()) * (p.max() >= 0.95),
+            "entropy": -(p * np.log(p)).sum(),
+            "consistency": ((p - q) ** 2).sum(),
+        }
+        each.append(terms[form])
+    assert found.item() == pytest.approx(np.mean(each))
+    assert found.item() > 0
+    found.backward()
+    assert not one.grad[y >= 0].any()
+    assert one.grad[0].any()
+    halves = [
+        losses.unlabelled_loss(form, (one[s], two[s]), y[s], torch.tensor(2 / 5)) for s in (slice(4), slice(4, 8))
+    ]
+    torch.testing.assert_close(sum(halves) / 2, found)
+    assert losses.unlabelled_loss(form, (one, two), y.clamp_min(0), torch.tensor(0.0)).item() == 0
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_feature_loss(reduction: str) -> None:
     a, b = [torch.rand(2, 3, 4, 4), torch.rand(2, 5, 7)], [torch.rand(2, 3, 4, 4), torch.rand(2, 5, 7)]

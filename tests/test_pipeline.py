@@ -8,10 +8,11 @@ import pytest
 import torch
 from huggingface_hub.errors import HFValidationError
 
-from savae_dist import pipeline as module
+from savae_dist import folders as module
 from savae_dist.errors import CheckpointError
+from savae_dist.labelled import PosteriorBank, collect_posteriors
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier
-from savae_dist.pipeline import Pipeline, PosteriorBank, collect_posteriors
+from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec, denormalise, normalise
 
 GREY = DataSpec("image", (1, 9, 8), 3, "unit")

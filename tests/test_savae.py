@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import IMAGE, SIGNAL, Trainer, distance, same
 from torch import Tensor, nn
 
+from savae_dist import losses
 from savae_dist.engine import PreparedUpdate
 from savae_dist.feed import Slicing, positions
 from savae_dist.losses import AdversarialForm
@@ -30,6 +32,9 @@ OPTIONS = [
     {"adversarial": "lsgan", "feature_tap": "pool", "critic_label": 10.0},
     {"decoder_input": "mean", "latent_input": "mean", "gamma": 0.0},
     {"beta": 0.0},
+    {"unlabelled": "pseudo_label"},
+    {"unlabelled": "entropy", "unlabelled_weight": 0.1},
+    {"unlabelled": "consistency"},
 ]
 
 
@@ -98,6 +103,31 @@ def test_unlabelled_batches_train_on_the_kl_alone(labels: str) -> None:
         if not torch.equal(value, before["classifier"][key])
     ]  # fmt: skip
     assert bool(learnt) == (labels != "none")
+
+
+@pytest.mark.parametrize("form", ["pseudo_label", "entropy", "consistency"])
+def test_what_unlabelled_samples_add(form: str) -> None:
+    """A term of its own, which moves the classifier where no sample has a label; at weight 0 it is not there."""
+    trainer = Trainer(replace(SMALL, unlabelled=form, unlabelled_weight=2.0))
+    phase = trainer.phases["vec"]
+    ((turn, start),) = positions(phase, 0, 0, 8)
+    batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
+    nets = SimpleNamespace(**trainer.networks)
+    terms = trainer.system.vec_loss(nets, batch)
+    assert list(terms) == ["kl", "cat", form]
+    posterior, _ = nets.encoder(batch.x)
+    draws = torch.cat([posterior.sample(batch.noise[name]) for name in turn.update.noise])
+    logits = nets.classifier(draws).split(8)
+    expected = 2 * losses.unlabelled_loss(form, logits, batch.y, 1 / (batch.y < 0).sum())
+    torch.testing.assert_close(terms[form], expected)
+    torch.testing.assert_close(terms["cat"], losses.label_cross_entropy(logits[0], batch.y))
+    assert form not in replace(trainer.system, unlabelled_weight=0.0).vec_loss(nets, batch)
+    trainer.data.y[:] = -1
+    before = trainer.weights()["classifier"]
+    trainer.run("vec", 2)
+    weights = dict(trainer.networks["classifier"].named_parameters())
+    # Early on nobody is sure of anything: then there is no guess to learn from.
+    assert any(not torch.equal(value, before[key]) for key, value in weights.items()) == (form != "pseudo_label")
 
 
 @pytest.mark.parametrize(("critic_steps", "update"), [(1, "separate"), (3, "separate"), (2, "joint")])
@@ -226,7 +256,11 @@ def test_vec_equals_algorithm_1_in_float64() -> None:
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
-@pytest.mark.parametrize("options", [{}, {"critic_update": "joint", "batches": "shared"}], ids=["separate", "joint"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"critic_update": "joint", "batches": "shared"}, {"unlabelled": "consistency"}, {"unlabelled": "entropy"}],
+    ids=["separate", "joint", "consistency", "entropy"],
+)
 def test_accumulation_changes_nothing(accumulate: int, options: dict[str, object]) -> None:
     whole, parts = (
         Trainer(replace(SMALL, **options), norm="group", dtype=torch.float64, slicing=Slicing(8, accumulate=n))
@@ -241,7 +275,15 @@ def test_accumulation_changes_nothing(accumulate: int, options: dict[str, object
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("latent_dim", 0), ("beta", -1.0), ("critic_steps", 0), ("alpha", (1.0,)), ("critic_label", 0.0), ("gamma", -0.1)],
+    [
+        ("latent_dim", 0),
+        ("beta", -1.0),
+        ("critic_steps", 0),
+        ("alpha", (1.0,)),
+        ("critic_label", 0.0),
+        ("gamma", -0.1),
+        ("unlabelled_weight", -1.0),
+    ],
 )
 def test_impossible_values_name_their_key(key: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"system\.{key}"):

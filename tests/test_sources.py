@@ -69,6 +69,33 @@ def test_arrays_make_the_same_bytes_as_in_memory(tmp_path, layout, x):
     assert contents(tmp_path / "npy") == contents(tmp_path / "memory")
 
 
+@pytest.mark.parametrize("count", [2, 7, 12, 30])
+def test_a_few_labels_are_kept_of_all_classes_equally(tmp_path, count):
+    np.savez(tmp_path / "a.npz", x=GRAY, y=np.r_[np.zeros(20, int), np.ones(6, int), [2] * 4, [-1] * 11])
+    y = {}
+    for name, seed, processes in (("a", 0, 1), ("b", 0, 2), ("c", 1, 1)):
+        options = Options(shard_size=15, seed=seed, labelled=count)
+        (made,) = pack_source(arrays(tmp_path / "a.npz"), tmp_path / name, options, processes=processes)
+        shards = Shards.open(tmp_path / name)
+        batch = Reader(shards, Order.sequential(shards.counts), 0)[Request(0, 41, range(41))]
+        y[name] = np.empty(41, int)
+        y[name][permutation(41, seed, PACK)] = batch.y  # in the order of the source
+        assert made["unlabelled"] == 41 - count
+    kept = np.unique(y["a"][y["a"] >= 0], return_counts=True)[1].tolist()
+    assert sorted(kept) == sorted({2: [1, 1], 7: [2, 2, 3], 12: [4, 4, 4], 30: [20, 6, 4]}[count])
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert (y["a"] != y["c"]).any() == (count < 30)
+    assert (y["a"][y["a"] >= 0] == np.r_[np.zeros(20), np.ones(6), [2] * 4, [-1] * 11][y["a"] >= 0]).all()
+
+
+def test_labels_that_cannot_be_kept_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", x=GRAY, y=Y)
+    for count, error, words in ((31, DataError, "only 30"), (0, ConfigError, "at least 1")):
+        with pytest.raises(error, match=words):
+            pack_source(arrays(tmp_path / "a.npz"), tmp_path / "s", Options(labelled=count))
+        assert not (tmp_path / "s").exists()
+
+
 def test_parts_of_npy_are_rows(tmp_path, monkeypatch):
     module = importlib.import_module("savae_dist.data.sources.arrays")  # the package shows the function by this name
     monkeypatch.setattr(module, "ROWS", 6)

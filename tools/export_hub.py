@@ -18,7 +18,8 @@ from typing import Any
 
 from savae_dist.cards import model_card
 from savae_dist.errors import ConfigError, UserError
-from savae_dist.pipeline import CONFIG, POSTERIORS, Pipeline, write_config
+from savae_dist.folders import CONFIG, POSTERIORS, write_config
+from savae_dist.pipeline import Pipeline
 
 
 def export(source: str, out: Path, license: str | None = None) -> Pipeline:
@@ -28,10 +29,13 @@ def export(source: str, out: Path, license: str | None = None) -> Pipeline:
     pipeline = Pipeline.from_pretrained(source)
     summary = read_summary(Path(source))
     pipeline.save_pretrained(out)
+    codes = [name for name, network in pipeline.networks.items() if not any(True for _ in network.parameters())]
     for name in pipeline.networks:
-        folder = out / name
-        write_config(folder, {name: "."}, pipeline.spec, pipeline.system)
-        if name == "decoder" and pipeline.posteriors is not None:  # so that it can generate by class on its own
+        folder, beside = out / name, codes if name == "decoder" else []  # so that it can generate on its own
+        for other in beside:  # no weights: they say what its codes are
+            shutil.copytree(out / other, folder / other, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
+        write_config(folder, {name: ".", **{other: other for other in beside}}, pipeline.spec, pipeline.system)
+        if name == "decoder" and pipeline.posteriors is not None:
             shutil.copyfile(out / POSTERIORS, folder / POSTERIORS)
         (folder / "README.md").write_text(model_card(pipeline, name, summary, license))
     (out / "README.md").write_text(model_card(pipeline, "pipeline", summary, license))

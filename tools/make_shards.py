@@ -60,6 +60,7 @@ def packed(a: argparse.Namespace) -> list[dict[str, Any]]:
         class_names=tuple(a.class_names.split(",")) if a.class_names else (),
         rate=a.rate,
         bad_budget=a.bad_budget,
+        labelled=a.labelled,
     )
     return pack_source(a.read(a), a.out, options, processes=a.processes, overwrite=a.overwrite)
 
@@ -90,6 +91,7 @@ def common_options() -> argparse.ArgumentParser:
         "--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="same bytes for any number"
     )
     parser.add_argument("--bad-budget", type=int, default=0, metavar="N", help="unusable samples that may be left out")
+    parser.add_argument("--labelled", type=int, metavar="N", help="training labels to keep, over all classes equally")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it holds something")
     parser.set_defaults(make=packed)
     return parser

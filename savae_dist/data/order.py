@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from savae_dist.errors import ConfigError
 
 # What a draw is for: keys of one length, since SeedSequence((1,)) equals SeedSequence((1, 0)).
-SHARDS, WINDOW, REDRAW, PACK, MIX = range(5)
+SHARDS, WINDOW, REDRAW, PACK, MIX, LABELS = range(6)
 
 
 class Request(NamedTuple):

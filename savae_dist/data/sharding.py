@@ -35,7 +35,11 @@ FIRST = 5  # names shown in messages
 
 @dataclass(frozen=True)
 class Options:
-    """How shards are made; see `pack`. bad_budget: how many samples may be unusable before the packer stops."""
+    """How shards are made; see `pack`. bad_budget: how many samples may be unusable before the packer stops.
+
+    labelled: how many samples of the (training) set keep their label, as equally over the classes as they have samples;
+    all the others are unlabelled. None: as the source has them.
+    """
 
     layout: Literal["packed", "samples"] = "packed"
     shard_size: int = 8192
@@ -44,6 +48,7 @@ class Options:
     class_names: tuple[str, ...] = ()
     rate: float = 0.0
     bad_budget: int = 0
+    labelled: int | None = None
 
 
 def pack_source(
@@ -62,6 +67,8 @@ def pack_source(
     """
     options, out = options or Options(), Path(out).absolute()
     check_options(options.layout, options.shard_size, options.block, options.seed)
+    if options.labelled is not None and options.labelled < 1:
+        raise ConfigError("--labelled must be at least 1")
     if processes < 1:
         raise ConfigError("--processes must be at least 1")
     work = out.parent / f".{out.name}.packing"
@@ -123,6 +130,8 @@ def _make(source: Source, options: Options, work: Path, out: Path, processes: in
             [[numbers[label] for label in parts[i].labels] for i in mine if parts[i].count],
             form,
         )
+        if options.labelled is not None and split in ("", "train"):
+            spool.keep_labels(options.labelled, options.seed)
         _write(spool, options, names, rate, new / split, work / f"shards{split and '-'}{split}", processes)
     _save_dropped(new, parts)
     (work / "whole").touch()

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from savae_dist.data.decode import BadSample, stored
+from savae_dist.data.order import LABELS, permutation
 from savae_dist.data.sources.base import Bad, Item
+from savae_dist.errors import DataError
 
 OPEN_PARTS = 128  # kept mapped; each takes two file descriptors
 
@@ -106,6 +108,7 @@ class Spool:
         self.labels = [np.array([*numbers, -1], np.int64) for numbers in labels]  # -1 takes the last
         self.ends = np.cumsum([count for _, count in parts])
         self.size = int(self.ends[-1]) if parts else 0
+        self.kept: np.ndarray | None = None
         self._open = lru_cache(OPEN_PARTS)(self._map)
 
     def _map(self, part: int) -> tuple[np.ndarray, np.ndarray]:
@@ -113,6 +116,22 @@ class Spool:
         records = np.memmap(self.paths[part].with_suffix(".records"), self.form.record(), "r")
         empty = not attributes.stat().st_size
         return records, np.empty(0, np.uint8) if empty else np.memmap(attributes, np.uint8, "r")
+
+    def keep_labels(self, count: int, seed: int) -> None:
+        """Leave `count` samples their label, drawn class by class in turn, and none to the others; DataError if fewer.
+
+        Memory: 16 bytes per sample while it chooses, one byte of them stays.
+        """
+        y = np.concatenate([self.labels[i][self._open(i)[0]["label"]] for i in range(len(self.paths))])
+        shuffled = permutation(self.size, seed, LABELS)
+        shuffled = shuffled[y[shuffled] >= 0]
+        if len(shuffled) < count:
+            raise DataError(f"--labelled {count}: only {len(shuffled)} samples have a label; ask for fewer")
+        by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
+        _, first, sizes = np.unique(y[by_class], return_index=True, return_counts=True)
+        turn = np.arange(len(by_class)) - np.repeat(first, sizes)  # how many of its class come before it
+        self.kept = np.zeros(self.size, bool)
+        self.kept[by_class[np.argsort(turn, kind="stable")[:count]]] = True
 
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """x [n, ...], y int64 [n] and the attributes of the rows."""
@@ -129,4 +148,6 @@ class Spool:
             for i, at, size in zip(here.tolist(), chosen["at"].tolist(), chosen["size"].tolist(), strict=True):
                 if size:
                     attributes[i] = json.loads(text[at : at + size].tobytes())
+        if self.kept is not None:
+            y[~self.kept[rows]] = -1
         return x, y, attributes

@@ -26,6 +26,7 @@ SILENT = 1e-6  # amplitude below which an envelope has no spectrum to compare wi
 
 AVERAGES = (
     "accuracy",
+    "cluster_error",
     "reconstruction_mse",
     "class_mean_mse",
     "class_flip_rate",
@@ -99,12 +100,16 @@ def measure(
     for x, y in batches:
         x, y = x.to(pipeline.device), y.to(pipeline.device)
         posterior = pipeline.posterior(x)
-        _count(sums, "kl", posterior.kl().sum(1))
+        if not posterior.log_variance.isneginf().all():  # a deterministic encoder has none
+            _count(sums, "kl", posterior.kl().sum(1))
         if "classifier" in pipeline.networks:
             labelled = y >= 0
-            _count(sums, "accuracy", _decision(pipeline, posterior.mean)[labelled] == y[labelled])
+            right = _decision(pipeline, posterior.mean)[labelled] == y[labelled]
+            _count(sums, "accuracy", right)
+            if pipeline.has_clusters:
+                _count(sums, "cluster_error", ~right)
         if "decoder" in pipeline.networks:
-            x_hat = pipeline.decoded(posterior.mean)
+            x_hat = pipeline.decoded(pipeline.completed(posterior.mean, y))
             _count(sums, "reconstruction_mse", (x_hat - x).square().flatten(1).mean(1))
             _count(sums, "laplacian_variance", laplacian_variance(x_hat))
             _count(sums, "laplacian_variance_real", laplacian_variance(x))
@@ -121,11 +126,11 @@ def measure(
 def summarise(sums: Sums) -> dict[str, float | None]:
     """The metrics, None where nothing was counted.
 
-    accuracy over labelled samples; reconstruction_mse and class_mean_mse per element; class_flip_rate: share of
-    samples whose reconstruction the pipeline's own encoder and classifier put into another class than the sample;
-    judge_flip_rate: the judge's; kl: nats, summed over latent dimensions; sharpness: Laplacian variance of
-    reconstructions over that of samples; log_spectral_distance in dB; envelope_spectral_distance relative to the
-    sample's own envelope spectrum.
+    accuracy over labelled samples; cluster_error: 1 - accuracy where clusters were given their classes afterwards (see
+    `name_clusters`); reconstruction_mse and class_mean_mse per element; class_flip_rate: share of samples whose
+    reconstruction the pipeline's own encoder and classifier put into another class than the sample; judge_flip_rate:
+    the judge's; kl: nats, summed over latent dimensions; sharpness: Laplacian variance of reconstructions over that of
+    samples; log_spectral_distance in dB; envelope_spectral_distance relative to the sample's own envelope spectrum.
     """
     averages: dict[str, float | None] = {}
     for name in AVERAGES:

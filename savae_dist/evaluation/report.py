@@ -32,11 +32,11 @@ def draw_figures(pipeline: Pipeline, x: Tensor, y: Tensor) -> dict[str, Figure]:
     if codes is not None and decoder:
         rows = figures.choose(y, figures.REPRODUCED[pipeline.spec.kind])
         drawn["reconstructions"] = figures.reconstructions(
-            x[rows], pipeline.decoded(codes[rows]), y[rows], pipeline.spec
+            x[rows], pipeline.decoded(pipeline.completed(codes[rows], y[rows])), y[rows], pipeline.spec
         )
     if decoder:
         drawn["samples"] = figures.samples(pipeline)
-        if pipeline.posteriors is not None:
+        if pipeline.labels:
             drawn["samples_by_class"] = figures.samples_by_class(pipeline)
         if pipeline.latent_dim == 2:
             drawn["latent_grid"] = figures.latent_grid(pipeline, codes)

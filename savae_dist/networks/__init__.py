@@ -1,25 +1,44 @@
 """The networks; `model_type` in a folder's config.json names one of them."""
 
-from savae_dist.networks.base import Classifier, Critic, Decoder, Encoder, Network
+from savae_dist.networks.allconv import AllConvDecoder, AllConvEncoder, ConvCodeEncoder
+from savae_dist.networks.base import Classifier, Critic, Decoder, Discriminator, Encoder, Network
+from savae_dist.networks.codes import LabelPart, Prior
 from savae_dist.networks.conv import ConvCritic, ConvDecoder, ConvEncoder
-from savae_dist.networks.mlp import DenseClassifier
+from savae_dist.networks.mlp import CodeDiscriminator, DenseClassifier, MLPDecoder, MLPEncoder
 
 NETWORKS: dict[str, type[Network]] = {
     "conv_encoder": ConvEncoder,
     "conv_decoder": ConvDecoder,
     "conv_critic": ConvCritic,
     "dense_classifier": DenseClassifier,
+    "mlp_encoder": MLPEncoder,
+    "mlp_decoder": MLPDecoder,
+    "all_conv_encoder": AllConvEncoder,
+    "all_conv_decoder": AllConvDecoder,
+    "conv_code_encoder": ConvCodeEncoder,
+    "code_discriminator": CodeDiscriminator,
+    "prior": Prior,
+    "label_part": LabelPart,
 }
 
 __all__ = [
     "NETWORKS",
+    "AllConvDecoder",
+    "AllConvEncoder",
     "Classifier",
+    "CodeDiscriminator",
+    "ConvCodeEncoder",
     "ConvCritic",
     "ConvDecoder",
     "ConvEncoder",
     "Critic",
     "Decoder",
     "DenseClassifier",
+    "Discriminator",
     "Encoder",
+    "LabelPart",
+    "MLPDecoder",
+    "MLPEncoder",
     "Network",
+    "Prior",
 ]

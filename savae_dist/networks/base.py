@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -107,6 +109,23 @@ class Critic(Network):
 
 class Classifier(Network):
     """z `[batch, latent_dim]` -> logits `[batch, classes]`."""
+
+
+class Discriminator(Network):
+    """What it judges `[batch, ...]` -> logit `[batch]` of the probability that it is real."""
+
+
+@contextmanager
+def inference(network: nn.Module) -> Iterator[None]:
+    """No gradients and eval mode inside; every module's mode is put back, so a network in training may be measured."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def act(x: Tensor) -> Tensor:

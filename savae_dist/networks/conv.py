@@ -87,13 +87,18 @@ class ConvEncoder(Encoder):
             features.append(feature)
         return features, x
 
-    def posterior(self, x: Tensor) -> Posterior:
-        """The rest of the way, from the input of stage 4 to q(z|x)."""
+    def hidden(self, x: Tensor) -> Tensor:
+        """From the input of stage 4 to what the two heads read, `[batch, 128]`."""
         for number in range(FEATURE_STAGES + 1, len(self.convs) + 1):
             x, _ = self.stage(number, x)
         x = x.flatten(1)
         for layer in self.dense:
             x = act(layer(x))
+        return x
+
+    def posterior(self, x: Tensor) -> Posterior:
+        """The rest of the way, from the input of stage 4 to q(z|x)."""
+        x = self.hidden(x)
         return Posterior(full_precision(self.mean(x)), full_precision(self.log_variance(x)))
 
     def forward(self, x: Tensor) -> tuple[Posterior, list[Tensor]]:

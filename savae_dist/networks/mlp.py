@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from savae_dist.networks.base import Classifier, Norm, Residual, act, initialise, norm
+from savae_dist.latents import Posterior, full_precision
+from savae_dist.networks.base import (
+    Classifier,
+    Decoder,
+    Discriminator,
+    Encoder,
+    Norm,
+    Residual,
+    act,
+    initialise,
+    norm,
+)
 
 
 class DenseClassifier(Classifier):
@@ -27,3 +43,86 @@ class DenseClassifier(Classifier):
         for layer, normalise, residual in zip(self.dense, self.norms, self.residuals, strict=True):
             z = residual(act(normalise(layer(z))))
         return self.logits(z)
+
+
+def two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Makhzani 2015: two layers of `hidden` ReLU units, then a linear one."""
+    return nn.Sequential(
+        *(nn.Linear(inputs, hidden), nn.ReLU(inplace=True)),
+        *(nn.Linear(hidden, hidden), nn.ReLU(inplace=True)),
+        nn.Linear(hidden, outputs),
+    )
+
+
+class CodeEncoder(Encoder):
+    """A deterministic encoder: the code is z and, behind it, the probabilities of `labels` labels or clusters."""
+
+    def __init__(self, style_dim: int, labels: int) -> None:
+        super().__init__()
+        self.style_dim, self.latent_dim = style_dim, style_dim + labels
+
+    @abstractmethod
+    def outputs(self, x: Tensor) -> Tensor:
+        """The last layer, linear, `[batch, style_dim + labels]`."""
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z `[batch, style_dim]` and the label logits `[batch, labels]`."""
+        outputs = full_precision(self.outputs(x))
+        return outputs[:, : self.style_dim], outputs[:, self.style_dim :]
+
+    def forward(self, x: Tensor) -> tuple[Posterior, list[Tensor]]:
+        z, logits = self.parts(x)
+        return Posterior.point(torch.cat([z, logits.softmax(1)], 1)), []
+
+
+class MLPEncoder(CodeEncoder):
+    """Flattened samples through two layers."""
+
+    model_type = "mlp_encoder"
+
+    def __init__(self, shape: Sequence[int], style_dim: int, labels: int = 0, hidden: int = 1000) -> None:
+        super().__init__(style_dim, labels)
+        self.layers = two_layers(math.prod(shape), hidden, self.latent_dim)
+        initialise(self)
+
+    def outputs(self, x: Tensor) -> Tensor:
+        return self.layers(x.flatten(1))
+
+
+class MLPDecoder(Decoder):
+    """Two layers to a flattened sample; `output` as in `ConvDecoder`."""
+
+    model_type = "mlp_decoder"
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        latent_dim: int,
+        hidden: int = 1000,
+        output: Literal["sigmoid", "linear"] = "sigmoid",
+    ) -> None:
+        super().__init__()
+        self.shape, self.latent_dim, self.output = tuple(shape), latent_dim, output
+        self.layers = two_layers(latent_dim, hidden, math.prod(shape))
+        initialise(self)
+
+    def logits(self, z: Tensor) -> Tensor:
+        return self.layers(z).unflatten(1, self.shape)
+
+    def forward(self, z: Tensor) -> Tensor:
+        logits = full_precision(self.logits(z))
+        return torch.sigmoid(logits) if self.output == "sigmoid" else logits
+
+
+class CodeDiscriminator(Discriminator):
+    """Two layers from a code to the logit of its being real."""
+
+    model_type = "code_discriminator"
+
+    def __init__(self, latent_dim: int, hidden: int = 1000) -> None:
+        super().__init__()
+        self.layers = two_layers(latent_dim, hidden, 1)
+        initialise(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z).squeeze(1)

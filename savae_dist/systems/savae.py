@@ -46,6 +46,9 @@ class SAVAE:
     kl_reduction: Reduction = "sum"  # or mean over latent dimensions, under which a weight of 1 trains
     # > 0 adds a small decoder trained with the VEC, so that z keeps what the label does not need (not in the paper).
     reconstruction_weight: float = 0.0
+    # What unlabelled samples count in besides the KL, which tells nothing of the classes (the last three are ours).
+    unlabelled: Literal["kl", "pseudo_label", "entropy", "consistency"] = "kl"
+    unlabelled_weight: float = 1.0
 
     # Phase 2, eq 8
     alpha: tuple[float, ...] = (1.0, 0.1, 0.01)  # eq 9, one per encoder stage
@@ -67,7 +70,15 @@ class SAVAE:
         for key in ("latent_dim", "critic_steps"):
             if self.__dict__[key] < 1:
                 raise ValueError(f"system.{key} must be at least 1, not {self.__dict__[key]}")
-        for key in ("vec_steps", "decoder_steps", "kl_weight", "reconstruction_weight", "beta", "gamma"):
+        for key in (
+            "vec_steps",
+            "decoder_steps",
+            "kl_weight",
+            "reconstruction_weight",
+            "beta",
+            "gamma",
+            "unlabelled_weight",
+        ):
             if not 0 <= self.__dict__[key] < math.inf:
                 raise ValueError(f"system.{key} must not be negative, not {self.__dict__[key]}")
         if len(self.alpha) != FEATURE_STAGES or not all(0 <= a < math.inf for a in self.alpha):
@@ -101,7 +112,8 @@ class SAVAE:
     def phases(self) -> tuple[Phase, ...]:
         z = (self.latent_dim,)
         content = ("content",) if self.reconstruction_weight else ()
-        vec = Update("vec", ("encoder", "classifier", *content), (self.vec_loss,), noise={"z": z})
+        draws = {"z": z, "again": z} if self.unlabelled == "consistency" else {"z": z}
+        vec = Update("vec", ("encoder", "classifier", *content), (self.vec_loss,), noise=draws)
         critic = Update(
             "critic",
             ("critic",),
@@ -127,11 +139,15 @@ class SAVAE:
     def vec_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """Algorithm 1: L_kl + L_cat (eq 6), L_kl over all samples and L_cat over the labelled ones."""
         posterior, _ = nets.encoder(batch.x)
-        z = posterior.sample(batch.noise["z"])
+        draws = [posterior.sample(eps) for eps in batch.noise.values()]
+        z, logits = draws[0], nets.classifier(torch.cat(draws)).split(len(batch.x))
         terms = {
             "kl": self.kl_weight * losses.kl_divergence(posterior, self.kl_reduction),
-            "cat": losses.label_cross_entropy(nets.classifier(z), batch.y, batch.label_weight),
+            "cat": losses.label_cross_entropy(logits[0], batch.y, batch.label_weight),
         }
+        if self.unlabelled != "kl" and self.unlabelled_weight:
+            asked = losses.unlabelled_loss(self.unlabelled, logits, batch.y, batch.unlabelled_weight)
+            terms[self.unlabelled] = self.unlabelled_weight * asked
         if self.reconstruction_weight:
             terms["content"] = self.reconstruction_weight * F.mse_loss(nets.content(z), batch.x)
         return terms
