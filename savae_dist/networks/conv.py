@@ -87,13 +87,18 @@ class ConvEncoder(Encoder):
             features.append(feature)
         return features, x
 
-    def posterior(self, x: Tensor) -> Posterior:
-        """The rest of the way, from the input of stage 4 to q(z|x)."""
+    def hidden(self, x: Tensor) -> Tensor:
+        """From the input of stage 4 to what the two heads read, `[batch, 128]`."""
         for number in range(FEATURE_STAGES + 1, len(self.convs) + 1):
             x, _ = self.stage(number, x)
         x = x.flatten(1)
         for layer in self.dense:
             x = act(layer(x))
+        return x
+
+    def posterior(self, x: Tensor) -> Posterior:
+        """The rest of the way, from the input of stage 4 to q(z|x)."""
+        x = self.hidden(x)
         return Posterior(full_precision(self.mean(x)), full_precision(self.log_variance(x)))
 
     def forward(self, x: Tensor) -> tuple[Posterior, list[Tensor]]:
@@ -175,11 +180,19 @@ class ConvCritic(Critic):
             for layer in (*self.convs, *self.dense, self.score):
                 nn.utils.parametrizations.spectral_norm(layer)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
+        """The activations of the last convolution."""
         for convolve, factor in zip(self.convs, self.pool_factors, strict=True):
             x = act(convolve(x))
             x = pool(x, factor) if factor > 1 else x
-        x = x.flatten(1)
+        return x
+
+    def head(self, features: Tensor) -> Tensor:
+        """The scores `[batch]` of these activations."""
+        x = features.flatten(1)
         for layer in self.dense:
             x = act(layer(x))
         return self.score(x).squeeze(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
