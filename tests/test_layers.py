@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "checkpoint": frozenset({"phases", "optim", "networks"}),
     "pipeline": frozenset({"networks", "latents", "preprocess"}),
     "cards": frozenset({"pipeline", "preprocess"}),
-    "evaluation": frozenset({"pipeline", "data", "losses", "preprocess"}),
+    "evaluation": frozenset({"pipeline", "data", "losses", "networks", "preprocess"}),
     "validation": frozenset({"evaluation", "pipeline", "data", "feed", "tracking", "preprocess"}),
     "opening": frozenset({"checkpoint", "config", "data", "engine", "feed", "networks", "phases", "preprocess"}),
     "run": ANY,
