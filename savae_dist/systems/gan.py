@@ -178,5 +178,5 @@ def game(gan: GAN, optimizer: Mapping[str, Any], critic_optimizer: Mapping[str, 
 
 
 def generated(nets: SimpleNamespace, batch: Batch) -> Tensor:
-    """G(z); without a graph where the decoder is frozen."""
-    return nets.decoder(batch.noise["z"])
+    """G(z), in the samples' precision; without a graph where the decoder is frozen."""
+    return nets.decoder(batch.noise["z"].to(batch.x.dtype))
