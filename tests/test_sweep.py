@@ -116,7 +116,8 @@ def test_a_sweep_runs_evaluates_skips_and_tabulates(
         assert bool(row["reconstruction_mse"]) == (name == "vae_gan")
     finished, broken = Path(rows["dcgan"]["folder"]), Path(rows["vae_gan"]["folder"])
     before = (finished / "status.json").stat().st_mtime_ns
-    (broken / "status.json").write_text(json.dumps({"outcome": "preempted", "exit_code": 75}))
+    status = json.loads((broken / "status.json").read_text())
+    (broken / "status.json").write_text(json.dumps({**status, "outcome": "Preempted", "exit_code": 75}))
     assert sweep.main([*arguments, *options]) == 0
     assert (finished / "status.json").stat().st_mtime_ns == before
     assert json.loads((broken / "status.json").read_text())["outcome"] == "done"
