@@ -29,7 +29,6 @@ from savae_dist.tracking import rank_sums
 
 SURVEYED = 65_536  # class means, posteriors and batch-norm statistics are taken over at most so many training samples
 LANES, WINDOW = 8, 4  # of the order in which the labelled ones are surveyed
-DRAWN = 2000  # validation samples in the latent scatter
 NOT_MEASURED = {  # without a network in that role
     "encoder": "samples are generated, not encoded or reconstructed; tools/evaluate.py --judge measures them",
     "classifier": "accuracy and class flips do not apply",
@@ -83,8 +82,7 @@ class Validation:
 
     def draw(self, pipeline: Pipeline, folder: Path) -> dict[str, Figure]:
         """Pictures of the first samples into `folder`."""
-        count = min(DRAWN, self.reader.shards.size)
-        batch = self.feed.batch(self.reader[Request(0, count, range(count))], {})
+        batch = self.feed.batch(report.first(self.reader), {})
         return report.write_figures(pipeline, batch.x, batch.y, folder)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -118,7 +118,7 @@ def test_a_sweep_runs_evaluates_skips_and_tabulates(
     before = (finished / "status.json").stat().st_mtime_ns
     status = json.loads((broken / "status.json").read_text())
     (broken / "status.json").write_text(json.dumps({**status, "outcome": "Preempted", "exit_code": 75}))
-    assert sweep.main([*arguments, *options]) == 0
+    assert sweep.main([*arguments, *options, "--jobs", "2"]) == 0
     assert (finished / "status.json").stat().st_mtime_ns == before
     assert json.loads((broken / "status.json").read_text())["outcome"] == "done"
     assert capsys.readouterr().out.splitlines()[2] == first.splitlines()[2]

@@ -18,25 +18,25 @@ import torch
 
 from savae_dist.data import Order, Reader, Shards
 from savae_dist.errors import ConfigError, UserError
-from savae_dist.evaluation import generation, metrics, report
+from savae_dist.evaluation import generation, report
 from savae_dist.pipeline import Pipeline
+from savae_dist.preprocess import normalise
 
 Values = dict[str, float | None]
-DRAWN = 2000  # samples in the latent scatter
 
 
 def evaluate(
     pipeline: Pipeline,
-    shards: Reader,
+    reader: Reader,
     training: Reader | None = None,
     judge: Pipeline | None = None,
     samples: int = generation.DRAWN,
 ) -> Values:
     """All figures of merit; those that need a network that the pipeline has not are None."""
-    means = metrics.class_means(report.batches(training), pipeline.spec) if training else None
-    values: Values = metrics.summarise(metrics.measure(pipeline, report.batches(shards), means, judge))
+    baseline = report.batches(training) if training else None
+    values: Values = report.evaluate(pipeline, report.batches(reader), baseline, judge)
     if "decoder" in pipeline.networks:
-        values |= generation.measure_samples(pipeline, report.batches(shards), judge, samples)
+        values |= generation.measure_samples(pipeline, report.batches(reader), judge, samples)
     return values
 
 
@@ -46,17 +46,6 @@ def open_reader(source: str, pipeline: Pipeline) -> Reader:
     if shards.spec.shape != pipeline.spec.shape or shards.spec.kind != pipeline.spec.kind:
         raise ConfigError(f"{source} holds {shards.spec.shape}, and the pipeline takes {pipeline.spec.shape}")
     return Reader(shards.with_spec(pipeline.spec), Order.sequential(shards.counts), bad_budget=shards.size)
-
-
-def draw(pipeline: Pipeline, reader: Reader, folder: Path) -> None:
-    parts, count = [], 0
-    for batch in report.batches(reader):
-        parts.append(batch)
-        count += len(batch[1])
-        if count >= DRAWN:
-            break
-    x, y = (torch.cat(column)[:DRAWN] for column in zip(*parts, strict=True))
-    report.write_figures(pipeline, x.to(pipeline.device), y, folder)
 
 
 def table(values: Values) -> str:
@@ -88,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         reader = open_reader(options.shards, pipeline)
         training = open_reader(options.training, pipeline) if options.training else None
         values = evaluate(pipeline, reader, training, judge, options.samples)
-        draw(pipeline, reader, options.out / "figures")
+        drawn = report.first(reader)
+        report.write_figures(pipeline, normalise(drawn.x, pipeline.spec), drawn.y, options.out / "figures")
         (options.out / "metrics.json").write_text(json.dumps(values, indent=2) + "\n")
     except (UserError, ValueError, OSError) as error:
         print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)

@@ -12,12 +12,12 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import Trainer  # noqa: E402
-from test_systems import OPTIONS, make  # noqa: E402
+from conftest import Trainer
+from test_systems import OPTIONS, make
 
-from savae_dist import launch  # noqa: E402
-from savae_dist.feed import Slicing  # noqa: E402
-from savae_dist.optim import OptimizerConfig  # noqa: E402
+from savae_dist import launch
+from savae_dist.feed import Slicing
+from savae_dist.optim import OptimizerConfig
 
 STEPS = 3
 
