@@ -30,10 +30,34 @@ CITATIONS = {
     "aae_unsupervised": MAKHZANI,
     "aae_supervised": MAKHZANI,
     "aae_semi_supervised": MAKHZANI,
+    "vae_gan": """@inproceedings{larsen2016autoencoding,
+  title     = {Autoencoding beyond pixels using a learned similarity metric},
+  author    = {Larsen, Anders Boesen Lindbo and S{\\o}nderby, S{\\o}ren Kaae and Larochelle, Hugo and Winther, Ole},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2016}
+}""",
+    "dcgan": """@inproceedings{radford2016unsupervised,
+  title     = {Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks},
+  author    = {Radford, Alec and Metz, Luke and Chintala, Soumith},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2016}
+}""",
+    "wgan": """@inproceedings{arjovsky2017wasserstein,
+  title     = {Wasserstein Generative Adversarial Networks},
+  author    = {Arjovsky, Martin and Chintala, Soumith and Bottou, L{\\'e}on},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2017}
+}""",
+    "lsgan": """@inproceedings{mao2017least,
+  title     = {Least Squares Generative Adversarial Networks},
+  author    = {Mao, Xudong and Li, Qing and Xie, Haoran and Lau, Raymond Y.K. and Wang, Zhen and Smolley, Stephen Paul},
+  booktitle = {International Conference on Computer Vision},
+  year      = {2017}
+}""",
 }
 
 WHAT = {
-    "pipeline": "The trained networks of a variational autoencoder with their preprocessing.",
+    "pipeline": "The trained networks of {family} with their preprocessing.",
     "encoder": "Takes a sample x to the diagonal Gaussian posterior q(z|x) of its latent code z.",
     "decoder": "Takes a latent code z to a sample x.",
     "classifier": "Takes a latent code z to the logits of its class.",
@@ -43,6 +67,7 @@ WHAT = {
 USE = {
     "pipeline": "{raw}\nprint(pipeline.encode(x).mean.shape)  # one latent code per sample\n"
     "x_hat = pipeline.reconstruct(x)  # raw samples again\nnew = pipeline.generate(4, seed=0)",
+    "generator": "new = pipeline.generate(4, seed=0)  # raw samples; there is no encoder, so none is reconstructed",
     "encoder": "{raw}\nposterior = pipeline.encode(x)  # mean and log_variance, one row per sample\n"
     "encoder = Encoder.from_pretrained(folder)  # the bare network, for normalised tensors",
     "decoder": "x = pipeline.generate(4, seed=0)  # raw samples of the prior{of_class}\n"
@@ -65,18 +90,22 @@ def model_card(pipeline: Pipeline, name: str, summary: dict[str, Any], license: 
     summary: the run's metrics, may be empty;
     license: the Hub's identifier of the weights' licence. Without one none is stated: that is the owner's choice.
     """
-    system = str(pipeline.system.get("name", "variational autoencoder"))
-    tags = ["variational-autoencoder", system.replace(" ", "-"), pipeline.spec.kind]
+    encodes = "encoder" in pipeline.networks
+    family = "variational autoencoder" if encodes else "generative adversarial network"
+    system = str(pipeline.system.get("name", family))
+    what = WHAT.get(name, "A network of the system.").format(family=f"a {family}")
+    citation = CITATIONS.get(system)
+    tags = [family.replace(" ", "-"), system.replace(" ", "-"), pipeline.spec.kind]
     header = ModelCardData(library_name="savae_dist", license=license, tags=list(dict.fromkeys(tags)))
     sections = [
         f"---\n{header.to_yaml()}\n---",
         f"# {name.capitalize()} of {system}",
-        WHAT.get(name, "A network of the system.") + " Trained with `savae_dist`; safetensors and JSON only.",
+        f"{what} Trained with `savae_dist`; safetensors and JSON only.",
         f"## Use\n\n```python\n{_snippet(pipeline, name)}\n```",
         f"## Input\n\n{_data(pipeline.spec)}\n\n`pipeline.json` holds this; `Pipeline` applies it.",
         _table("Hyperparameters", pipeline.system),
         _table("Metrics on the validation set", _flat(summary)),
-        f"## Citation\n\n```bibtex\n{CITATIONS[system]}\n```" if system in CITATIONS else "",
+        f"## Citation\n\n```bibtex\n{citation}\n```" if citation else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -86,7 +115,8 @@ def _snippet(pipeline: Pipeline, name: str) -> str:
     draws = 0 if pipeline.prior is None else pipeline.prior.draws
     of_class = "; label=0 for a class" if pipeline.labels else ""
     classes = f"{name.capitalize()}, " if name in WHAT and name != "pipeline" else ""
-    body = USE.get(name, "").format(raw=raw, of_class=of_class, draws=draws)
+    use = "generator" if name == "pipeline" and "encoder" not in pipeline.networks else name
+    body = USE.get(use, "").format(raw=raw, of_class=of_class, draws=draws)
     lines = [
         *(["import numpy as np"] if "np." in body else []),
         f"from savae_dist import {classes}Pipeline",

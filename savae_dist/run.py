@@ -285,4 +285,4 @@ class Run:
         steps = {phase.name: self.steps(phase) for phase in self.phases}
         summary = {"samples_per_second": self.training.rates, "steps": steps, "seed": self.config.seed}
         write_json(self.folder / "summary.json", {**metrics, **summary})
-        self.tracker.say(closing_summary(self.folder, metrics))
+        self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from savae_dist.data import (
     Reader,
     Request,
     Shards,
-    evaluation_requests,
     loader,
     training_order,
 )
@@ -32,8 +30,10 @@ from savae_dist.tracking import rank_sums
 
 SURVEYED = 65_536  # class means, posteriors and batch-norm statistics are taken over at most so many training samples
 LANES, WINDOW = 8, 4  # of the order in which the labelled ones are surveyed
-EVALUATION_BATCH = 256
-DRAWN = 2000  # validation samples in the latent scatter
+NOT_MEASURED = {  # without a network in that role
+    "encoder": "samples are generated, not encoded or reconstructed; tools/evaluate.py --judge measures them",
+    "classifier": "accuracy and class flips do not apply",
+}
 
 
 class Survey:
@@ -85,16 +85,12 @@ class Validation:
 
     def draw(self, pipeline: Pipeline, folder: Path) -> dict[str, Figure]:
         """Pictures of the first samples into `folder`."""
-        count = min(DRAWN, self.reader.shards.size)
-        batch = self.feed.batch(self.reader[Request(0, count, range(count))], {})
+        batch = self.feed.batch(report.first(self.reader), {})
         return report.write_figures(pipeline, batch.x, batch.y, folder)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         slicing = self.feed.slicing
-        requests = evaluation_requests(self.reader.shards.size, EVALUATION_BATCH, slicing.rank, slicing.ranks)
-        for raw in loader(self.reader, requests, 0, False):
-            for reason, shard, key in raw.bad:
-                print(f"savae_dist: {shard}: {key}: {reason}; left out of the validation", file=sys.stderr)
+        for raw in report.raw_batches(self.reader, slicing.rank, slicing.ranks):
             batch = self.feed.batch(raw, {})
             yield batch.x, batch.y
 
@@ -105,8 +101,9 @@ def collapsed(values: dict[str, Any], spec: DataSpec) -> bool:
     return kl is not None and accuracy is not None and kl < 0.05 and accuracy < 1.5 / spec.classes
 
 
-def closing_summary(folder: Path, values: dict[str, Any]) -> str:
-    """The last lines of a run: what came out, and where everything lies."""
+def closing_summary(folder: Path, values: dict[str, Any], roles: Collection[str]) -> str:
+    """The last lines of a run: what came out of networks in these roles, and where everything lies."""
+    missing = [f"  no {role}: {text}" for role, text in NOT_MEASURED.items() if role not in roles]
     shown = [f"  {name:28} {value:.4f}" for name, value in values.items() if isinstance(value, float)]
     places = (
         ("pipeline", f"Pipeline.from_pretrained({str(folder)!r})"),
@@ -114,4 +111,4 @@ def closing_summary(folder: Path, values: dict[str, Any]) -> str:
         ("curves", f"tensorboard --logdir {folder / 'tensorboard'}"),
         ("numbers", folder / "summary.json"),
     )
-    return "\n".join(["done.", *shown, *(f"  {name:9} {place}" for name, place in places)])
+    return "\n".join(["done.", *shown, *missing, *(f"  {name:9} {place}" for name, place in places)])

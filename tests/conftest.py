@@ -15,9 +15,8 @@ from savae_dist.engine import PreparedUpdate, run_phase
 from savae_dist.feed import Feed, Slicing, read_plan
 from savae_dist.networks import Network
 from savae_dist.optim import OptimizerConfig
-from savae_dist.phases import Phase
+from savae_dist.phases import Phase, System
 from savae_dist.preprocess import DataSpec
-from savae_dist.systems import SAVAE
 
 IMAGE = DataSpec("image", (1, 12, 10), 4, "unit")
 SIGNAL = DataSpec("signal", (2, 37), 4, "none")
@@ -71,7 +70,7 @@ class Trainer:
 
     def __init__(
         self,
-        system: SAVAE,
+        system: System,
         spec: DataSpec = IMAGE,
         *,
         slicing: Slicing | None = None,

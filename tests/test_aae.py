@@ -83,7 +83,7 @@ def test_the_generator_reaches_the_encoder_only_through_the_discriminators() -> 
     """Of the whole code: the encoder's head has a gradient in its style rows and in its label rows."""
     trainer = Trainer(SEMI)
     trainer.prepare("aae")["generator"].enter()
-    terms = trainer.updates["generator"].module(batch_of(trainer, "generator"))
+    terms = trainer.updates["generator"].parallel.forward(batch_of(trainer, "generator"))
     head = trainer.networks["encoder"].layers[-1].weight
     for term, rows, others in (("style", slice(0, 3), slice(3, None)), ("label", slice(3, None), slice(0, 3))):
         (gradient,) = torch.autograd.grad(terms[term], head, retain_graph=True)
@@ -137,7 +137,7 @@ def test_losses_in_closed_form(system: AAE) -> None:
     trainer = Trainer(system, dtype=torch.float64)
     for name, update in trainer.prepare("aae").items():
         update.enter()
-        terms, expected = update.module(batch_of(trainer, name)), closed_forms(trainer, name)
+        terms, expected = update.parallel.forward(batch_of(trainer, name)), closed_forms(trainer, name)
         assert terms.keys() == expected.keys()
         for term, value in expected.items():
             torch.testing.assert_close(terms[term], value, rtol=1e-6, atol=1e-9)  # the noise is float32

@@ -10,9 +10,11 @@ import torch
 from huggingface_hub import ModelCard
 
 from savae_dist import Decoder, Encoder, Pipeline
+from savae_dist.cards import CITATIONS, model_card
 from savae_dist.labelled import PosteriorBank
-from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier
+from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DcganDecoder, DenseClassifier
 from savae_dist.preprocess import DataSpec, normalise
+from savae_dist.systems import SYSTEMS
 from tools.export_hub import main
 
 IMAGES = DataSpec("image", (3, 8, 9), 2, "unit", class_names=("cat", "dog"))
@@ -85,6 +87,30 @@ def test_the_card_says_what_is_needed(tmp_path):
     assert "| `samples_per_second.vec` | 321 |" in card.text
     assert "judge_flip_rate" not in card.text
     assert str(tmp_path) not in card.text  # a card tells nobody where it was written
+
+
+def test_a_generator_s_card_promises_no_encoder(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    generator = Pipeline({"decoder": DcganDecoder(IMAGES.shape, 5, width=2)}, IMAGES, system={"name": "dcgan"})
+    generator.save_pretrained(tmp_path / "run" / "pipeline")
+    assert main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    for folder in (tmp_path / "out", tmp_path / "out" / "decoder"):
+        card = ModelCard.load(folder / "README.md")
+        assert {"dcgan", "generative-adversarial-network"} <= set(card.data.tags)
+        assert "Radford" in card.text
+        assert "Zemouri" not in card.text
+        assert "encode(" not in card.text
+        (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+        monkeypatch.chdir(folder)
+        exec(compile(snippet, str(folder), "exec"), names := {})
+        assert names["pipeline"].generate(2, seed=0).shape == (2, 8, 9, 3)
+
+
+def test_every_system_says_what_to_cite():
+    assert CITATIONS.keys() == SYSTEMS.keys()
+    assert all(re.match(r"@\w+\{\w+,\n.*\n\}$", entry, re.DOTALL) for entry in CITATIONS.values())
+    unknown = Pipeline({"decoder": ConvDecoder(IMAGES.shape, 2, width=2)}, IMAGES, system={"name": "mine"})
+    assert "Citation" not in model_card(unknown, "pipeline", {})
 
 
 def test_exporting_again_replaces_and_nothing_else_is_overwritten(tmp_path, capsys):

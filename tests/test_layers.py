@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "folders": frozenset({"networks", "preprocess"}),
     "pipeline": frozenset({"networks", "latents", "preprocess", "labelled", "folders"}),
     "cards": frozenset({"pipeline", "preprocess"}),
-    "evaluation": frozenset({"pipeline", "data", "losses", "preprocess"}),
+    "evaluation": frozenset({"pipeline", "data", "losses", "networks", "preprocess"}),
     "validation": frozenset({"evaluation", "pipeline", "data", "feed", "tracking", "preprocess"}),
     "opening": frozenset({"checkpoint", "config", "data", "batch_norm", "feed", "networks", "phases", "preprocess"}),
     "run": ANY,

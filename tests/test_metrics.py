@@ -73,6 +73,14 @@ def test_accuracy_kl_and_reconstruction_by_hand():
     assert found["reconstruction_mse"] == pytest.approx(np.square(x.double().numpy() - x_hat).mean(), rel=1e-5)
 
 
+def test_without_an_encoder_only_the_baseline_is_left():
+    generator = Pipeline({"decoder": toy().networks["decoder"]}, IMAGES)
+    x, y = images(0.1, 0.2), torch.tensor([0, 1])
+    found = report.evaluate(generator, [(x, y)], [(x, y)], judge=toy())
+    assert {name for name, value in found.items() if value is not None} == {"class_mean_mse"}
+    assert found["class_mean_mse"] == pytest.approx(0)
+
+
 def test_flip_rates_by_hand():
     # Reconstructions have the levels 0.1, 0.2, 0.25, 0.4: threshold 0.3 flips the third, 0.22 the second.
     x, y = images(0.2, 0.4, 0.5, 0.8), torch.full((4,), -1)

@@ -15,6 +15,9 @@ from savae_dist.networks import (
     ConvCritic,
     ConvDecoder,
     ConvEncoder,
+    DcganCritic,
+    DcganDecoder,
+    DcganEncoder,
     Decoder,
     DenseClassifier,
     Encoder,
@@ -56,6 +59,58 @@ def test_the_structure_of_section_3_2() -> None:
     assert sum(isinstance(m, nn.BatchNorm2d) for m in decoder.modules()) == 6
     assert sum(isinstance(m, nn.BatchNorm1d) for m in decoder.modules()) == 3
     assert sum(isinstance(m, nn.BatchNorm1d) for m in classifier.modules()) == 3
+
+
+@pytest.mark.parametrize("shape", [*(shape for shape, _ in SHAPES), (1, 3, 3), (3, 64, 64)])
+def test_dcgan_takes_any_shape(shape: tuple[int, ...]) -> None:
+    decoder, critic, encoder = DcganDecoder(shape, 3, width=4), DcganCritic(shape, width=4), DcganEncoder(shape, 3, 4)
+    x = decoder(torch.randn(2, 3))
+    assert x.shape == (2, *shape)
+    posterior, stages = encoder(x)
+    assert posterior.mean.shape == posterior.log_variance.shape == (2, 3)
+    assert stages[-1].shape[1:] == decoder.start == critic.features(x).shape[1:]
+    assert critic(x).shape == (2,)
+    assert max(decoder.start[1:]) <= 4
+
+
+def test_the_structure_of_dcgan() -> None:
+    """Radford 2016, figure 1 and section 3, at 64x64."""
+    decoder, critic = DcganDecoder((3, 64, 64), 100, width=128), DcganCritic((3, 64, 64), width=128)
+    assert decoder.start == (1024, 4, 4)
+    assert [c.out_channels for c in decoder.convs] == [512, 256, 128, 3]
+    assert [c.out_channels for c in critic.stages.convs] == [128, 256, 512, 1024]
+    assert {c.kernel_size for c in (*decoder.convs, *critic.stages.convs)} == {(5, 5)}
+    assert {c.stride for c in (*decoder.convs, *critic.stages.convs)} == {(2, 2)}
+    assert [type(n) for n in critic.stages.norms] == [nn.Identity, *[nn.BatchNorm2d] * 3]  # not at the input
+    assert [type(n) for n in decoder.norms] == [nn.BatchNorm2d] * 4  # not at the output
+    assert not [m for m in (*decoder.modules(), *critic.modules()) if isinstance(m, nn.MaxPool2d)]
+    assert decoder.convs[0].weight.std().item() == pytest.approx(0.02, rel=0.01)
+
+
+def test_dcgan_sees_images_between_minus_one_and_one() -> None:
+    torch.manual_seed(0)
+    centred, plain = DcganCritic((1, 9, 9), width=4).eval(), DcganCritic((1, 9, 9), width=4, centred=False).eval()
+    plain.load_state_dict(centred.state_dict())
+    x = torch.rand(3, 1, 9, 9)
+    torch.testing.assert_close(centred(x), plain(2 * x - 1))
+
+
+def test_dcgan_halves_signals_and_keeps_to_eight_times_the_width() -> None:
+    widths = [c.out_channels for c in DcganCritic((2, 1024), width=4).stages.convs]
+    assert widths == [4, 8, 16, 32, 32, 32, 32, 32]
+
+
+@pytest.mark.parametrize("critic", [ConvCritic((1, 9, 9), 4), DcganCritic((1, 9, 9), 4)], ids=lambda c: c.model_type)
+def test_a_score_from_features_equals_the_whole_pass(critic: ConvCritic | DcganCritic) -> None:
+    x = torch.rand(4, 1, 9, 9)
+    assert torch.equal(critic.head(critic.features(x)), critic(x))
+
+
+def test_hidden_units_are_what_the_heads_read() -> None:
+    encoder, x = ConvEncoder((1, 9, 9), 3, width=4), torch.rand(2, 1, 9, 9)
+    hidden = encoder.hidden(encoder.features(x)[1])
+    assert hidden.shape == (2, 128)
+    assert torch.equal(encoder.mean(hidden), encoder(x)[0].mean)
 
 
 def test_the_first_features_by_hand() -> None:
@@ -109,10 +164,11 @@ def test_small_layers_start_at_a_tenth() -> None:
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
-def test_norm_option(norm: str) -> None:
-    decoder = ConvDecoder((1, 8, 8), 2, width=4, norm_kind=norm)
+@pytest.mark.parametrize("kind", [ConvDecoder, DcganDecoder])
+def test_norm_option(kind: type[ConvDecoder | DcganDecoder], norm: str) -> None:
+    decoder = kind((1, 64, 64), 2, width=4, norm_kind=norm)
     kinds = {"batch": nn.BatchNorm2d, "group": nn.GroupNorm, "none": nn.Identity}
-    assert sum(isinstance(m, kinds[norm]) for m in decoder.modules()) >= 6
+    assert sum(isinstance(m, kinds[norm]) for m in decoder.modules()) >= 4
     if norm != "batch":
         z = torch.randn(6, 2)
         torch.testing.assert_close(decoder(z)[:3], decoder(z[:3]))  # independent of the rest of the batch
@@ -123,6 +179,9 @@ def examples() -> list[Network]:
         ConvEncoder((2, 33), 3, width=4, pools=3, feature_tap="pool"),
         ConvDecoder((1, 9, 9), 3, width=4, norm_kind="group"),
         ConvCritic((1, 9, 9), width=4, spectral_norm=True),
+        DcganEncoder((2, 33), 3, width=4, norm_kind="group", centred=False),
+        DcganDecoder((2, 33), 3, width=4, output="linear"),
+        DcganCritic((1, 9, 9), width=4, norm_kind="none"),
         DenseClassifier(3, 5, hidden=16),
     ]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from savae_dist import validation
 from savae_dist.data import Order, Reader, Shards, pack
+from savae_dist.evaluation import report
 from savae_dist.evaluation.metrics import laplacian_variance
 from savae_dist.feed import Feed, Slicing
 from savae_dist.pipeline import Pipeline
@@ -25,7 +26,7 @@ SYSTEM = SAVAE(latent_dim=2)
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "EVALUATION_BATCH", 16)  # several, the last one short
+    monkeypatch.setattr(report, "EVALUATION_BATCH", 16)  # several, the last one short
 
 
 def images(n: int, seed: int, folder: Path) -> tuple[np.ndarray, np.ndarray, Shards]:
@@ -186,7 +187,8 @@ def test_collapsed(kl: float | None, accuracy: float | None, expected: bool) -> 
 
 def test_the_closing_lines_say_where_everything_lies() -> None:
     folder = Path("runs/my run")
-    text = closing_summary(folder, {"accuracy": 0.98765, "judge_flip_rate": None})
+    roles = ("encoder", "classifier", "decoder")
+    text = closing_summary(folder, {"accuracy": 0.98765, "judge_flip_rate": None}, roles)
     lines = text.splitlines()
     assert lines[0] == "done."
     assert "0.9877" in text
@@ -194,3 +196,5 @@ def test_the_closing_lines_say_where_everything_lies() -> None:
     assert "Pipeline.from_pretrained('runs/my run')" in text
     assert all(str(folder) in line for line in lines[2:])
     assert {"pipeline", "figures", "curves", "numbers"} <= {line.split()[0] for line in lines[1:]}
+    assert "no " not in text
+    assert "not encoded or reconstructed" in closing_summary(folder, {}, ("decoder",))

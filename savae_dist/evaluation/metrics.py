@@ -99,23 +99,8 @@ def measure(
     sums = no_sums()
     for x, y in batches:
         x, y = x.to(pipeline.device), y.to(pipeline.device)
-        posterior = pipeline.posterior(x)
-        if not posterior.log_variance.isneginf().all():  # a deterministic encoder has none
-            _count(sums, "kl", posterior.kl().sum(1))
-        if "classifier" in pipeline.networks:
-            labelled = y >= 0
-            right = _decision(pipeline, posterior.mean)[labelled] == y[labelled]
-            _count(sums, "accuracy", right)
-            if pipeline.has_clusters:
-                _count(sums, "cluster_error", ~right)
-        if "decoder" in pipeline.networks:
-            x_hat = pipeline.decoded(pipeline.completed(posterior.mean, y))
-            _count(sums, "reconstruction_mse", (x_hat - x).square().flatten(1).mean(1))
-            _count(sums, "laplacian_variance", laplacian_variance(x_hat))
-            _count(sums, "laplacian_variance_real", laplacian_variance(x))
-            _flips(sums, pipeline, judge, x, x_hat)
-            if pipeline.spec.kind == "signal":
-                _spectral_distances(sums, x, x_hat, y, class_means)
+        if "encoder" in pipeline.networks:
+            _of_codes(sums, pipeline, x, y, class_means, judge)
         if class_means is not None:
             known = class_means.known(y.cpu())
             error = x.cpu().double()[known] - class_means.of("sample", y.cpu()[known])
@@ -200,6 +185,29 @@ def relative_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     heard = size > SILENT
     distance: np.ndarray = error[heard] / size[heard]
     return distance
+
+
+def _of_codes(
+    sums: Sums, pipeline: Pipeline, x: Tensor, y: Tensor, means: ClassMeans | None, judge: Pipeline | None
+) -> None:
+    """All that is measured of samples by way of their codes."""
+    posterior = pipeline.posterior(x)
+    if not posterior.log_variance.isneginf().all():  # a deterministic encoder has none
+        _count(sums, "kl", posterior.kl().sum(1))
+    if "classifier" in pipeline.networks:
+        labelled = y >= 0
+        right = _decision(pipeline, posterior.mean)[labelled] == y[labelled]
+        _count(sums, "accuracy", right)
+        if pipeline.has_clusters:
+            _count(sums, "cluster_error", ~right)
+    if "decoder" in pipeline.networks:
+        x_hat = pipeline.decoded(pipeline.completed(posterior.mean, y))
+        _count(sums, "reconstruction_mse", (x_hat - x).square().flatten(1).mean(1))
+        _count(sums, "laplacian_variance", laplacian_variance(x_hat))
+        _count(sums, "laplacian_variance_real", laplacian_variance(x))
+        _flips(sums, pipeline, judge, x, x_hat)
+        if pipeline.spec.kind == "signal":
+            _spectral_distances(sums, x, x_hat, y, means)
 
 
 def _count(sums: Sums, name: str, values: Tensor | np.ndarray) -> None:

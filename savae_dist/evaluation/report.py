@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from savae_dist.data import RawBatch, Reader, Request, evaluation_requests
 from savae_dist.evaluation import figures, metrics
 from savae_dist.pipeline import Pipeline
+from savae_dist.preprocess import normalise
+
+EVALUATION_BATCH = 256
+DRAWN = 2000  # samples in the latent scatter
+
+
+def raw_batches(reader: Reader, rank: int = 0, ranks: int = 1) -> Iterator[RawBatch]:
+    """Every sample once, each on one rank; the unreadable are left out and named on stderr."""
+    for request in evaluation_requests(reader.shards.size, EVALUATION_BATCH, rank, ranks):
+        raw = reader[request]
+        for reason, shard, key in raw.bad:
+            print(f"savae_dist: {shard}: {key}: {reason}; left out of the evaluation", file=sys.stderr)
+        yield raw
+
+
+def first(reader: Reader) -> RawBatch:
+    """The samples that figures are drawn of."""
+    count = min(DRAWN, reader.shards.size)
+    return reader[Request(0, count, range(count))]
+
+
+def batches(reader: Reader) -> Iterator[tuple[Tensor, Tensor]]:
+    """(x normalised, y) of every sample once."""
+    for raw in raw_batches(reader):
+        yield normalise(raw.x, reader.shards.spec), raw.y
 
 
 def evaluate(

@@ -1,15 +1,20 @@
 """The networks; `model_type` in a folder's config.json names one of them."""
 
 from savae_dist.networks.allconv import AllConvDecoder, AllConvEncoder, ConvCodeEncoder
+from savae_dist.networks.backbone import Backbone, make_critic, make_decoder, make_encoder
 from savae_dist.networks.base import Classifier, Critic, Decoder, Discriminator, Encoder, Network
 from savae_dist.networks.codes import LabelPart, Prior
 from savae_dist.networks.conv import ConvCritic, ConvDecoder, ConvEncoder
+from savae_dist.networks.dcgan import DcganCritic, DcganDecoder, DcganEncoder
 from savae_dist.networks.mlp import CodeDiscriminator, DenseClassifier, MLPDecoder, MLPEncoder
 
 NETWORKS: dict[str, type[Network]] = {
     "conv_encoder": ConvEncoder,
     "conv_decoder": ConvDecoder,
     "conv_critic": ConvCritic,
+    "dcgan_encoder": DcganEncoder,
+    "dcgan_decoder": DcganDecoder,
+    "dcgan_critic": DcganCritic,
     "dense_classifier": DenseClassifier,
     "mlp_encoder": MLPEncoder,
     "mlp_decoder": MLPDecoder,
@@ -25,6 +30,7 @@ __all__ = [
     "NETWORKS",
     "AllConvDecoder",
     "AllConvEncoder",
+    "Backbone",
     "Classifier",
     "CodeDiscriminator",
     "ConvCodeEncoder",
@@ -32,6 +38,9 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "Critic",
+    "DcganCritic",
+    "DcganDecoder",
+    "DcganEncoder",
     "Decoder",
     "DenseClassifier",
     "Discriminator",
@@ -41,4 +50,7 @@ __all__ = [
     "MLPEncoder",
     "Network",
     "Prior",
+    "make_critic",
+    "make_decoder",
+    "make_encoder",
 ]

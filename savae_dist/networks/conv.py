@@ -180,11 +180,19 @@ class ConvCritic(Critic):
             for layer in (*self.convs, *self.dense, self.score):
                 nn.utils.parametrizations.spectral_norm(layer)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
+        """The activations of the last convolution."""
         for convolve, factor in zip(self.convs, self.pool_factors, strict=True):
             x = act(convolve(x))
             x = pool(x, factor) if factor > 1 else x
-        x = x.flatten(1)
+        return x
+
+    def head(self, features: Tensor) -> Tensor:
+        """The scores `[batch]` of these activations."""
+        x = features.flatten(1)
         for layer in self.dense:
             x = act(layer(x))
         return self.score(x).squeeze(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))

@@ -1,14 +1,20 @@
-"""The systems; `system.name` chooses one: its dataclass, or an instance with the defaults of a member of a family."""
+"""The systems, each with the defaults of its paper; `system.name` chooses one."""
 
 from savae_dist.phases import System
 from savae_dist.systems.aae import AAE
+from savae_dist.systems.gan import DCGAN, LSGAN, WGAN
 from savae_dist.systems.savae import SAVAE
+from savae_dist.systems.vae_gan import VAEGAN
 
-SYSTEMS: dict[str, type[System] | System] = {
-    "savae": SAVAE,
+SYSTEMS: dict[str, System] = {
+    "savae": SAVAE(),
     "aae_unsupervised": AAE("aae_unsupervised"),
     "aae_supervised": AAE("aae_supervised", label_to="decoder", latent_dim=15),
     "aae_semi_supervised": AAE("aae_semi_supervised", label_to="code", latent_dim=10),
+    "vae_gan": VAEGAN(),
+    "dcgan": DCGAN(),
+    "wgan": WGAN(),
+    "lsgan": LSGAN(),
 }
 
-__all__ = ["AAE", "SAVAE", "SYSTEMS"]
+__all__ = ["AAE", "DCGAN", "LSGAN", "SAVAE", "SYSTEMS", "VAEGAN", "WGAN"]

@@ -1,0 +1,182 @@
+"""Generative adversarial networks without an encoder: DCGAN (Radford 2016), WGAN (Arjovsky 2017), LSGAN (Mao 2017).
+
+A critic tells samples from generated ones, and the decoder (the papers' generator) learns from it alone. Networks and
+the order of the updates are the same for the three; each class below holds what its paper adds: losses, optimisers,
+critic steps. The prior is N(0, I) throughout (Radford's is uniform).
+
+The critic is called once per kind of input and not on both together: its batch norm must not tell the kinds apart by
+statistics that they share, and sees the decoder's step as it saw its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal, Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from savae_dist.networks import Backbone, Network, make_critic, make_decoder
+from savae_dist.networks.base import Norm
+from savae_dist.phases import Batch, Phase, Recalibration, Update
+from savae_dist.preprocess import DataSpec
+
+Terms = dict[str, Tensor]
+PIPELINE = ("decoder",)
+
+
+@dataclass(frozen=True)
+class DCGAN:
+    """Radford 2016: the discriminator is a probability, the generator's loss the non-saturating one."""
+
+    name: Literal["dcgan"] = "dcgan"
+    latent_dim: int = 100
+    steps: int = 10_000
+    critic_steps: int = 1
+    backbone: Backbone = "paper"
+    pipeline = PIPELINE
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
+        return players(self, spec, width, norm, pools)
+
+    def phases(self) -> tuple[Phase, ...]:
+        return game(self, {"lr": 2e-4, "betas": (0.5, 0.999)})
+
+    def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """-E log D(x) - E log(1 - D(G(z)))."""
+        return {
+            "real": F.softplus(-nets.critic(batch.x)).mean(),
+            "generated": F.softplus(nets.critic(generated(nets, batch))).mean(),
+        }
+
+    def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """-E log D(G(z))."""
+        return {"adv": F.softplus(-nets.critic(generated(nets, batch))).mean()}
+
+
+@dataclass(frozen=True)
+class WGAN:
+    """Arjovsky 2017, Algorithm 1: a score with clipped weights, n_critic steps of it per step of the generator.
+
+    The paper's RMSprop is Adam without momentum (the same but for Adam's bias correction over the first steps), since
+    only optimisers that torch has fused can leave a step out on the device.
+    """
+
+    name: Literal["wgan"] = "wgan"
+    latent_dim: int = 100
+    steps: int = 10_000
+    critic_steps: int = 5  # n_critic
+    backbone: Backbone = "paper"
+    pipeline = PIPELINE
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
+        return players(self, spec, width, norm, pools)
+
+    def phases(self) -> tuple[Phase, ...]:
+        return game(self, {"lr": 5e-5, "betas": (0.0, 0.99)}, {"clip_weights": 0.01})
+
+    def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """-E f(x) + E f(g(z)), the negative of an estimate of the Wasserstein distance (eq 3)."""
+        return {"real": -nets.critic(batch.x).mean(), "generated": nets.critic(generated(nets, batch)).mean()}
+
+    def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """-E f(g(z))."""
+        return {"adv": -nets.critic(generated(nets, batch)).mean()}
+
+
+@dataclass(frozen=True)
+class LSGAN:
+    """Mao 2017: least squares to labels; (a, b, c) of generated samples, real ones, and what the generator aims at.
+
+    (0, 1, 1) is the paper's eq 9; (-1, 1, 0) its eq 8, under which the generator minimises the Pearson chi2 divergence.
+    """
+
+    name: Literal["lsgan"] = "lsgan"
+    latent_dim: int = 100
+    steps: int = 10_000
+    critic_steps: int = 1
+    labels: tuple[float, float, float] = (0.0, 1.0, 1.0)
+    backbone: Backbone = "paper"
+    pipeline = PIPELINE
+
+    def __post_init__(self) -> None:
+        check(self)
+        if len(self.labels) != 3 or self.labels[0] in self.labels[1:]:
+            raise ValueError(
+                f"system.labels are (a, b, c), generated samples' a unlike b and c, and not {self.labels}: try [0,1,1]"
+            )
+
+    def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
+        return players(self, spec, width, norm, pools)
+
+    def phases(self) -> tuple[Phase, ...]:
+        return game(self, {"lr": 2e-4, "betas": (0.5, 0.999)})
+
+    def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """1/2 E (D(x) - b)^2 + 1/2 E (D(G(z)) - a)^2 (eq 2)."""
+        a, b, _ = self.labels
+        return {
+            "real": 0.5 * (nets.critic(batch.x) - b).square().mean(),
+            "generated": 0.5 * (nets.critic(generated(nets, batch)) - a).square().mean(),
+        }
+
+    def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """1/2 E (D(G(z)) - c)^2 (eq 2)."""
+        return {"adv": 0.5 * (nets.critic(generated(nets, batch)) - self.labels[2]).square().mean()}
+
+
+class GAN(Protocol):
+    """What the functions below need of the three."""
+
+    @property
+    def latent_dim(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def critic_steps(self) -> int: ...
+    @property
+    def backbone(self) -> Backbone: ...
+    def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms: ...
+    def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms: ...
+
+
+def check(gan: GAN) -> None:
+    for key, value in (("latent_dim", gan.latent_dim), ("steps", gan.steps), ("critic_steps", gan.critic_steps)):
+        if value < 1:
+            raise ValueError(f"system.{key} must be at least 1, not {value}")
+
+
+def players(gan: GAN, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
+    return {
+        "decoder": make_decoder(gan.backbone, spec.shape, gan.latent_dim, width, norm, pools),
+        "critic": make_critic(gan.backbone, spec.shape, width, norm, pools),
+    }
+
+
+def game(gan: GAN, optimizer: Mapping[str, Any], critic_optimizer: Mapping[str, Any] | None = None) -> tuple[Phase]:
+    """The critic, then the decoder, each on fresh batches; of the decoder's batch only the size counts."""
+    z = {"z": (gan.latent_dim,)}
+    critic = Update(
+        "critic",
+        ("critic",),
+        (gan.critic_loss,),
+        repeats=gan.critic_steps,
+        noise=z,
+        averaged=False,
+        optimizer={**optimizer, **(critic_optimizer or {})},
+    )
+    decoder = Update("decoder", ("decoder",), (gan.decoder_loss,), noise=z, optimizer=optimizer)
+    return (Phase("gan", gan.steps, (critic, decoder), recalibrate=Recalibration(PIPELINE, generated, decoder)),)
+
+
+def generated(nets: SimpleNamespace, batch: Batch) -> Tensor:
+    """G(z), in the samples' precision; without a graph where the decoder is frozen."""
+    return nets.decoder(batch.noise["z"].to(batch.x.dtype))

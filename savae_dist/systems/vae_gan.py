@@ -1,0 +1,113 @@
+"""Autoencoding beyond pixels using a learned similarity metric (Larsen 2016, VAE/GAN): a VAE whose likelihood is
+measured in a hidden layer of a discriminator that is trained along with it.
+
+Algorithm 1: one batch; the encoder learns from L_prior + L_llike, the decoder from gamma L_llike - L_GAN, the
+discriminator from L_GAN alone. The paper takes the three gradients at once; here the updates follow one another, each
+with noise of its own. What a network is given of several kinds, it is given at once, as in the authors' program: with
+batch norm the kinds share their statistics.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from savae_dist import losses
+from savae_dist.networks import Backbone, Network, make_critic, make_decoder, make_encoder
+from savae_dist.networks.base import Norm
+from savae_dist.phases import Batch, Phase, Recalibration, Update
+from savae_dist.preprocess import DataSpec
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class VAEGAN:
+    """Hyperparameters of VAE/GAN.
+
+    The paper gives gamma no value. The authors' program has 5e-5 for a layer of 16,384 units; by the size of L_llike
+    that is 1.6e-3 for the 512 units of width 8 at 28x28.
+    """
+
+    name: Literal["vae_gan"] = "vae_gan"
+    latent_dim: int = 128
+    steps: int = 10_000
+    kl_weight: float = 1.0  # of L_prior
+    feature_weight: float = 1e-3  # gamma, of L_llike for the decoder
+    backbone: Backbone = "paper"
+
+    def __post_init__(self) -> None:
+        for key in ("latent_dim", "steps"):
+            if self.__dict__[key] < 1:
+                raise ValueError(f"system.{key} must be at least 1, not {self.__dict__[key]}")
+        for key in ("kl_weight", "feature_weight"):
+            if not 0 <= self.__dict__[key] < math.inf:
+                raise ValueError(f"system.{key} must not be negative, not {self.__dict__[key]}")
+
+    @property
+    def pipeline(self) -> tuple[str, ...]:
+        return ("encoder", "decoder")
+
+    def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
+        return {
+            "encoder": make_encoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
+            "decoder": make_decoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
+            "critic": make_critic(self.backbone, spec.shape, width, norm, pools),
+        }
+
+    def phases(self) -> tuple[Phase, ...]:
+        # The paper's RMSprop, as Adam without momentum.
+        optimizer = {"lr": 3e-4, "betas": (0.0, 0.99)}
+        z, both = (self.latent_dim,), {"z": (self.latent_dim,), "prior": (self.latent_dim,)}
+        encoder = Update("encoder", ("encoder",), (self.encoder_loss,), noise={"z": z}, optimizer=optimizer)
+        decoder = Update("decoder", ("decoder",), (self.decoder_loss,), noise=both, optimizer=optimizer)
+        critic = Update("critic", ("critic",), (self.critic_loss,), noise=both, averaged=False, optimizer=optimizer)
+        recalibrate = Recalibration(("encoder", "decoder"), self.generated, decoder)
+        return (Phase("vae_gan", self.steps, (encoder, decoder, critic), "shared", recalibrate),)
+
+    def encoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """L_prior + L_llike; the gradient passes through decoder and discriminator, which keep still."""
+        posterior, _ = nets.encoder(batch.x)
+        x_tilde = nets.decoder(posterior.sample(batch.noise["z"]))
+        terms = {"llike": likelihood(*nets.critic.features(torch.cat([batch.x, x_tilde])).chunk(2))}
+        if self.kl_weight:
+            terms["prior"] = self.kl_weight * losses.kl_divergence(posterior)
+        return terms
+
+    def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """gamma L_llike - L_GAN in its non-saturating form, on reconstructions and on samples of the prior."""
+        features = nets.critic.features(torch.cat([batch.x, self.generated(nets, batch)]))
+        real, reconstructed, prior = features.chunk(3)
+        terms = {
+            "adv": F.softplus(-nets.critic.head(reconstructed)).mean(),
+            "adv_prior": F.softplus(-nets.critic.head(prior)).mean(),
+        }
+        if self.feature_weight:
+            terms["llike"] = self.feature_weight * likelihood(real, reconstructed)
+        return terms
+
+    def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        """-L_GAN = -E log Dis(x) - E log(1 - Dis(x~)) - E log(1 - Dis(x_p))."""
+        scores = nets.critic(torch.cat([batch.x, self.generated(nets, batch)]))
+        real, reconstructed, prior = scores.chunk(3)
+        return {
+            "real": F.softplus(-real).mean(),
+            "reconstructed": F.softplus(reconstructed).mean(),
+            "prior": F.softplus(prior).mean(),
+        }
+
+    def generated(self, nets: SimpleNamespace, batch: Batch) -> Tensor:
+        """Reconstructions x~ = Dec(Enc(x)) and behind them samples of the prior x_p = Dec(z_p)."""
+        posterior, _ = nets.encoder(batch.x)
+        return nets.decoder(torch.cat([posterior.sample(batch.noise["z"]), batch.noise["prior"]]))
+
+
+def likelihood(features: Tensor, features_hat: Tensor) -> Tensor:
+    """-E log N(Dis_l(x) | Dis_l(x~), I) without its constant: half the squared error, summed over the layer."""
+    return 0.5 * (features_hat - features).square().flatten(1).sum(1).mean()

@@ -1,0 +1,47 @@
+"""Train every row of the systems' table for a few steps in this launch, and leave the weights in a folder.
+
+accelerate launch ... systems_worker.py OUT
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from conftest import Trainer
+from test_systems import OPTIONS, make
+
+from savae_dist import launch
+from savae_dist.feed import Slicing
+from savae_dist.optim import OptimizerConfig
+
+STEPS = 3
+
+
+def main(out: Path) -> None:
+    state = launch.start("fp32")
+    for name, rows in OPTIONS.items():
+        for row in range(len(rows)):
+            system = make(name, row)
+            updates = (update for phase in system.phases() for update in phase.updates)
+            # Adam divides each gradient by its own size: where that is next to nothing, it steps along the rounding.
+            plain = {
+                update.name: replace(OptimizerConfig(**dict(update.optimizer)), name="sgd", lr=0.05, clip_norm=0.5)
+                for update in updates
+            }
+            slicing = Slicing(8, state.process_index, state.num_processes)
+            trainer = Trainer(system, slicing=slicing, norm="group", optimizers=plain)
+            for phase in trainer.phases:
+                trainer.run(phase, STEPS)
+            if state.is_main_process:
+                tensors = {f"{n}.{k}": v.contiguous() for n, w in trainer.weights().items() for k, v in w.items()}
+                save_file(tensors, out / f"{name}-{row}.safetensors")
+    state.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,53 @@
+"""One process equals two, for every system and every row of its options; one launch for them all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from launching import ROOT, environment
+from safetensors.torch import load_file
+from test_systems import OPTIONS, make
+
+from savae_dist.preprocess import DataSpec
+
+pytestmark = pytest.mark.distributed
+
+WORKER = Path(__file__).with_name("systems_worker.py")
+
+
+def launched(processes: int, out: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Name of system and row -> all its tensors after training."""
+    out.mkdir()
+    config = ROOT / "launch_configs" / "accelerate" / f"cpu_{processes}.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(config)]
+    ended = subprocess.run(
+        [*command, str(WORKER), str(out)], env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr
+    return {path.stem: load_file(path) for path in out.iterdir()}
+
+
+def test_one_process_equals_two_for_every_system(tmp_path: Path) -> None:
+    one, two = (launched(processes, tmp_path / str(processes)) for processes in (1, 2))
+    assert one.keys() == two.keys() == {f"{name}-{row}" for name, rows in OPTIONS.items() for row in range(len(rows))}
+    wrong = {}
+    for case, expected in one.items():
+        assert two[case].keys() == expected.keys()
+        worst = max(float((two[case][key].double() - value).abs().max()) for key, value in expected.items())
+        if not worst <= 1e-6:
+            wrong[case] = worst
+        assert trained_far(case, expected) > 1e-4, case
+    assert wrong == {}
+
+
+def trained_far(case: str, trained: dict[str, torch.Tensor]) -> float:
+    """The largest step that any weight has made: equal because nothing moved would be no parity."""
+    name, row = case.rsplit("-", 1)
+    torch.manual_seed(3)  # as the worker's
+    start = make(name, int(row)).build(DataSpec("image", (1, 12, 10), 4, "unit"), 4, "group", 2)
+    weights = {f"{n}.{k}": v for n, network in start.items() for k, v in network.state_dict().items()}
+    return max(float((trained[key].double() - value).abs().max()) for key, value in weights.items())

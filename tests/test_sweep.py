@@ -1,0 +1,179 @@
+"""Sweep and evaluation from the command line, on tiny runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launching import ROOT, shards
+
+from savae_dist.config import digest
+from savae_dist.errors import ConfigError
+from savae_dist.evaluation import metrics, report
+from savae_dist.pipeline import Pipeline
+from savae_dist.resolve import load
+from savae_dist.train import main as train
+from tools import evaluate, sweep
+
+CPU = str(ROOT / "launch_configs" / "accelerate" / "cpu_1.yaml")
+SMALL = ["networks.width=4", "system.latent_dim=3", "data.batch_size=16", "max_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shards(tmp_path_factory.mktemp("data") / "shards", n=60)
+
+
+@pytest.fixture(scope="module")
+def judge(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained("savae", data, tmp_path_factory.mktemp("judge") / "run")
+
+
+@pytest.fixture(scope="module")
+def generator(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained("dcgan", data, tmp_path_factory.mktemp("generator") / "run")
+
+
+def trained(system: str, data: Path, output: Path) -> Path:
+    assert train([f"system.name={system}", *SMALL, f"data.train={data}", f"output={output}"]) == 0
+    return output
+
+
+def test_values_are_split_outside_brackets() -> None:
+    assert sweep.split("0,0.5") == ["0", "0.5"]
+    assert sweep.split("[1,0.1],[0,1]") == ["[1,0.1]", "[0,1]"]
+    assert sweep.split("{a: 1, b: [2,3]},none") == ["{a: 1, b: [2,3]}", "none"]
+    assert sweep.split("") == [""]
+
+
+def test_every_combination_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    found = sweep.trials("dcgan,wgan", tmp_path, ["seed=0,1", "max_steps=3"])
+    assert [(t.config, t.resolved.seed) for t in found] == [("dcgan", 0), ("dcgan", 1), ("wgan", 0), ("wgan", 1)]
+    assert all(t.overrides == (f"seed={t.resolved.seed}", "max_steps=3") for t in found)
+    assert all(t.varied == {"config": t.config, "seed": str(t.resolved.seed)} for t in found)
+    assert len({t.folder for t in found}) == 4
+    longer = sweep.trials("dcgan,wgan", tmp_path, ["seed=0,1", "max_steps=4"])
+    assert not {t.folder for t in found} & {t.folder for t in longer}  # other runs, though the same values vary
+    assert found[0].folder.name == f"config=dcgan-seed=0-{digest(load(['dcgan', 'seed=0', 'max_steps=3']))}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["seed=0,1", "seed=2"], "each key once"),
+        (["output=here"], "the sweep's"),
+        (["seed"], "each key once"),
+        (["system.critic_stepz=1,2"], "critic_stepz"),
+        (["system.critic_steps=1,0"], "critic_steps"),
+    ],
+)
+def test_a_wrong_sweep_ends_before_it_begins(arguments: list[str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        sweep.trials("dcgan", tmp_path / "sweep", arguments)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_the_table_is_mean_and_deviation_over_seeds() -> None:
+    rows = [
+        {"system.name": name, "seed": seed, "exit_code": code, "outcome": outcome, "accuracy": value}
+        for name, seed, code, outcome, value in (
+            ("savae", "0", 0, "done", 0.9),
+            ("savae", "1", 0, "done", 0.8),
+            ("dcgan", "0", 0, "done", None),
+            ("dcgan", "1", 70, "DivergedError", None),
+        )
+    ]
+    lines = sweep.markdown(rows, ["system.name", "seed"], ["accuracy", "sharpness"]).splitlines()
+    assert lines == [
+        "| system.name | runs | accuracy |",
+        "| --- | --- | --- |",
+        "| savae | 2 | 0.85 ± 0.071 |",
+        "| dcgan | 1, 1 DivergedError | - |",
+    ]
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_evaluates_skips_and_tabulates(
+    data: Path, judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two systems; what is finished is left alone, and the other is run again."""
+    out = tmp_path / "sweep"
+    arguments = ["demo", str(out), "system.name=dcgan,vae_gan", *SMALL, f"data.train={data}"]
+    options = ["--launch", CPU, "--evaluate", str(data), "--judge", str(judge)]
+    assert sweep.main([*arguments, *options]) == 0, [p.read_text() for p in out.glob("*.log")]
+    first = capsys.readouterr().out
+    assert "| system.name | runs | reconstruction_mse |" in first
+    rows = {row["system.name"]: row for row in csv.DictReader((out / "results.csv").open())}
+    assert rows.keys() == {"dcgan", "vae_gan"}
+    for name, row in rows.items():
+        assert row["outcome"] == "done"
+        metrics = json.loads((Path(row["folder"]) / "evaluation" / "metrics.json").read_text())
+        assert float(row["frechet_distance"]) == pytest.approx(metrics["frechet_distance"])
+        assert float(row["training_seconds"]) > 0
+        assert bool(row["reconstruction_mse"]) == (name == "vae_gan")
+    finished, broken = Path(rows["dcgan"]["folder"]), Path(rows["vae_gan"]["folder"])
+    before = (finished / "status.json").stat().st_mtime_ns
+    status = json.loads((broken / "status.json").read_text())
+    (broken / "status.json").write_text(json.dumps({**status, "outcome": "Preempted", "exit_code": 75}))
+    assert sweep.main([*arguments, *options, "--jobs", "2"]) == 0
+    assert (finished / "status.json").stat().st_mtime_ns == before
+    assert json.loads((broken / "status.json").read_text())["outcome"] == "done"
+    assert capsys.readouterr().out.splitlines()[2] == first.splitlines()[2]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "sweep"
+    assert sweep.main(["demo", str(out), f"data.train={tmp_path / 'nowhere'}", "--launch", CPU]) == 1
+    (log,) = out.glob("*.log")
+    assert str(log) in capsys.readouterr().err
+    assert "nowhere" in log.read_text()
+
+
+def test_evaluate_says_what_does_not_apply(
+    data: Path, judge: Path, generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A generator has samples to measure, and no reconstructions."""
+    out = tmp_path / "out"
+    arguments = [str(generator), str(data), str(out), "--judge", str(judge), "--training", str(data), "--samples", "20"]
+    assert evaluate.main(arguments) == 0
+    values = json.loads((out / "metrics.json").read_text())
+    assert all(
+        values[name] is None for name in ("accuracy", "reconstruction_mse", "kl", "class_flip_rate", "sharpness")
+    )
+    assert all(values[name] > 0 for name in ("class_mean_mse", "frechet_distance", "frechet_floor", "sample_sharpness"))
+    assert {path.stem for path in (out / "figures").iterdir()} == {"samples"}
+    printed = capsys.readouterr().out
+    assert "frechet_distance" in printed
+    assert "reconstruction_mse" in next(line for line in printed.splitlines() if line.startswith("does not apply"))
+
+
+def test_evaluate_gives_the_metrics_of_the_package(data: Path, judge: Path, tmp_path: Path) -> None:
+    assert evaluate.main([str(judge), str(data), str(tmp_path / "out")]) == 0
+    values = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    pipeline = Pipeline.from_pretrained(judge)
+    reader = evaluate.open_reader(str(data), pipeline)
+    expected = metrics.summarise(metrics.measure(pipeline, report.batches(reader)))
+    assert {name: values[name] for name in expected} == expected
+    assert expected["accuracy"] is not None
+    assert values["class_mean_mse"] is None  # no training set was named
+    assert "frechet_distance" not in values  # and no judge
+
+
+@pytest.mark.parametrize("wrong", ["pipeline", "shards", "shape", "judge"])
+def test_evaluate_ends_in_one_line(
+    wrong: str, data: Path, generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from savae_dist.data import pack
+
+    pack(np.zeros((4, 9, 9), np.uint8), np.zeros(4, np.int64), tmp_path / "other")
+    arguments = {"pipeline": str(generator), "shards": str(data), "out": str(tmp_path / "out")}
+    arguments |= {"shape": {"shards": str(tmp_path / "other")}, "judge": {}}.get(wrong, {wrong: str(tmp_path / "none")})
+    judging = ["--judge", str(generator)] if wrong == "judge" else []
+    assert evaluate.main([*arguments.values(), *judging]) != 0
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert error[0].startswith("evaluate: ")

@@ -1,0 +1,229 @@
+"""Train every combination of some values, measure each, and print one table.
+
+    python tools/sweep.py CONFIG[,CONFIG...] OUT key=v1,v2 ... [--jobs N] [--evaluate SHARDS [--judge PIPELINE]]
+
+    python tools/sweep.py mnist_k2 sweeps/beta system.beta=0,0.005,0.01 seed=0,1,2
+    python tools/sweep.py dcgan,wgan,vae_gan sweeps/gans seed=0,1,2 --evaluate shards/mnist/test --judge runs/mnist_k100
+
+CONFIG is a preset or a YAML file, values are separated by commas outside brackets. Each run is started as its users
+start it, in a folder of OUT with a log beside it. What is finished is not run again, so the same command goes on where
+it was stopped. A run that diverges is a result. OUT/results.csv holds a row per run; the printed table has the mean and
+the standard deviation over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from savae_dist.config import RunConfig, digest
+from savae_dist.errors import ConfigError, DivergedError, UserError
+from savae_dist.resolve import load
+
+Row = dict[str, Any]
+ENDED = (0, DivergedError.code)  # exit codes after which there is nothing left to run
+COLUMNS = (
+    *("accuracy", "reconstruction_mse", "class_mean_mse", "sharpness", "frechet_distance", "frechet_floor"),
+    *("judge_confidence", "class_balance", "inception_score", "training_seconds"),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One combination: `varied` are the keys that have several values (`config` among them), with this one's."""
+
+    config: str
+    overrides: tuple[str, ...]
+    varied: Mapping[str, str]
+    resolved: RunConfig
+    folder: Path
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it is not ended, whatever for."""
+        status = read_json(self.folder / "status.json")
+        return status["exit_code"] if status.get("exit_code") in ENDED else None
+
+
+def split(values: str) -> list[str]:
+    """At the commas that stand in no bracket."""
+    parts, depth = [""], 0
+    for character in values:
+        depth += (character in "[{(") - (character in ")}]")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def trials(configs: str, out: Path, arguments: Sequence[str]) -> list[Trial]:
+    """Every combination, each resolved, so that a wrong key ends the sweep before anything is started."""
+    axes = {"config": split(configs)}
+    for argument in arguments:
+        key, equals, listed = argument.partition("=")
+        if not equals or key in axes or key == "output":
+            raise ConfigError(f"{argument}: give each key once, as key=v1,v2; `output` is the sweep's")
+        axes[key] = split(listed)
+    found = []
+    for combination in product(*axes.values()):
+        values = dict(zip(axes, combination, strict=True))
+        varied = {key: value for key, value in values.items() if len(axes[key]) > 1}
+        config = values.pop("config")
+        overrides = tuple(f"{key}={value}" for key, value in values.items())
+        resolved = load([config, *overrides])
+        words = [f"{key}={value}" for key, value in varied.items()] or [Path(config).stem]
+        name = re.sub(r"[^A-Za-z0-9.=_+-]+", "_", "-".join(words))[:120]
+        found.append(Trial(config, overrides, varied, resolved, out / f"{name}-{digest(resolved)}"))
+    return found
+
+
+def run(trial: Trial, launch: str | None) -> None:
+    """Start the trainer, or let it go on, unless this trial is ended; what it says goes into the log."""
+    if trial.exit_code is not None:
+        return
+    options = ["--config_file", launch] if launch else []
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *options, "-m", "savae_dist.train"]
+    with log_of(trial).open("a") as log:
+        subprocess.run(
+            [*command, trial.config, *trial.overrides, f"output={trial.folder}"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,  # status.json has the true code
+        )
+
+
+def log_of(trial: Trial) -> Path:
+    """Beside its folder."""
+    return trial.folder.parent / f"{trial.folder.name}.log"
+
+
+def evaluate(trial: Trial, shards: str, judge: str | None) -> None:
+    """`evaluate.py` on a finished run, again only if it was asked for other shards or another judge."""
+    out = trial.folder / "evaluation"
+    asked = {"shards": str(Path(shards).absolute()), "judge": judge}
+    if trial.exit_code != 0 or (read_json(out / "asked.json") == asked and (out / "metrics.json").is_file()):
+        return
+    command = [sys.executable, str(Path(__file__).with_name("evaluate.py")), str(trial.folder), shards, str(out)]
+    with log_of(trial).open("a") as log:
+        ended = subprocess.run(
+            [*command, *(["--judge", judge] if judge else [])], stdout=log, stderr=subprocess.STDOUT, check=False
+        )
+    if ended.returncode:
+        raise ConfigError(f"{trial.folder}: evaluate.py ended with {ended.returncode}; see {log_of(trial)}")
+    (out / "asked.json").write_text(json.dumps(asked))
+
+
+def row(trial: Trial) -> Row:
+    """What is known of a trial; the evaluation's numbers go before the validation's of the run."""
+    summary = read_json(trial.folder / "summary.json")
+    metrics = read_json(trial.folder / "evaluation" / "metrics.json")
+    seconds, size = 0.0, trial.resolved.data.batch_size
+    for phase, steps in summary.get("steps", {}).items():
+        rate = summary["samples_per_second"].get(phase)
+        seconds += steps * size / rate if rate else 0.0
+    numbers = {k: v for k, v in (summary | metrics).items() if isinstance(v, int | float) and k != "seed"}
+    status = read_json(trial.folder / "status.json")
+    end = {"outcome": status.get("outcome", "not started"), "exit_code": status.get("exit_code")}
+    return {**trial.varied, **end, "training_seconds": seconds or None, **numbers, "folder": str(trial.folder)}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Empty where there is none."""
+    values = json.loads(path.read_text()) if path.is_file() else {}
+    assert isinstance(values, dict), path
+    return values
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    names = list(dict.fromkeys(name for one in rows for name in one))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def markdown(rows: Sequence[Row], varied: Iterable[str], columns: Sequence[str] = COLUMNS) -> str:
+    """A line per combination of all varied keys but the seed: mean ± standard deviation over its finished runs."""
+    keys = [key for key in varied if key != "seed"]
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for one in rows:
+        groups.setdefault(tuple(one[key] for key in keys), []).append(one)
+    shown = [name for name in columns if any(one.get(name) is not None for one in rows)]
+    lines = [[*keys, "runs", *shown], ["---"] * (len(keys) + 1 + len(shown))]
+    for group, members in groups.items():
+        done = [one for one in members if one["exit_code"] == 0]
+        others = [str(one["outcome"]) for one in members if one["exit_code"] != 0]
+        count = ", ".join([str(len(done)), *(f"{others.count(kind)} {kind}" for kind in dict.fromkeys(others))])
+        lines.append([*group, count, *(cell([one.get(name) for one in done]) for name in shown)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cell(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    deviation = f" ± {statistics.stdev(known):.2g}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.4g}{deviation}"
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train every combination of some values, and tabulate the results.")
+    parser.add_argument("config", help="presets or YAML files, separated by commas")
+    parser.add_argument("out", type=Path, help="folder of the runs and of results.csv")
+    parser.add_argument("axes", nargs="*", metavar="key=v1,v2", help="values to combine; one value is for all runs")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
+    parser.add_argument("--launch", metavar="FILE", help="Accelerate's launch file; without one, its own default")
+    parser.add_argument("--evaluate", metavar="SHARDS", help="measure every finished run on these shards")
+    parser.add_argument("--judge", help="a pipeline that judges them")
+    options = parser.parse_intermixed_args(argv)
+    if options.jobs < 1:
+        parser.error("--jobs must be at least 1")
+    if options.judge and not options.evaluate:
+        parser.error("--judge needs --evaluate SHARDS")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(argv)
+    if options.jobs > 1:  # threads of several runs would spin against each other
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
+
+    def one(trial: Trial) -> Row:
+        run(trial, options.launch)
+        if options.evaluate:
+            evaluate(trial, options.evaluate, options.judge)
+        values = row(trial)
+        print(f"{trial.folder.name}: {values['outcome']}", file=sys.stderr)
+        return values
+
+    try:
+        found = trials(options.config, options.out, options.axes)
+        options.out.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            rows = list(pool.map(one, found))
+    except (UserError, OSError) as error:
+        print(f"sweep: {error}", file=sys.stderr)
+        return error.code if isinstance(error, UserError) else 1
+    write_csv(rows, options.out / "results.csv")
+    print(markdown(rows, found[0].varied))
+    failed = [trial for trial in found if trial.exit_code is None]
+    for trial in failed:
+        print(f"sweep: {trial.folder.name} did not end well; see {log_of(trial)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
