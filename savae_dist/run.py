@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Self
 
 import torch
@@ -20,11 +21,13 @@ from savae_dist.engine import PreparedUpdate, broadcast_buffers, recalibrate, ru
 from savae_dist.errors import DataError, DivergedError, Preempted, SaveError
 from savae_dist.feed import Feed, Slicing, read_plan
 from savae_dist.networks import Encoder
-from savae_dist.phases import Phase
+from savae_dist.phases import Phase, Preparation
 from savae_dist.pipeline import Pipeline, collect_posteriors
 from savae_dist.preprocess import normalise
 from savae_dist.tracking import Clock, Status, Tracker, rank_means, rank_sums, write_json
 from savae_dist.validation import Survey, Validation, closing_summary, collapsed
+
+MEASURED = 2048  # training samples that a phase may measure before its first step
 
 
 class Run:
@@ -41,7 +44,7 @@ class Run:
         self.feed = Feed(self.slicing, state.device, lambda x: normalise(x, self.spec), config.seed, augment)
         self.system, self.phases = config.system, config.system.phases()
         self.networks = opening.build_networks(config, self.spec, self.slicing, state.device)
-        start = opening.starting_state(config, self.shards, self.phases[0], ranks)
+        start = opening.starting_state(config, self.shards, self.networks, self.phases[0], ranks)
         self.training, self.resumed_from = opening.resume(config, start, self.networks)
         self.order = training_order(
             self.shards,
@@ -114,6 +117,8 @@ class Run:
     def train(self, phase: Phase) -> None:
         """Train a phase to its end, from where `self.training` stands."""
         training, config, last = self.training, self.config, self.steps(phase)
+        if phase.prepare is not None and not training.step:
+            self._measure(phase.prepare)
         updates = self._prepare(phase)
         plan = read_plan(phase, training.step, last, training.origin, self.slicing)
         requests = (Request(start, self.slicing.size, slots) for start, slots in plan)
@@ -137,6 +142,14 @@ class Run:
             clock.skip()
         self.stop.settle()
         self._end(phase, updates, clock)
+
+    def _measure(self, prepare: Preparation) -> None:
+        """What a phase asks of the training data before its first step; rank 0's answer is the run's."""
+        for network in self.networks.values():
+            network.eval()
+        with torch.no_grad():
+            prepare(SimpleNamespace(**self.networks), self.survey.first(MEASURED))
+        broadcast_buffers(self.networks)
 
     def _prepare(self, phase: Phase) -> dict[str, PreparedUpdate]:
         config = self.config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ class Survey:
         size = self.feed.slicing.size
         for number in range(rank, math.ceil(min(self.reader.shards.size, SURVEYED) / size), ranks):
             yield number * size, self.reader[Request(number * size, size, range(size))]
+
+    def first(self, count: int) -> Iterator[Tensor]:
+        """x normalised of the first `count` samples (in whole batches) of the training order, on any rank the same."""
+        for _, raw in islice(self.batches(), math.ceil(count / self.feed.slicing.size)):
+            yield self.feed.batch(raw, {}).x
 
     def samples(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(x normalised, y) of the labelled samples, each once, whatever their share of the training order.
