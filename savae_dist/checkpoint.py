@@ -1,10 +1,10 @@
 """Atomic, verified, resumable state.
 
 A checkpoint is a folder `step-00001200` with `networks/NAME/` and `ema/NAME/` (each a `from_pretrained` folder; none
-for networks that stay as they were loaded), `updates/NAME.safetensors` + `.json`, `state.json` and `manifest.json` (size
-and sha256 of every file). It is written under another name, flushed to the disk and renamed once, so a folder of that
-name is whole or it was damaged later, which the manifest shows. There is no pointer to the latest: the newest that
-verifies is taken.
+for networks that stay as they were loaded), `updates/NAME.safetensors` + `.json`, `state.json` and `manifest.json`
+(size and sha256 of every file). It is written under another name, flushed to the disk and renamed once, so a folder of
+that name is whole or it was damaged later, which the manifest shows. There is no pointer to the latest: the newest
+that verifies is taken.
 """
 
 from __future__ import annotations

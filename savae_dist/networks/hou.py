@@ -31,10 +31,10 @@ def halved(shape: Sequence[int], stages: int) -> tuple[int, ...]:
 
 
 def plain_conv(
-    dims: int, channels_in: int, channels_out: int, kernel: int | tuple[int, ...], stride: int = 1
+    dims: int, channels_in: int, channels_out: int, kernel: int | tuple[int, ...], stride: int = 1, bias: bool = True
 ) -> nn.Module:
     """Convolution without padding over `dims` axes."""
-    return (nn.Conv1d, nn.Conv2d)[dims - 1](channels_in, channels_out, kernel, stride)  # type: ignore[arg-type]
+    return (nn.Conv1d, nn.Conv2d)[dims - 1](channels_in, channels_out, kernel, stride, bias=bias)  # type: ignore[arg-type]
 
 
 class Halving(nn.Module):
@@ -150,7 +150,8 @@ class HouCritic(Critic):
         dims, widths = len(shape) - 1, stage_widths(width, stages)
         self.convs = nn.ModuleList(Halving(dims, a, b) for a, b in zip((shape[0], *widths), widths, strict=False))
         self.residuals = nn.ModuleList(residual(dims, w) for w in widths)
-        self.score = plain_conv(dims, widths[-1], 1, halved(shape, stages))
+        # No bias: it would cancel in the difference of two scores.
+        self.score = plain_conv(dims, widths[-1], 1, halved(shape, stages), bias=False)
         initialise(self, self.score)
 
     def forward(self, x: Tensor) -> Tensor:
