@@ -300,8 +300,12 @@ def test_a_checkpoint_has_the_feature_network_s_digest_only(run: tuple[Path, lis
 
 
 @pytest.mark.parametrize("step", [2, 4])
-def test_going_on_is_exact(step: int, run: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_going_on_is_exact(
+    step: int, run: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the calibration that the checkpoint has; it is not done again."""
     folder, arguments = run
+    monkeypatch.setattr(DFCVAE, "calibrate", lambda *_: pytest.fail("calibrated again"))
     shutil.copytree(folder, tmp_path / "run")
     for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
         if int(checkpoint.name.removeprefix("step-")) > step:

@@ -87,6 +87,9 @@ class ConvEncoder(Encoder):
             features.append(feature)
         return features, x
 
+    def stages(self, x: Tensor) -> list[Tensor]:
+        return self.features(x)[0]
+
     def posterior(self, x: Tensor) -> Posterior:
         """The rest of the way, from the input of stage 4 to q(z|x)."""
         for number in range(FEATURE_STAGES + 1, len(self.convs) + 1):

@@ -113,22 +113,24 @@ class EncoderFeatures(FeatureNetwork):
 
         super().__init__()
         arguments = dict(encoder)
-        self.encoder = NETWORKS[arguments.pop("model_type")](**arguments)
+        network = NETWORKS[arguments.pop("model_type")](**arguments)
+        assert isinstance(network, Encoder)
+        self.encoder = network
         self.taps = tuple(f"stage{number}" for number in range(1, stages + 1))
 
     @classmethod
     @torch.no_grad()
     def of(cls, encoder: Encoder, shape: Sequence[int]) -> Self:
         """With the weights of a trained encoder of samples of `shape`."""
-        _, features = encoder.eval()(torch.zeros(1, *shape))
+        features = encoder.eval().stages(torch.zeros(1, *shape))
         assert isinstance(encoder._hub_mixin_config, dict)
         network = cls({"model_type": encoder.model_type, **encoder._hub_mixin_config}, len(features))
         network.encoder.load_state_dict(encoder.state_dict())
         return network
 
     def forward(self, x: Tensor, taps: Collection[str]) -> dict[str, Tensor]:
-        _, features = self.encoder(x)
-        return {name: feature for name, feature in zip(self.taps, features, strict=True) if name in taps}
+        features = zip(self.taps, self.encoder.stages(x), strict=True)
+        return {name: feature for name, feature in features if name in taps}
 
 
 class TapWeights(Network):
