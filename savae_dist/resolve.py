@@ -107,7 +107,7 @@ def _typed(asked: DictConfig) -> RunConfig:
             f"not {data['augment']!r}"
         )
     schema = OmegaConf.structured(RunConfig)
-    schema.system = OmegaConf.structured(SYSTEMS[name]())
+    schema.system = OmegaConf.structured(SYSTEMS[name])
     merged = OmegaConf.merge(schema, asked)
     config = OmegaConf.to_object(merged)
     assert isinstance(config, RunConfig)

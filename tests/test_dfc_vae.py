@@ -24,12 +24,12 @@ from savae_dist.optim import OptimizerConfig
 from savae_dist.phases import Batch
 from savae_dist.preprocess import DataSpec
 from savae_dist.resolve import load
-from savae_dist.systems import DFCVAE, vae_wgan
+from savae_dist.systems import DFCVAE
 from savae_dist.train import main
 
 OPTIONS = [
     {},
-    {"backbone": "zemouri", "alpha": 0.0},
+    {"backbone": "savae", "alpha": 0.0},
     {"adversarial": "wasserstein"},
     {"adversarial": "squared", "feature_scale": "calibrated"},
     {"adversarial": "wasserstein", "critic_steps": 2, "batches": "fresh"},
@@ -190,7 +190,7 @@ def test_weights_are_clipped_and_not_gradients_unless_asked(clip: str, sources: 
 
 def test_the_defaults_of_algorithm_1() -> None:
     config = load(["system.name=vae_wgan", "data.batch_size=64"])
-    assert config.system == vae_wgan()
+    assert config.system == DFCVAE("vae_wgan", adversarial="wasserstein")
     assert (config.system.alpha, config.system.beta, config.system.label_value) == (1.0, 0.5, 10.0)
     assert (config.optimizers["vae"].lr, config.optimizers["vae"].clip_weights) == (5e-4, None)
     assert (config.optimizers["critic"].lr, config.optimizers["critic"].clip_weights) == (5e-4, 0.01)
@@ -340,9 +340,16 @@ def test_other_features_are_refused(
 
 @pytest.mark.distributed
 def test_two_processes_calibrate_as_one(run: tuple[Path, list[str]], tmp_path: Path) -> None:
-    """And train as one: the weights differ by rounding, the calibration not at all."""
+    """And train as one: the weights differ by rounding, the calibration not at all.
+
+    On SAVAE's networks: Hou's begin with 1x1 here, where a group of a group norm is two numbers, a sign.
+    """
     _, arguments = run
-    more = ["networks.norm=group", *(f"optimizers.{name}.name=sgd" for name in ("vae", "critic"))]
+    more = [
+        "networks.norm=group",
+        "system.backbone=savae",
+        *(f"optimizers.{name}.name=sgd" for name in ("vae", "critic")),
+    ]
     more += [f"optimizers.{name}.lr=1e-5" for name in ("vae", "critic")]
     for processes in (1, 2):
         done = train(processes, *arguments, *more, "data.lanes=8", f"output={tmp_path / str(processes)}")
@@ -352,4 +359,4 @@ def test_two_processes_calibrate_as_one(run: tuple[Path, list[str]], tmp_path: P
     for name, value in one.items():
         if "tap_weights" in name:
             assert (value == two[name]).all()
-        assert abs(value - two[name]).max(initial=0) < 1e-5, name
+        assert abs(value - two[name]).max(initial=0) < 1e-6, name

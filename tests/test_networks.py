@@ -101,14 +101,14 @@ def test_the_decoder_repeats_the_border(dims: int) -> None:
 
 
 @pytest.mark.parametrize("pools", [2, 6])
-@pytest.mark.parametrize("backbone", ["zemouri", "hou"])
+@pytest.mark.parametrize("backbone", ["savae", "hou"])
 def test_the_autoencoders_have_one_signature(backbone: str, pools: int) -> None:
     networks = autoencoder(backbone, (1, 96), 3, 4, pools, "group", "linear")
     assert list(networks) == ["encoder", "decoder"]
     posterior, features = networks["encoder"](torch.rand(2, 1, 96))
     assert networks["decoder"](posterior.mean).shape == (2, 1, 96)
     assert networks["decoder"].output == "linear"
-    assert len(features) == {("zemouri", 2): 3, ("zemouri", 6): 3, ("hou", 2): 4, ("hou", 6): 6}[backbone, pools]
+    assert len(features) == {("savae", 2): 3, ("savae", 6): 3, ("hou", 2): 4, ("hou", 6): 6}[backbone, pools]
     assert not any(isinstance(m, nn.BatchNorm1d) for n in networks.values() for m in n.modules())
 
 

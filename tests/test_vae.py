@@ -56,7 +56,7 @@ def test_no_kl_is_computed_at_weight_0() -> None:
     assert list(trainer.system.vae_loss(SimpleNamespace(**trainer.networks), batch)) == ["rec"]
 
 
-@pytest.mark.parametrize("backbone", ["zemouri", "hou"])
+@pytest.mark.parametrize("backbone", ["savae", "hou"])
 def test_accumulation_changes_nothing(backbone: str) -> None:
     """Under plain gradient descent; Adam makes large steps of gradients that are all rounding."""
     whole, parts = (

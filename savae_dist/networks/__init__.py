@@ -1,6 +1,6 @@
 """The networks; `model_type` in a folder's config.json names one of them."""
 
-from savae_dist.networks.backbones import Backbone, autoencoder
+from savae_dist.networks.autoencoders import autoencoder
 from savae_dist.networks.base import Classifier, Critic, Decoder, Encoder, Network
 from savae_dist.networks.conv import ConvCritic, ConvDecoder, ConvEncoder
 from savae_dist.networks.features import VGG19, EncoderFeatures, FeatureNetwork, Preprocessing, TapWeights
@@ -23,7 +23,6 @@ NETWORKS: dict[str, type[Network]] = {
 __all__ = [
     "NETWORKS",
     "VGG19",
-    "Backbone",
     "Classifier",
     "ConvCritic",
     "ConvDecoder",

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from savae_dist import losses
 from savae_dist.errors import ConfigError
-from savae_dist.networks import Backbone, FeatureNetwork, HouCritic, Network, Preprocessing, TapWeights, autoencoder
+from savae_dist.networks import FeatureNetwork, HouCritic, Network, Preprocessing, TapWeights, autoencoder
+from savae_dist.networks.autoencoders import Backbone
 from savae_dist.networks.base import Norm
 from savae_dist.networks.hou import STAGES
 from savae_dist.phases import Batch, BatchUse, Phase, Recalibration, Update
@@ -175,8 +176,3 @@ class DFCVAE:
         weights = 1 / torch.stack(variances)
         factor = CALIBRATED / (self.beta * (weights * torch.stack(losses_of_mean)).sum())
         nets.tap_weights.weight.copy_(factor * weights)
-
-
-def vae_wgan() -> DFCVAE:
-    """DFC-VAE with eq 8's L_GAN."""
-    return DFCVAE(name="vae_wgan", adversarial="wasserstein")

@@ -10,7 +10,8 @@ from typing import Literal
 from torch import Tensor
 
 from savae_dist import losses
-from savae_dist.networks import Backbone, Network, autoencoder
+from savae_dist.networks import Network, autoencoder
+from savae_dist.networks.autoencoders import Backbone
 from savae_dist.networks.base import Norm
 from savae_dist.phases import Batch, Phase, Recalibration, Update
 from savae_dist.preprocess import DataSpec
@@ -24,7 +25,7 @@ class VAE:
     latent_dim: int = 2
     steps: int = 4000
     kl_weight: float = 1.0
-    backbone: Backbone = "zemouri"  # whose networks
+    backbone: Backbone = "savae"  # whose networks
 
     def __post_init__(self) -> None:
         if self.latent_dim < 1:

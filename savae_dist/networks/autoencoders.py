@@ -9,7 +9,7 @@ from savae_dist.networks.base import Network, Norm
 from savae_dist.networks.conv import ConvDecoder, ConvEncoder
 from savae_dist.networks.hou import STAGES, HouDecoder, HouEncoder
 
-Backbone = Literal["zemouri", "hou"]
+Backbone = Literal["savae", "hou"]
 
 
 def autoencoder(
@@ -21,7 +21,7 @@ def autoencoder(
     norm: Norm,
     output: Literal["sigmoid", "linear"],
 ) -> dict[str, Network]:
-    """`encoder` and `decoder`, of Zemouri 2020 or Hou 2019 (four halvings, more only if `pools` asks for more)."""
+    """`encoder` and `decoder` of Zemouri 2020 (`savae`) or Hou 2019 (four halvings, or more `pools`)."""
     if backbone == "hou":
         stages = max(STAGES, pools)
         return {
