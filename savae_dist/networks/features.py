@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from typing import Any, ClassVar, Literal, Self
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from savae_dist.networks.base import Encoder, Network
+
+ROUNDING = 1e-10  # of a variance relative to the mean square
 
 Preprocessing = Literal["caffe", "torchvision"]
 
@@ -131,6 +133,28 @@ class EncoderFeatures(FeatureNetwork):
     def forward(self, x: Tensor, taps: Collection[str]) -> dict[str, Tensor]:
         features = zip(self.taps, self.encoder.stages(x), strict=True)
         return {name: feature for name, feature in features if name in taps}
+
+
+def tap_statistics(network: FeatureNetwork, samples: Iterable[Tensor], taps: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Of each tap, float64 `[taps]`: its variance over the samples, and the mean squared distance to the mean image's.
+
+    Both are means over the elements of a feature; a variance within rounding is 0. samples: x, batch by batch, once.
+    """
+    count, total = 0, torch.zeros(())
+    sums, squares = dict.fromkeys(taps, total), dict.fromkeys(taps, total)
+    for x in samples:
+        count, total = count + len(x), total.to(x.device) + x.double().sum(0)
+        for name, feature in network(x, taps).items():
+            sums[name] = sums[name].to(x.device) + feature.double().sum(0)
+            squares[name] = squares[name].to(x.device) + feature.double().square().sum(0)
+    of_mean = network((total / count).to(x.dtype)[None], taps)
+    variances, distances = [], []
+    for name in taps:
+        mean, square, target = sums[name] / count, squares[name] / count, of_mean[name][0].double()
+        variance = (square - mean**2).mean()
+        variances.append(torch.where(variance > ROUNDING * square.mean(), variance, 0.0))
+        distances.append((square - 2 * target * mean + target**2).mean())
+    return torch.stack(variances), torch.stack(distances)
 
 
 class TapWeights(Network):

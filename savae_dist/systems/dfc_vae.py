@@ -16,6 +16,7 @@ from savae_dist.errors import ConfigError
 from savae_dist.networks import FeatureNetwork, HouCritic, Network, Preprocessing, TapWeights, autoencoder
 from savae_dist.networks.autoencoders import Backbone
 from savae_dist.networks.base import Norm
+from savae_dist.networks.features import tap_statistics
 from savae_dist.networks.hou import STAGES
 from savae_dist.phases import Batch, BatchUse, Phase, Recalibration, Update
 from savae_dist.preprocess import DataSpec
@@ -155,24 +156,10 @@ class DFCVAE:
     def calibrate(self, nets: SimpleNamespace, samples: Iterable[Tensor]) -> None:
         """Each tap counts by its variance, and beta L_rec is 100 nats if every sample is decoded to their mean."""
         taps = self.taps(nets.features)
-        count, total = 0, torch.zeros(())
-        sums: dict[str, Tensor] = {}
-        squares: dict[str, Tensor] = {}
-        for x in samples:
-            count, total = count + len(x), total.to(x.device) + x.double().sum(0)
-            for name, feature in nets.features(x, taps).items():
-                sums[name] = sums.get(name, 0) + feature.double().sum(0)
-                squares[name] = squares.get(name, 0) + feature.double().square().sum(0)
-        mean_image = (total / count).to(nets.tap_weights.weight.dtype)
-        of_mean = nets.features(mean_image[None], taps)
-        variances, losses_of_mean = [], []
-        for name in taps:
-            mean, square, decoded = sums[name] / count, squares[name] / count, of_mean[name][0].double()
-            variances.append((square - mean**2).mean())
-            losses_of_mean.append(0.5 * (square - 2 * decoded * mean + decoded**2).mean())  # eq 5
-        still = [name for name, variance in zip(taps, variances, strict=True) if not variance > 0]
+        variances, of_mean = tap_statistics(nets.features, samples, taps)
+        still = [name for name, variance in zip(taps, variances, strict=True) if not variance]
         if still:
             raise ConfigError(f"system.layers: {still[0]} is the same for all training samples; leave it out")
-        weights = 1 / torch.stack(variances)
-        factor = CALIBRATED / (self.beta * (weights * torch.stack(losses_of_mean)).sum())
+        weights = 1 / variances
+        factor = CALIBRATED / (self.beta * (weights * 0.5 * of_mean).sum())  # eq 5 has the half
         nets.tap_weights.weight.copy_(factor * weights)
