@@ -1,9 +1,10 @@
 """Atomic, verified, resumable state.
 
-A checkpoint is a folder `step-00001200` with `networks/NAME/` and `ema/NAME/` (each a `from_pretrained` folder),
-`updates/NAME.safetensors` + `.json`, `state.json` and `manifest.json` (size and sha256 of every file). It is written
-under another name, flushed to the disk and renamed once, so a folder of that name is whole or it was damaged later,
-which the manifest shows. There is no pointer to the latest: the newest that verifies is taken.
+A checkpoint is a folder `step-00001200` with `networks/NAME/` and `ema/NAME/` (each a `from_pretrained` folder; none
+for networks that stay as they were loaded), `updates/NAME.safetensors` + `.json`, `state.json` and `manifest.json`
+(size and sha256 of every file). It is written under another name, flushed to the disk and renamed once, so a folder of
+that name is whole or it was damaged later, which the manifest shows. There is no pointer to the latest: the newest
+that verifies is taken.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor
 
 from savae_dist.errors import CheckpointError, SaveError
-from savae_dist.networks import Network
+from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.optim import WeightAverage
 
 FORMAT_VERSION = 1
@@ -108,7 +109,8 @@ def _write(
 ) -> None:
     (draft / "updates").mkdir(parents=True)
     for name, network in networks.items():
-        network.save_pretrained(draft / "networks" / name)
+        if not isinstance(network, FeatureNetwork):  # of which `state.run` holds the digest
+            network.save_pretrained(draft / "networks" / name)
     for name, update in updates.items():
         tensors, values = states[name]
         save_file({k: v.contiguous() for k, v in tensors.items()}, draft / "updates" / f"{name}.safetensors")

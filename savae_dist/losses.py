@@ -5,7 +5,8 @@ Half-precision inputs are raised to float32 first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -25,6 +26,17 @@ def kl_divergence(posterior: Posterior, reduction: Reduction = "sum") -> Tensor:
     """KL(q(z|x) || N(0, I)), summed (or averaged) over latent dimensions, mean over the batch (Zemouri eq 4)."""
     kl = posterior.kl()
     return (kl.sum(1) if reduction == "sum" else kl.mean(1)).mean()
+
+
+def negative_log_likelihood(output: Literal["sigmoid", "linear"], logits: Tensor, x: Tensor) -> Tensor:
+    """-log p(x|z) in nats, summed over elements, mean over the batch (Hou eq 1); logits, x `[batch, *shape]`.
+
+    Behind a `sigmoid` x in [0, 1] is Bernoulli, else Gaussian around the logits with variance 1.
+    """
+    logits, x = full_precision(logits), full_precision(x)
+    if output == "sigmoid":
+        return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
+    return 0.5 * F.mse_loss(logits, x, reduction="sum") / len(x) + 0.5 * math.log(2 * math.pi) * x[0].numel()
 
 
 def label_cross_entropy(logits: Tensor, y: Tensor, label_weight: Tensor | None = None) -> Tensor:
@@ -72,6 +84,12 @@ def feature_loss(
             squared = F.mse_loss(full_precision(f_hat), full_precision(f))
             loss = loss + weight * squared * (f[0].numel() if reduction == "sum" else 1)
     return loss
+
+
+def tap_losses(features: Mapping[str, Tensor], features_hat: Mapping[str, Tensor], taps: Sequence[str]) -> Tensor:
+    """1 / (2 C W H) ||Phi_l(x) - Phi_l(x^)||^2 of each tap (Hou eq 5), mean over the batch, `[taps]`."""
+    pairs = ((full_precision(features[tap]), full_precision(features_hat[tap])) for tap in taps)
+    return torch.stack([0.5 * F.mse_loss(f_hat, f) for f, f_hat in pairs])
 
 
 def latent_loss(logits: Tensor, logits_hat: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from savae_dist.config import DataConfig, RunConfig
 from savae_dist.data import Mixture, SampleOrder, Shards, Store, demo_shards
 from savae_dist.errors import CheckpointError, ConfigError
 from savae_dist.feed import Slicing
-from savae_dist.networks import Network
+from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.phases import Phase
 from savae_dist.preprocess import DataSpec
 
@@ -67,10 +67,13 @@ def build_networks(config: RunConfig, spec: DataSpec, slicing: Slicing, device: 
     return networks
 
 
-def starting_state(config: RunConfig, shards: Shards, first: Phase, ranks: int) -> TrainingState:
+def starting_state(
+    config: RunConfig, shards: Shards, networks: dict[str, Network], first: Phase, ranks: int
+) -> TrainingState:
     """A run that has not begun."""
     lanes = max(8, ranks) if config.data.lanes == "auto" else config.data.lanes
-    identity = {"lanes": lanes, "data": shards.digest, **configuration.identity(config)}
+    frozen = {f"sha256 of {name}": n.digest() for name, n in networks.items() if isinstance(n, FeatureNetwork)}
+    identity = {"lanes": lanes, "data": shards.digest, **frozen, **configuration.identity(config)}
     return TrainingState(first.name, step=0, total=0, origin=0, run=identity)
 
 
@@ -92,7 +95,7 @@ def resume(config: RunConfig, start: TrainingState, networks: dict[str, Network]
         if state.run.get(key) != start.run.get(key):
             raise CheckpointError(
                 f"{found} was trained with {key}={state.run.get(key)}, not {start.run.get(key)}: "
-                "restore the key, or choose another output"
+                "restore it, or choose another output"
             )
     checkpoint.load_networks(found / "networks", networks)
     return state, found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple, Protocol
@@ -82,12 +82,17 @@ class Recalibration:
     update: Update
 
 
+# The networks and x of the first training samples, batch by batch; what it measures goes into buffers of the networks.
+Preparation = Callable[[SimpleNamespace, Iterable[Tensor]], None]
+
+
 @dataclass(frozen=True)
 class Phase:
     """A stretch of training; its updates run in order in each of `steps` iterations.
 
     batches: `fresh` gives every step its own batch, `shared` gives one batch to the whole iteration.
     recalibrate: what is done for its batch norms when the phase ends.
+    prepare: called before the first step, on every rank with the same samples, in eval mode and without gradients.
     """
 
     name: str
@@ -95,6 +100,7 @@ class Phase:
     updates: tuple[Update, ...]
     batches: BatchUse = "fresh"
     recalibrate: Recalibration | None = None
+    prepare: Preparation | None = None
 
     def turns(self) -> tuple[Turn, ...]:
         """All optimiser steps of one iteration in their order, inactive ones included."""

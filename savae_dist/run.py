@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Self
 
 import torch
@@ -24,12 +25,14 @@ from savae_dist.labelled import collect_posteriors, name_clusters
 from savae_dist.networks import Encoder, LabelPart
 from savae_dist.parallel import check_zero
 from savae_dist.peers import Peers
-from savae_dist.phases import Phase
+from savae_dist.phases import Phase, Preparation
 from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 from savae_dist.stopping import Stop
 from savae_dist.tracking import Clock, Status, Tracker, rank_means, rank_sums, write_json
 from savae_dist.validation import Survey, Validation, closing_summary, collapsed
+
+MEASURED = 2048  # training samples that a phase may measure before its first step
 
 
 class Run:
@@ -49,7 +52,7 @@ class Run:
         if self.zero:
             check_zero(self.phases)
         self.networks = opening.build_networks(config, self.spec, self.slicing, state.device)
-        start = opening.starting_state(config, self.shards, self.phases[0], ranks)
+        start = opening.starting_state(config, self.shards, self.networks, self.phases[0], ranks)
         self.training, self.resumed_from = opening.resume(config, start, self.networks)
         self.order = training_order(
             self.shards,
@@ -82,29 +85,6 @@ class Run:
     def steps(self, phase: Phase) -> int:
         return min(phase.steps, self.config.max_steps or phase.steps)
 
-    def check(self) -> str:
-        """Everything up to the first step, a batch read and looked at included."""
-        for slots in self.slicing.slots():
-            raw = self.reader[Request(0, self.slicing.size, slots)]
-            batch = self.feed.batch(raw, {})
-        low, high = batch.x.min().item(), batch.x.max().item()
-        return f"{self.description()}\nfirst batch: {tuple(batch.x.shape)} on {batch.x.device}, {low:.3g} to {high:.3g}"
-
-    def description(self) -> str:
-        """What is about to be trained, in a few lines."""
-        validation = f"{self.validation_shards.size:,}" if self.validation_shards else "none"
-        sizes = ", ".join(f"{k} {sum(p.numel() for p in n.parameters()):,}" for k, n in self.networks.items())
-        steps = ", ".join(f"{phase.name} {self.steps(phase):,} steps" for phase in self.phases)
-        going_on = f", continuing {self.resumed_from.name}" if self.resumed_from is not None else ""
-        lines = [
-            f"launch:     {launch.describe(self.state, self.config.precision, self.zero)}",
-            f"data:       {self.shards.describe()}; {validation} for validation",
-            f"system:     {self.system.name}, {sizes} parameters",
-            f"phases:     {steps}, global batch {self.slicing.size} ({self.training.run['lanes']} lanes)",
-            f"output:     {self.folder}{going_on}",
-        ]
-        return "\n".join(lines)
-
     # Training.
 
     def remaining_phases(self) -> Iterator[Phase]:
@@ -121,6 +101,8 @@ class Run:
     def train(self, phase: Phase) -> None:
         """Train a phase to its end, from where `self.training` stands."""
         training, config, last = self.training, self.config, self.steps(phase)
+        if phase.prepare is not None and not training.step:
+            self._measure(phase.prepare)
         updates = self._prepare(phase)
         plan = read_plan(phase, training.step, last, training.origin, self.slicing)
         requests = (Request(start, self.slicing.size, slots) for start, slots in plan)
@@ -146,6 +128,14 @@ class Run:
             clock.skip()
         self.stop.settle()
         self._end(phase, updates, clock)
+
+    def _measure(self, prepare: Preparation) -> None:
+        """What a phase asks of the training data before its first step; rank 0's answer is the run's."""
+        for network in self.networks.values():
+            network.eval()
+        with torch.no_grad():
+            prepare(SimpleNamespace(**self.networks), self.survey.first(MEASURED))
+        broadcast_buffers(self.networks)
 
     def _prepare(self, phase: Phase) -> dict[str, PreparedUpdate]:
         config = self.config

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from savae_dist import briefing, launch, resolve
 from savae_dist import config as configuration
-from savae_dist import launch, resolve
 from savae_dist.errors import ConfigError, Preempted, RankLost, UserError
 from savae_dist.peers import Peers
 from savae_dist.run import Run
@@ -87,8 +87,8 @@ def _train(config: configuration.RunConfig, check: bool, status: Status, stop: S
     peers.check_shared(folder)
     with opened(config, state, status, stop, peers) as run:
         if check:
-            return run.check()
-        run.tracker.say(run.description())
+            return briefing.check(run)
+        run.tracker.say(briefing.describe(run))
         for phase in run.remaining_phases():
             run.train(phase)
         run.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ class Survey:
         requests = (Request(number * size, size, range(size)) for number in numbers)
         for number, raw in zip(numbers, loader(self.reader, requests, 0, False)):
             yield number * size, raw
+
+    def first(self, count: int) -> Iterator[Tensor]:
+        """x normalised of the first `count` samples (in whole batches) of the training order, on any rank the same."""
+        for _, raw in islice(self.batches(), math.ceil(count / self.feed.slicing.size)):
+            yield self.feed.batch(raw, {}).x
 
     def samples(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(x normalised, y) of the labelled samples, each once, whatever their share of the training order.

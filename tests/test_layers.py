@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "phases": frozenset({"networks", "preprocess"}),
     "augment": frozenset({"preprocess"}),
     "feed": frozenset({"phases", "augment"}),
-    "systems": frozenset({"phases", "losses", "latents", "networks", "preprocess"}),
+    "systems": frozenset({"phases", "losses", "latents", "networks", "preprocess", "pretrained"}),
     "data": frozenset({"preprocess"}),
     "parallel": frozenset({"phases", "optim"}),
     # data: what its cache is by default
@@ -41,10 +41,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "labelled": frozenset({"networks", "latents"}),
     "folders": frozenset({"networks", "preprocess"}),
     "pipeline": frozenset({"networks", "latents", "preprocess", "labelled", "folders"}),
+    "pretrained": frozenset({"networks", "pipeline", "preprocess"}),
     "cards": frozenset({"pipeline", "preprocess"}),
     "evaluation": frozenset({"pipeline", "data", "losses", "networks", "preprocess"}),
     "validation": frozenset({"evaluation", "pipeline", "data", "feed", "tracking", "preprocess"}),
     "opening": frozenset({"checkpoint", "config", "data", "batch_norm", "feed", "networks", "phases", "preprocess"}),
+    "briefing": frozenset({"data", "launch", "run"}),
     "run": ANY,
     "train": ANY,
 }

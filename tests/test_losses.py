@@ -166,3 +166,22 @@ def test_gradient_penalty_of_a_linear_critic() -> None:
 def test_half_precision_is_raised_before_it_is_squared() -> None:
     score = torch.tensor([300.0], dtype=torch.float16)
     assert losses.critic_loss("match_real", score, -1).item() == pytest.approx(301.0**2)
+
+
+def test_the_likelihoods_are_torch_s() -> None:
+    """-log p(x|z) in nats, summed over elements, mean over the batch (Hou eq 1), grey values as Bernoulli means."""
+    torch.manual_seed(0)
+    logits, x = torch.randn(5, 2, 3, 4, dtype=torch.float64), torch.rand(5, 2, 3, 4, dtype=torch.float64)
+    bernoulli = torch.distributions.Bernoulli(logits=logits, validate_args=False).log_prob(x)
+    normal = torch.distributions.Normal(logits, torch.ones_like(logits)).log_prob(x)
+    for output, expected in (("sigmoid", bernoulli), ("linear", normal)):
+        ours = losses.negative_log_likelihood(output, logits, x)
+        torch.testing.assert_close(ours, -expected.flatten(1).sum(1).mean())
+
+
+def test_the_loss_of_a_tap_is_hou_s_equation_5() -> None:
+    torch.manual_seed(0)
+    phi, phi_hat = ({"a": torch.randn(5, 2, 3, 4), "b": torch.randn(5, 7, 6)} for _ in range(2))
+    a = ((phi["a"] - phi_hat["a"]) ** 2).sum((1, 2, 3)).mean() / (2 * 2 * 3 * 4)
+    b = ((phi["b"] - phi_hat["b"]) ** 2).sum((1, 2)).mean() / (2 * 7 * 6)
+    torch.testing.assert_close(losses.tap_losses(phi, phi_hat, ("b", "a")), torch.stack([b, a]))

@@ -21,7 +21,12 @@ from savae_dist.networks import (
     Decoder,
     DenseClassifier,
     Encoder,
+    HouCritic,
+    HouDecoder,
+    HouEncoder,
     Network,
+    TapWeights,
+    autoencoder,
 )
 from savae_dist.networks.base import SignalConv
 
@@ -113,6 +118,55 @@ def test_hidden_units_are_what_the_heads_read() -> None:
     assert torch.equal(encoder.mean(hidden), encoder(x)[0].mean)
 
 
+@pytest.mark.parametrize("shape", [shape for shape, _ in SHAPES])
+def test_hou_s_networks_fit_any_shape(shape: tuple[int, ...]) -> None:
+    posterior, features = HouEncoder(shape, 3, width=4)(torch.rand(2, *shape))
+    assert posterior.mean.shape == posterior.log_variance.shape == (2, 3)
+    assert [f.shape[1] for f in features] == [4, 8, 16, 32]
+    assert HouDecoder(shape, 3, width=4)(posterior.mean).shape == (2, *shape)
+    assert HouCritic(shape, width=4)(torch.rand(2, *shape)).shape == (2,)
+
+
+def test_the_structure_of_hou_s_section_3_2() -> None:
+    """At the paper's 64x64 the halvings are plain 4x4 convolutions of stride 2 and padding 1, down to 4x4."""
+    encoder, decoder, critic = HouEncoder((3, 64, 64), 100), HouDecoder((3, 64, 64), 100), HouCritic((64, 64, 64))
+    x = torch.rand(2, 3, 64, 64)
+    assert [tuple(f.shape[1:]) for f in encoder(x)[1]] == [(32, 32, 32), (64, 16, 16), (128, 8, 8), (256, 4, 4)]
+    first = encoder.convs[0].conv
+    expected = nn.functional.conv2d(x, first.weight, first.bias, stride=2, padding=1)
+    torch.testing.assert_close(encoder.convs[0](x), expected)
+    assert decoder.start == (256, 4, 4)
+    convs = [c.conv for c in (*decoder.convs, decoder.last)]
+    assert [(c.out_channels, c.kernel_size) for c in convs] == [(n, (3, 3)) for n in (128, 64, 32, 3)]
+    assert len(decoder.norms) == len(decoder.residuals) == 3  # none for the last
+    assert critic.score.kernel_size == (4, 4)
+    assert [c.conv.in_channels for c in critic.convs] == [64, 32, 64, 128]
+    for network, norms in ((encoder, 4), (decoder, 3), (critic, 0)):
+        assert sum(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == norms
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_the_decoder_repeats_the_border(dims: int) -> None:
+    """A constant stays constant up to the edge, which zero padding would darken."""
+    decoder = HouDecoder((1, *[24] * dims), 3, width=4, norm_kind="none")
+    with torch.no_grad():
+        decoder.dense.weight.zero_()
+    logits = decoder.logits(torch.randn(2, 3)).flatten()
+    torch.testing.assert_close(logits, logits[:1].expand_as(logits))
+
+
+@pytest.mark.parametrize("pools", [2, 6])
+@pytest.mark.parametrize("backbone", ["savae", "hou"])
+def test_the_autoencoders_have_one_signature(backbone: str, pools: int) -> None:
+    networks = autoencoder(backbone, (1, 96), 3, 4, pools, "group", "linear")
+    assert list(networks) == ["encoder", "decoder"]
+    posterior, features = networks["encoder"](torch.rand(2, 1, 96))
+    assert networks["decoder"](posterior.mean).shape == (2, 1, 96)
+    assert networks["decoder"].output == "linear"
+    assert len(features) == {("savae", 2): 3, ("savae", 6): 3, ("hou", 2): 4, ("hou", 6): 6}[backbone, pools]
+    assert not any(isinstance(m, nn.BatchNorm1d) for n in networks.values() for m in n.modules())
+
+
 def test_the_first_features_by_hand() -> None:
     encoder = ConvEncoder((1, 6, 6), 2, width=4)
     x = torch.rand(2, 1, 6, 6)
@@ -183,6 +237,10 @@ def examples() -> list[Network]:
         DcganDecoder((2, 33), 3, width=4, output="linear"),
         DcganCritic((1, 9, 9), width=4, norm_kind="none"),
         DenseClassifier(3, 5, hidden=16),
+        HouEncoder((2, 33), 3, width=4, stages=5),
+        HouDecoder((1, 9, 9), 3, width=4, norm_kind="group"),
+        HouCritic((1, 9, 9), width=4),
+        TapWeights([1.0, 0.25]),
     ]
 
 

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
+from test_features import vgg19_weights
 
 from savae_dist.checkpoint import checkpoints, problem, read_state
-from savae_dist.config import RunConfig
+from savae_dist.config import RunConfig, as_dict
 from savae_dist.data import pack
+from savae_dist.networks import ConvEncoder
 from savae_dist.pipeline import Pipeline
+from savae_dist.preprocess import DataSpec
 from savae_dist.resolve import PRESET_FOLDERS, load
 from savae_dist.systems import AAE, SYSTEMS
 from savae_dist.train import main
@@ -35,8 +39,31 @@ def is_signal(config: RunConfig) -> bool:
 
 def test_there_is_a_preset_of_every_system() -> None:
     names = {path.stem for path in PRESETS}
-    assert names >= {"demo", "mnist_k2", "mnist_k100", "fashion", "caltech", "cwru", "aae_clusters"}
+    assert names >= {
+        "demo",
+        "mnist_k2",
+        "mnist_k100",
+        "fashion",
+        "caltech",
+        "cwru",
+        "aae_clusters",
+        "dfc_vae_mnist",
+        "vae_wgan_mnist",
+    }
     assert {load([name]).system.name for name in names} == SYSTEMS.keys()
+
+
+def frozen_features(preset: str, folder: Path) -> list[str]:
+    """A narrow VGG-19 or a small pipeline, whichever the preset takes its features from."""
+    asked = as_dict(load([preset])).get("system.feature_network")
+    if asked is None:
+        return []
+    if asked.endswith(".safetensors"):
+        save_file(vgg19_weights(), folder / "vgg19.safetensors")
+        return [f"system.feature_network={folder / 'vgg19.safetensors'}"]
+    spec = DataSpec("image", (1, 28, 28), 10, "unit")
+    Pipeline({"encoder": ConvEncoder(spec.shape, 2, width=4)}, spec).save_pretrained(folder / "features")
+    return [f"system.feature_network={folder / 'features'}"]
 
 
 def small_set(preset: str, folder: Path) -> tuple[np.ndarray, list[str]]:
@@ -62,6 +89,7 @@ def test_a_preset_trains(path: Path, tmp_path: Path) -> None:
     x, data = small_set(path.stem, tmp_path)
     out = tmp_path / "run"
     small = ["networks.width=4", "data.batch_size=16", "max_steps=2", "log_every=1", f"output={out}"]
+    small += frozen_features(path.stem, tmp_path)
     assert main([path.stem, *data, *small]) == 0
     config = load([path.stem, *data, *small])
     phases = {phase.name: min(phase.steps, 2) for phase in config.system.phases()}

@@ -159,6 +159,18 @@ def test_measuring_leaves_the_networks_as_they_are(tmp_path: Path) -> None:
     assert all(torch.equal(after[k], v) for k, v in before.items())
 
 
+def test_the_first_samples_are_those_of_the_training_order(tmp_path: Path) -> None:
+    """In whole batches, and of no more than there are, whatever the number of ranks."""
+    _, _, train = images(40, 0, tmp_path / "train")
+    survey = survey_of(train)
+    size = survey.feed.slicing.size
+    whole = [survey.feed.batch(raw, {}).x for _, raw in survey.batches()]
+    for count, batches in ((1, 1), (size + 1, 2), (10_000, len(whole))):
+        first = list(survey.first(count))
+        assert len(first) == batches
+        assert all(torch.equal(a, b) for a, b in zip(first, whole[:batches], strict=True))
+
+
 def test_draw_writes_what_it_gives(tmp_path: Path) -> None:
     _, _, train = images(20, 0, tmp_path / "train")
     figures = Validation(train, survey_of(train), None).draw(pipeline_of(train.spec), tmp_path / "figures")

@@ -86,12 +86,12 @@ class Mixture:
     def __init__(self, streams: Sequence[Stream], shares: Sequence[Fraction], batch_size: int, seed: int) -> None:
         assert len(streams) == len(shares)
         assert sum(shares) == 1
-        self.streams, self.batch_size, self.seed = streams, batch_size, seed
+        self.streams, self.shares, self.batch_size, self.seed = streams, shares, batch_size, seed
         self.counts = sum((stream.group.counts for stream in streams), np.zeros(1, np.int64))
         self.lanes = sum(stream.lanes for stream in streams)  # each stream has its own
         self.reach = int(min(stream.reach / share for stream, share in zip(streams, shares, strict=True)))
         rest = [sum(shares[k:], Fraction()) for k in range(len(shares))]
-        self._shares = [(share / left).limit_denominator(FINEST) for share, left in zip(shares, rest, strict=True)]
+        self._splits = [(share / left).limit_denominator(FINEST) for share, left in zip(shares, rest, strict=True)]
 
     def locate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """int64 [n] positions, from 0 without end, to shards and rows, int64 [n] each."""
@@ -106,7 +106,7 @@ class Mixture:
         """int64 [n] positions to the number of the stream that fills each, and which draw of that stream it is."""
         left = self._shuffled(np.asarray(positions, np.int64))
         stream, draws = np.full(len(left), -1), np.empty_like(left)
-        for k, share in enumerate(self._shares):
+        for k, share in enumerate(self._splits):
             before, after = (n * share.numerator // share.denominator for n in (left, left + 1))
             mine = (stream < 0) & (after > before)
             stream[mine], draws[mine] = k, before[mine]
@@ -136,7 +136,7 @@ class Mixture:
     def _dealt(self, slots: int) -> list[int]:
         """How many of the first `slots` (whole batches) went to each stream."""
         counts = []
-        for share in self._shares:
+        for share in self._splits:
             counts.append(slots * share.numerator // share.denominator)
             slots -= counts[-1]
         return counts

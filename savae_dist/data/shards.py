@@ -150,16 +150,18 @@ class Shards:
 
     def check_cache(self, at_once: int) -> None:
         """ConfigError unless the cache can hold so many remote shards, whichever they are."""
-        if self.store is None:
-            return
-        sizes = sorted(shard["bytes"] for shard in self.index["shards"] if is_remote(shard["name"]))
-        need = sum(sizes[-at_once:])
-        if need > self.store.cache.limit:
+        need, remote = self.cache_need(at_once), sum(is_remote(shard["name"]) for shard in self.index["shards"])
+        if self.store is not None and need > self.store.cache.limit:
             raise ConfigError(
-                f"data.cache_bytes={self.store.cache.limit} cannot hold the {min(at_once, len(sizes))} remote "
+                f"data.cache_bytes={self.store.cache.limit} cannot hold the {min(at_once, remote)} remote "
                 f"shards that all lanes need for this window and the next: set it to {need} or lower "
                 "data.shuffle_window"
             )
+
+    def cache_need(self, at_once: int) -> int:
+        """Bytes of so many remote shards, the largest."""
+        sizes = sorted(shard["bytes"] for shard in self.index["shards"] if is_remote(shard["name"]))
+        return int(sum(sizes[-at_once:]))
 
     def samples(self, shard: int) -> np.ndarray:
         """The mapped table of a shard's samples (`scan.SAMPLE`)."""

@@ -1,11 +1,14 @@
 """The networks; `model_type` in a folder's config.json names one of them."""
 
 from savae_dist.networks.allconv import AllConvDecoder, AllConvEncoder, ConvCodeEncoder
+from savae_dist.networks.autoencoders import autoencoder
 from savae_dist.networks.backbone import Backbone, make_critic, make_decoder, make_encoder
 from savae_dist.networks.base import Classifier, Critic, Decoder, Discriminator, Encoder, Network
 from savae_dist.networks.codes import LabelPart, Prior
 from savae_dist.networks.conv import ConvCritic, ConvDecoder, ConvEncoder
 from savae_dist.networks.dcgan import DcganCritic, DcganDecoder, DcganEncoder
+from savae_dist.networks.features import VGG19, EncoderFeatures, FeatureNetwork, Preprocessing, TapWeights
+from savae_dist.networks.hou import HouCritic, HouDecoder, HouEncoder
 from savae_dist.networks.mlp import CodeDiscriminator, DenseClassifier, MLPDecoder, MLPEncoder
 
 NETWORKS: dict[str, type[Network]] = {
@@ -24,10 +27,17 @@ NETWORKS: dict[str, type[Network]] = {
     "code_discriminator": CodeDiscriminator,
     "prior": Prior,
     "label_part": LabelPart,
+    "hou_encoder": HouEncoder,
+    "hou_decoder": HouDecoder,
+    "hou_critic": HouCritic,
+    "vgg19": VGG19,
+    "encoder_features": EncoderFeatures,
+    "tap_weights": TapWeights,
 }
 
 __all__ = [
     "NETWORKS",
+    "VGG19",
     "AllConvDecoder",
     "AllConvEncoder",
     "Backbone",
@@ -45,11 +55,19 @@ __all__ = [
     "DenseClassifier",
     "Discriminator",
     "Encoder",
+    "EncoderFeatures",
+    "FeatureNetwork",
+    "HouCritic",
+    "HouDecoder",
+    "HouEncoder",
     "LabelPart",
     "MLPDecoder",
     "MLPEncoder",
     "Network",
+    "Preprocessing",
     "Prior",
+    "TapWeights",
+    "autoencoder",
     "make_critic",
     "make_decoder",
     "make_encoder",

@@ -96,6 +96,11 @@ class Encoder(Network):
 
     latent_dim: int
 
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """The features alone; an encoder overrides this where that spares a part of the way."""
+        features: list[Tensor] = self(x)[1]
+        return features
+
 
 class Decoder(Network):
     """z `[batch, latent_dim]` -> x^ `[batch, *shape]`."""

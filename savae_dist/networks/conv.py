@@ -87,6 +87,9 @@ class ConvEncoder(Encoder):
             features.append(feature)
         return features, x
 
+    def stages(self, x: Tensor) -> list[Tensor]:
+        return self.features(x)[0]
+
     def hidden(self, x: Tensor) -> Tensor:
         """From the input of stage 4 to what the two heads read, `[batch, 128]`."""
         for number in range(FEATURE_STAGES + 1, len(self.convs) + 1):

@@ -106,13 +106,13 @@ class DcganEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        self.stages = StridedStages(shape, width, norm_kind, centred)
-        self.mean = nn.Linear(self.stages.units, latent_dim)
-        self.log_variance = nn.Linear(self.stages.units, latent_dim)
+        self.strided = StridedStages(shape, width, norm_kind, centred)
+        self.mean = nn.Linear(self.strided.units, latent_dim)
+        self.log_variance = nn.Linear(self.strided.units, latent_dim)
         initialise(self)
 
     def forward(self, x: Tensor) -> tuple[Posterior, list[Tensor]]:
-        stages = self.stages(x)
+        stages = self.strided(x)
         top = stages[-1].flatten(1)
         return Posterior(full_precision(self.mean(top)), full_precision(self.log_variance(top))), stages
 

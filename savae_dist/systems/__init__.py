@@ -2,19 +2,24 @@
 
 from savae_dist.phases import System
 from savae_dist.systems.aae import AAE
+from savae_dist.systems.dfc_vae import DFCVAE
 from savae_dist.systems.gan import DCGAN, LSGAN, WGAN
 from savae_dist.systems.savae import SAVAE
+from savae_dist.systems.vae import VAE
 from savae_dist.systems.vae_gan import VAEGAN
 
 SYSTEMS: dict[str, System] = {
     "savae": SAVAE(),
+    "vae": VAE(),
+    "dfc_vae": DFCVAE(),
+    "vae_wgan": DFCVAE("vae_wgan", adversarial="wasserstein"),
+    "vae_gan": VAEGAN(),
     "aae_unsupervised": AAE("aae_unsupervised"),
     "aae_supervised": AAE("aae_supervised", label_to="decoder", latent_dim=15),
     "aae_semi_supervised": AAE("aae_semi_supervised", label_to="code", latent_dim=10),
-    "vae_gan": VAEGAN(),
     "dcgan": DCGAN(),
     "wgan": WGAN(),
     "lsgan": LSGAN(),
 }
 
-__all__ = ["AAE", "DCGAN", "LSGAN", "SAVAE", "SYSTEMS", "VAEGAN", "WGAN"]
+__all__ = ["AAE", "DCGAN", "DFCVAE", "LSGAN", "SAVAE", "SYSTEMS", "VAE", "VAEGAN", "WGAN"]

@@ -1,0 +1,56 @@
+"""Variational autoencoder (Kingma 2014), as Zemouri 2020 (eq 2-4) and Hou 2019 (eq 1-3) compare with it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Literal
+
+from torch import Tensor
+
+from savae_dist import losses
+from savae_dist.networks import Network, autoencoder
+from savae_dist.networks.autoencoders import Backbone
+from savae_dist.networks.base import Norm
+from savae_dist.phases import Batch, Phase, Recalibration, Update
+from savae_dist.preprocess import DataSpec
+
+
+@dataclass(frozen=True)
+class VAE:
+    """Hyperparameters of the VAE; at weight 1 the loss is the negative evidence lower bound in nats."""
+
+    name: Literal["vae"] = "vae"
+    latent_dim: int = 2
+    steps: int = 4000
+    kl_weight: float = 1.0
+    backbone: Backbone = "savae"  # whose networks
+
+    def __post_init__(self) -> None:
+        if self.latent_dim < 1:
+            raise ValueError(f"system.latent_dim must be at least 1, not {self.latent_dim}")
+        for key in ("steps", "kl_weight"):
+            if not 0 <= self.__dict__[key] < math.inf:
+                raise ValueError(f"system.{key} must not be negative, not {self.__dict__[key]}")
+
+    @property
+    def pipeline(self) -> tuple[str, ...]:
+        return ("encoder", "decoder")
+
+    def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
+        output: Literal["sigmoid", "linear"] = "sigmoid" if spec.kind == "image" else "linear"
+        return autoencoder(self.backbone, spec.shape, self.latent_dim, width, pools, norm, output)
+
+    def phases(self) -> tuple[Phase, ...]:
+        vae = Update("vae", ("encoder", "decoder"), (self.vae_loss,), noise={"z": (self.latent_dim,)})
+        return (Phase("vae", self.steps, (vae,), recalibrate=Recalibration(vae.trains, self.vae_loss, vae)),)
+
+    def vae_loss(self, nets: SimpleNamespace, batch: Batch) -> dict[str, Tensor]:
+        """L_rec + L_kl (Hou eq 3): images are Bernoulli on the decoder's logits, signals Gaussian of variance 1."""
+        posterior, _ = nets.encoder(batch.x)
+        logits = nets.decoder.logits(posterior.sample(batch.noise["z"]))
+        terms = {"rec": losses.negative_log_likelihood(nets.decoder.output, logits, batch.x)}
+        if self.kl_weight:
+            terms["kl"] = self.kl_weight * losses.kl_divergence(posterior)
+        return terms
