@@ -1,4 +1,4 @@
-"""What is about to be trained, for people: a few lines at every start, and all that can be known before the first step."""
+"""What is about to be trained, for people: a few lines at every start, and what is known before the first step."""
 
 from __future__ import annotations
 
