@@ -191,8 +191,10 @@ def test_shards_ahead_are_those_of_the_windows_that_are_drawn_from(counts, lanes
 @pytest.mark.parametrize("counts", [[5], [7, 0, 3, 12, 1, 9], [0, 2, 0, 1, 0]])
 def test_shards_ahead_in_the_stored_order(counts):
     order, size = Order.sequential(counts), sum(counts)
-    for first, last in ((0, 1), (0, size), (3, 3 + size // 2), (size - 1, size + 2), (1, 3 * size)):
-        expected = list(dict.fromkeys(order.locate(np.arange(first, last))[0].tolist()))
+    for first, last in ((0, 1), (0, size), (3, 3 + size // 2), (size - 1, size + 2), (1, 3 * size), (size, size + 1)):
+        expected = list(
+            dict.fromkeys(order.locate(np.arange(first, min(last, first - first % size + size)))[0].tolist())
+        )
         assert order.shards_between(first, last) == expected
     assert order.reach <= size
 

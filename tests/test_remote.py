@@ -144,7 +144,7 @@ def test_validation_streams_through_the_cache(served: Web, sets: Path, tmp_path:
     )
     assert same(found, expected)
     assert set(served.gets()) == set(local.names)
-    assert len(served.gets()) <= len(local.names) + 3  # no thrashing
+    assert len(served.gets()) <= 1.25 * len(local.names)  # no thrashing
     assert held(store.folder / "shards") <= store.cache.limit
 
 
@@ -157,7 +157,7 @@ def test_foreign_shards_are_read_once_for_their_index(served: Web, sets: Path, t
     remote = Shards.open(f"{served.url}/{pattern}", store)
     fetched = served.gets()
     assert set(fetched) == set(local.names)
-    assert len(fetched) <= len(local.names) + 3
+    assert len(fetched) <= 1.25 * len(local.names)
     assert remote.digest == local.digest
     assert Shards.open(f"{served.url}/{pattern}", store).digest == local.digest
     assert served.gets() == fetched

@@ -189,12 +189,13 @@ class Sequential:
         self.reach = min(self.size, 2 * int(self.counts.max()))  # this shard and the next
 
     def shards_between(self, first: int, last: int, step: int = 1) -> list[int]:
-        """As `Order.shards_between`; a shard is a window, and all ranks read all of them."""
-        runs = []
-        for epoch in range(first // self.size, -(-last // self.size)):
-            origin = epoch * self.size
-            runs.append(_holding(self._starts, max(first - origin, 0), min(last - origin, self.size)))
-        return list(dict.fromkeys(shard for shard in np.concatenate(runs).tolist() if self.counts[shard]))
+        """As `Order.shards_between`, but to the end of the set and no further: there an evaluation ends.
+
+        A shard is a window, and all ranks read all of them.
+        """
+        origin = first - first % self.size
+        shards = _holding(self._starts, first - origin, min(last - origin, self.size))
+        return [shard for shard in shards.tolist() if self.counts[shard]]
 
     def locate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         flat = np.asarray(positions, np.int64) % self.size
