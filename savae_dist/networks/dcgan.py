@@ -120,7 +120,8 @@ class DcganEncoder(Encoder):
 class DcganDecoder(Decoder):
     """The paper's generator: project and reshape, then transposed convolutions with norm and ReLU, the last one bare.
 
-    output: `sigmoid` for [0, 1] images (the paper's tanh on another scale), `linear` for signals; `logits` is before.
+    output: `sigmoid` for [0, 1] images (the paper's tanh, from [-1, 1]), `linear` for signals; `logits` gives what is
+    before it.
     """
 
     model_type = "dcgan_decoder"
@@ -157,7 +158,7 @@ class DcganDecoder(Decoder):
         x = self.project(z).unflatten(1, self.start)
         for normalise, convolve in zip(self.norms, self.convs, strict=True):
             x = convolve(torch.relu_(normalise(x)))
-        return x
+        return 2 * x if self.output == "sigmoid" else x  # (1 + tanh x) / 2 = sigmoid 2x
 
     def forward(self, z: Tensor) -> Tensor:
         logits = full_precision(self.logits(z))
