@@ -15,6 +15,12 @@ MAKHZANI = """@article{makhzani2015adversarial,
   journal = {arXiv:1511.05644},
   year    = {2015}
 }"""
+HOU = """@article{hou2019improving,
+  title   = {Improving Variational Autoencoder with Deep Feature Consistent and Generative Adversarial Training},
+  author  = {Hou, Xianxu and Sun, Ke and Shen, Linlin and Qiu, Guoping},
+  journal = {Neurocomputing},
+  year    = {2019}
+}"""
 # What each system's card cites, one entry each.
 CITATIONS = {
     "savae": """@article{zemouri2020semi,
@@ -30,6 +36,14 @@ CITATIONS = {
     "aae_unsupervised": MAKHZANI,
     "aae_supervised": MAKHZANI,
     "aae_semi_supervised": MAKHZANI,
+    "vae": """@inproceedings{kingma2014auto,
+  title     = {Auto-Encoding Variational Bayes},
+  author    = {Kingma, Diederik P. and Welling, Max},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2014}
+}""",
+    "dfc_vae": HOU,
+    "vae_wgan": HOU,
     "vae_gan": """@inproceedings{larsen2016autoencoding,
   title     = {Autoencoding beyond pixels using a learned similarity metric},
   author    = {Larsen, Anders Boesen Lindbo and S{\\o}nderby, S{\\o}ren Kaae and Larochelle, Hugo and Winther, Ole},

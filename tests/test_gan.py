@@ -22,7 +22,7 @@ def nets_with(scores: dict[str, Tensor]) -> tuple[SimpleNamespace, Batch]:
     """A critic that gives these scores to real and to generated samples."""
     x, z = torch.zeros(3, 1).double(), torch.ones(3, 1).double()
     critic = lambda sample: scores["real" if torch.equal(sample, x) else "fake"]  # noqa: E731
-    batch = Batch(x, torch.zeros(3), {"z": z}, torch.tensor(0.0))
+    batch = Batch(x, torch.zeros(3), {"z": z}, torch.tensor(0.0), torch.tensor(0.0))
     return SimpleNamespace(critic=critic, decoder=lambda latent: latent), batch
 
 

@@ -62,7 +62,7 @@ def test_what_is_refused(name: str, value: str, words: str, monkeypatch: pytest.
     """Before any process waits for another."""
     monkeypatch.setenv(f"ACCELERATE_{name}", value)
     with pytest.raises(ConfigError, match=words) as caught:
-        start("fp32")
+        start("fp32", 9.0)
     assert caught.value.code == 2
     assert "\n" not in str(caught.value)
 
@@ -77,7 +77,7 @@ def test_deepspeed_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.M
 def test_one_process_has_nothing_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("deepspeed")
     with pytest.raises(ConfigError, match="this is one"):
-        start("fp32")
+        start("fp32", 9.0)
 
 
 def test_describe_names_the_stage() -> None:

@@ -122,7 +122,8 @@ def test_a_preset_trains(path: Path, tmp_path: Path) -> None:
 
 def check_pipeline(pipeline: Pipeline, config: RunConfig, x: np.ndarray) -> None:
     """It does what its networks allow, and says in a line what they do not."""
-    assert pipeline.networks.keys() == set(config.system.pipeline)
+    built = {network.name for network in (Path(config.output) / "checkpoints").glob("*/networks/*")}
+    assert pipeline.networks.keys() == set(config.system.pipeline) & built
     new = pipeline.generate(2, seed=0)
     assert (new.shape, new.dtype) == (x[:2].shape, x.dtype)
     if "encoder" in pipeline.networks:

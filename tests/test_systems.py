@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +11,20 @@ import pytest
 import torch
 from conftest import IMAGE, SIGNAL, Trainer, distance, same
 from omegaconf import OmegaConf
+from test_features import saved
 from torch import Tensor
 
 from savae_dist import checkpoint
 from savae_dist.checkpoint import TrainingState
 from savae_dist.feed import Slicing, positions
 from savae_dist.losses import AdversarialForm
+from savae_dist.networks import ConvEncoder, FeatureNetwork
 from savae_dist.phases import System
 from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import SYSTEMS
+
+OURS = "ours"  # where a row names a feature network: a small encoder of ours
 
 # System -> its options; the first are small sizes, which every other row builds upon.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
@@ -55,6 +61,22 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"backbone": "conv", "prior_scale": 5.0},
         {"backbone": "savae"},
     ],
+    "vae": [
+        {"latent_dim": 3},
+        {"backbone": "hou"},
+        {"kl_weight": 0.0},
+    ],
+    "dfc_vae": [
+        {"latent_dim": 3, "feature_network": OURS},
+        {"backbone": "savae", "alpha": 0.0},
+        {"feature_scale": "calibrated"},
+    ],
+    "vae_wgan": [
+        {"latent_dim": 3, "feature_network": OURS},
+        {"adversarial": "squared"},
+        {"critic_steps": 2, "batches": "fresh"},
+        {"beta": 0.0},
+    ],
     "vae_gan": [
         {"latent_dim": 3},
         {"backbone": "savae"},
@@ -84,9 +106,20 @@ every_system = pytest.mark.parametrize("name", OPTIONS)
 both_kinds = pytest.mark.parametrize("spec", [IMAGE, SIGNAL], ids=["image", "signal"])
 
 
-def make(name: str, row: int = 0) -> System:
+@cache
+def feature_folder(kind: str) -> str:
+    """The same network in every process."""
+    spec = {spec.kind: spec for spec in (IMAGE, SIGNAL)}[kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return saved(ConvEncoder(spec.shape, 2, width=4), spec, Path(tempfile.mkdtemp()) / kind)
+
+
+def make(name: str, row: int = 0, spec: DataSpec = IMAGE) -> System:
     """As a configuration makes it."""
     options = {"name": name, **OPTIONS[name][0], **OPTIONS[name][row]}
+    if options.get("feature_network") == OURS:
+        options["feature_network"] = feature_folder(spec.kind)
     system = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SYSTEMS[name]), options))
     assert system != SYSTEMS[name]
     return system
@@ -103,7 +136,7 @@ def test_every_system_stands_in_the_table() -> None:
 @every_case
 def test_each_update_changes_exactly_what_it_trains(name: str, row: int, spec: DataSpec) -> None:
     """Bit for bit, buffers included; everything that it trains does change; and no gradient is left behind."""
-    trainer = Trainer(make(name, row), spec)
+    trainer = Trainer(make(name, row, spec), spec)
     for phase in trainer.phases.values():
         updates = trainer.prepare(phase.name)
         for turn, start in positions(phase, 0, 0, 8):
@@ -188,7 +221,8 @@ def test_going_on_from_files_is_exact(name: str, tmp_path: Path) -> None:
         saved = checkpoint.save(folder, first.networks, first.updates, TrainingState(phase, 1, number, 0), keep=1)
         again = Trainer(make(name), ema=0.5)
         assert checkpoint.newest(folder) == saved
-        assert set(checkpoint.load_networks(saved / "networks", again.networks)) == set(again.networks)
+        kept = {name for name, network in again.networks.items() if not isinstance(network, FeatureNetwork)}
+        assert set(checkpoint.load_networks(saved / "networks", again.networks)) == kept
         checkpoint.load_updates(saved, again.prepare(phase))
         again.run(phase, 3, first=1)
         for network, state in whole.weights().items():
@@ -215,7 +249,7 @@ def outputs(pipeline: Pipeline, x: Tensor) -> dict[str, Tensor]:
 @both_kinds
 @every_case
 def test_a_pipeline_gives_the_same_after_loading(name: str, row: int, spec: DataSpec, tmp_path: Path) -> None:
-    system = make(name, row)
+    system = make(name, row, spec)
     trainer = Trainer(system, spec)
     trainer.run(next(reversed(trainer.phases)), 1)  # batch norms that are not the initial ones
     pipeline = Pipeline({role: trainer.networks[role] for role in system.pipeline if role in trainer.networks}, spec)
