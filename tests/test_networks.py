@@ -26,7 +26,8 @@ from savae_dist.networks import (
     HouEncoder,
     Network,
     TapWeights,
-    autoencoder,
+    make_decoder,
+    make_encoder,
 )
 from savae_dist.networks.base import SignalConv
 
@@ -156,15 +157,14 @@ def test_the_decoder_repeats_the_border(dims: int) -> None:
 
 
 @pytest.mark.parametrize("pools", [2, 6])
-@pytest.mark.parametrize("backbone", ["savae", "hou"])
-def test_the_autoencoders_have_one_signature(backbone: str, pools: int) -> None:
-    networks = autoencoder(backbone, (1, 96), 3, 4, pools, "group", "linear")
-    assert list(networks) == ["encoder", "decoder"]
-    posterior, features = networks["encoder"](torch.rand(2, 1, 96))
-    assert networks["decoder"](posterior.mean).shape == (2, 1, 96)
-    assert networks["decoder"].output == "linear"
-    assert len(features) == {("savae", 2): 3, ("savae", 6): 3, ("hou", 2): 4, ("hou", 6): 6}[backbone, pools]
-    assert not any(isinstance(m, nn.BatchNorm1d) for n in networks.values() for m in n.modules())
+@pytest.mark.parametrize("backbone", ["savae", "hou", "dcgan"])
+def test_the_backbones_have_one_signature(backbone: str, pools: int) -> None:
+    encoder, decoder = (make(backbone, (1, 96), 3, 4, "group", pools) for make in (make_encoder, make_decoder))
+    posterior, features = encoder(torch.rand(2, 1, 96))
+    assert decoder(posterior.mean).shape == (2, 1, 96)
+    assert decoder.output == "linear"
+    assert len(features) == {"savae": 3, "hou": max(4, pools), "dcgan": 5}[backbone]
+    assert not any(isinstance(m, nn.BatchNorm1d) for n in (encoder, decoder) for m in n.modules())
 
 
 def test_the_first_features_by_hand() -> None:

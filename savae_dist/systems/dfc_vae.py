@@ -13,8 +13,16 @@ from torch import Tensor
 
 from savae_dist import losses
 from savae_dist.errors import ConfigError
-from savae_dist.networks import FeatureNetwork, HouCritic, Network, Preprocessing, TapWeights, autoencoder
-from savae_dist.networks.autoencoders import Backbone
+from savae_dist.networks import (
+    Backbone,
+    FeatureNetwork,
+    HouCritic,
+    Network,
+    Preprocessing,
+    TapWeights,
+    make_decoder,
+    make_encoder,
+)
 from savae_dist.networks.base import Norm
 from savae_dist.networks.features import tap_statistics
 from savae_dist.networks.hou import STAGES
@@ -77,8 +85,10 @@ class DFCVAE:
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         """The networks of section 3.2 and Phi."""
-        output: Literal["sigmoid", "linear"] = "sigmoid" if spec.kind == "image" else "linear"
-        networks = autoencoder(self.backbone, spec.shape, self.latent_dim, width, pools, norm, output)
+        networks: dict[str, Network] = {
+            "encoder": make_encoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
+            "decoder": make_decoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
+        }
         features = open_features("system.feature_network", self.feature_network, self.feature_input, spec)
         shapes = features.shapes(spec.shape)
         unknown = [name for name in self.layers if name not in shapes]

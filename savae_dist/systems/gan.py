@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
-from savae_dist.networks import Backbone, Network, make_critic, make_decoder
+from savae_dist.networks import CriticBackbone, Network, make_critic, make_decoder
 from savae_dist.networks.base import Norm
 from savae_dist.phases import Batch, Phase, Recalibration, Update
 from savae_dist.preprocess import DataSpec
@@ -35,7 +35,7 @@ class DCGAN:
     latent_dim: int = 100
     steps: int = 10_000
     critic_steps: int = 1
-    backbone: Backbone = "paper"
+    backbone: CriticBackbone = "dcgan"
     pipeline = PIPELINE
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class WGAN:
     latent_dim: int = 100
     steps: int = 10_000
     critic_steps: int = 5  # n_critic
-    backbone: Backbone = "paper"
+    backbone: CriticBackbone = "dcgan"
     pipeline = PIPELINE
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class LSGAN:
     steps: int = 10_000
     critic_steps: int = 1
     labels: tuple[float, float, float] = (0.0, 1.0, 1.0)
-    backbone: Backbone = "paper"
+    backbone: CriticBackbone = "dcgan"
     pipeline = PIPELINE
 
     def __post_init__(self) -> None:
@@ -143,7 +143,7 @@ class GAN(Protocol):
     @property
     def critic_steps(self) -> int: ...
     @property
-    def backbone(self) -> Backbone: ...
+    def backbone(self) -> CriticBackbone: ...
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms: ...
     def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms: ...
 

@@ -10,8 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from savae_dist import losses
-from savae_dist.networks import Network, autoencoder
-from savae_dist.networks.autoencoders import Backbone
+from savae_dist.networks import Backbone, Network, make_decoder, make_encoder
 from savae_dist.networks.base import Norm
 from savae_dist.phases import Batch, Phase, Recalibration, Update
 from savae_dist.preprocess import DataSpec
@@ -39,8 +38,10 @@ class VAE:
         return ("encoder", "decoder")
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
-        output: Literal["sigmoid", "linear"] = "sigmoid" if spec.kind == "image" else "linear"
-        return autoencoder(self.backbone, spec.shape, self.latent_dim, width, pools, norm, output)
+        return {
+            "encoder": make_encoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
+            "decoder": make_decoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
+        }
 
     def phases(self) -> tuple[Phase, ...]:
         vae = Update("vae", ("encoder", "decoder"), (self.vae_loss,), noise={"z": (self.latent_dim,)})

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from savae_dist import losses
-from savae_dist.networks import Backbone, Network, make_critic, make_decoder, make_encoder
+from savae_dist.networks import CriticBackbone, Network, make_critic, make_decoder, make_encoder
 from savae_dist.networks.base import Norm
 from savae_dist.phases import Batch, Phase, Recalibration, Update
 from savae_dist.preprocess import DataSpec
@@ -40,7 +40,7 @@ class VAEGAN:
     steps: int = 10_000
     kl_weight: float = 1.0  # of L_prior
     feature_weight: float = 1e-3  # gamma, of L_llike for the decoder
-    backbone: Backbone = "paper"
+    backbone: CriticBackbone = "dcgan"
 
     def __post_init__(self) -> None:
         for key in ("latent_dim", "steps"):
