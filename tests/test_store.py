@@ -129,6 +129,15 @@ def test_what_is_refused_at_first_may_be_there_a_moment_later(served: Web, tmp_p
     assert read(Store(tmp_path / "cache", 10 * SIZE, 100), served) == right(served)
 
 
+@pytest.mark.parametrize("before", ["404", "short"])
+def test_an_outage_starts_the_patience_with_refusals_anew(before: str, served: Web, tmp_path: Path, monkeypatch):
+    """As when a store stops and starts again: refused at the end and at the beginning, out of reach in between."""
+    monkeypatch.setattr(outage, "REFUSED_LIMIT", 0.5)
+    served.faults = [before, *["503"] * 4, "404"]
+    assert read(Store(tmp_path / "cache", 10 * SIZE, 100), served) == right(served)
+    assert len(served.gets()) == 7
+
+
 def test_an_outage_within_the_limit_only_takes_time(served: Web, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(outage, "WORTH_TELLING", 0.1)
     served.always = "503"

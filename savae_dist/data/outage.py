@@ -64,6 +64,7 @@ class Trial:
         self.outage, self.url = outage, url
         self.failures = self.wrong = 0
         self.began = time.monotonic()
+        self.refused: float | None = None  # since when, without an outage in between
 
     def failed(self, error: Exception) -> float:
         """Seconds to wait before the next attempt; DataError if there is to be none."""
@@ -72,13 +73,15 @@ class Trial:
         self.failures += 1
         self.wrong += isinstance(error, WrongContent)
         failing, cause = now - self.began, " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        if is_refusal(error) or self.wrong:
-            if failing > REFUSED_LIMIT or self.wrong == WrongContent.TRIES:
+        if isinstance(error, WrongContent) or is_refusal(error):
+            self.refused = self.refused or now
+            if now - self.refused > REFUSED_LIMIT or self.wrong == WrongContent.TRIES:
                 raise Refused(
                     f"{shown(self.url)}: {cause}; correct data.train / data.validation, upload it again, "
                     "or see to the credentials"
                 ) from error
         else:
+            self.refused = None
             self._is_out(failing, now, cause, error)
         # Jitter from the system's generator: those of the run's own stay as they are.
         wait = min(FIRST_WAIT * 2.0 ** min(self.failures - 1, 16), LONGEST_WAIT) * random.SystemRandom().uniform(0.5, 1)
