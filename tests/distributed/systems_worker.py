@@ -1,5 +1,7 @@
 """Train every row of the systems' table for a few steps in this launch, and leave the weights in a folder.
 
+In float64: what is left between launches is rounding, and in float32 kinks (max-pool, LeakyReLU) make 1e-4 of 1e-7.
+
 accelerate launch ... systems_worker.py OUT
 """
 
@@ -9,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -34,7 +37,7 @@ def main(out: Path) -> None:
                 for update in updates
             }
             slicing = Slicing(8, state.process_index, state.num_processes)
-            trainer = Trainer(system, slicing=slicing, norm="group", optimizers=plain)
+            trainer = Trainer(system, slicing=slicing, norm="group", dtype=torch.float64, optimizers=plain)
             for phase in trainer.phases:
                 trainer.run(phase, STEPS)
             if state.is_main_process:

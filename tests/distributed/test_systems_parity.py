@@ -38,7 +38,7 @@ def test_one_process_equals_two_for_every_system(tmp_path: Path) -> None:
     for case, expected in one.items():
         assert two[case].keys() == expected.keys()
         worst = max(float((two[case][key].double() - value).abs().max()) for key, value in expected.items())
-        if not worst <= 1e-6:
+        if not worst <= 1e-10:
             wrong[case] = worst
         assert trained_far(case, expected) > 1e-4, case
     assert wrong == {}
