@@ -111,16 +111,17 @@ class Stopwatch:
         return timed
 
 
-def turns(loop: Loop | None, count: int, peers: Peers, wait: Callable[[], object]) -> float:
-    """Seconds per iteration, from the moment when all ranks are there to the moment when the last one is done."""
+def turns(loop: Loop | None, count: int, peers: Peers, wait: Callable[[], object]) -> tuple[float, float]:
+    """Seconds per iteration: from when all ranks are there to when the last one is done, and of all ranks' CPUs."""
     peers.gather({})
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     for _ in range(count if loop is not None else 0):
         assert loop is not None
         loop.step()
     wait()
-    here = (time.perf_counter() - start) / count
-    return max(record["seconds"] for record in peers.gather({"seconds": here}))
+    here = {"wall": (time.perf_counter() - start) / count, "cpu": (time.process_time() - cpu) / count}
+    records = peers.gather(here)
+    return max(record["wall"] for record in records), sum(record["cpu"] for record in records)
 
 
 def measure(
@@ -136,19 +137,20 @@ def measure(
         apart: trainer(setting, phase, slicing, reduce=False),
         together: trainer(setting, phase, slicing),
     }
-    counts, times = {}, dict[str, list[float]]()
+    counts, times = {}, dict[str, list[tuple[float, float]]]()
     for name, loop in loops.items():
         turns(loop, WARM_UP, peers, wait)
-        counts[name] = max(1, round(seconds / turns(loop, WARM_UP, peers, wait)))
+        counts[name] = max(1, round(seconds / turns(loop, WARM_UP, peers, wait)[0]))
         times[name] = []
     for number in range(rounds):
         for name in loops if number % 2 == 0 else reversed(loops):  # a machine that slows down favours none
             times[name].append(turns(loops[name], counts[name], peers, wait))
-    yield f"{phase.name:<22}{'wall ms':>10}{'samples/s':>11}{'speed':>8}{'of ' + apart:>20}"
-    for name, walls in times.items():
-        wall = statistics.median(walls)
-        speed, share = (statistics.median(b / a for a, b in zip(walls, times[other])) for other in ("1 process", apart))
-        yield f"  {name:<20}{1e3 * wall:10.2f}{size / wall:11.0f}{speed:8.3f}{share:20.3f}"
+    yield f"{phase.name:<22}{'wall ms':>10}{'samples/s':>11}{'speed':>8}{'of ' + apart:>20}{'by CPU':>8}"
+    for name, pairs in times.items():
+        wall = statistics.median(wall for wall, _ in pairs)
+        speed = statistics.median(b[0] / a[0] for a, b in zip(pairs, times["1 process"]))
+        share, by_cpu = (statistics.median(b[i] / a[i] for a, b in zip(pairs, times[apart])) for i in (0, 1))
+        yield f"  {name:<20}{1e3 * wall:10.2f}{size / wall:11.0f}{speed:8.3f}{share:20.3f}{by_cpu:8.3f}"
     yield from shares(loops[together], loops[apart], peers, min(counts[together], counts[apart]), rounds, wait)
 
 
