@@ -159,4 +159,5 @@ class WeightAverage(Generic[N]):
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
-    return [t.detach() for t in (*network.parameters(), *network.buffers())]
+    # Not detached: that would keep the memory of now, and wrapping a later update may give the parameters another.
+    return [*network.parameters(), *network.buffers()]

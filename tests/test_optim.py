@@ -317,3 +317,15 @@ def test_impossible_values_are_named(key: str, value: object) -> None:
 @BY_NAME
 def test_possible_values_pass(config: OptimizerConfig) -> None:
     assert config.check("optimizers.vec") is None
+
+
+def test_an_average_follows_a_network_that_moves_to_other_memory():
+    """As a later update of the same network, when it is wrapped, may do."""
+    network = nn.Linear(3, 2)
+    average = WeightAverage(network, 0.5)
+    for parameter in network.parameters():
+        parameter.data = torch.full_like(parameter, 7.0)
+    for _ in range(60):
+        average.update(torch.ones(()))
+    for parameter in average.network.parameters():
+        torch.testing.assert_close(parameter, torch.full_like(parameter, 7.0))
