@@ -26,7 +26,7 @@ STEPS = 3
 
 
 def main(out: Path) -> None:
-    state = launch.start("fp32")
+    state = launch.start("fp32", 120.0)
     for name, rows in OPTIONS.items():
         for row in range(len(rows)):
             system = make(name, row)
@@ -37,11 +37,14 @@ def main(out: Path) -> None:
                 for update in updates
             }
             slicing = Slicing(8, state.process_index, state.num_processes)
-            trainer = Trainer(system, slicing=slicing, norm="group", dtype=torch.float64, optimizers=plain)
+            trainer = Trainer(system, slicing=slicing, norm="group", dtype=torch.float64, optimizers=plain, ema=0.5)
             for phase in trainer.phases:
                 trainer.run(phase, STEPS)
+            averages = {f"average.{n}": a.network for u in trainer.updates.values() for n, a in u.averages.items()}
             if state.is_main_process:
-                tensors = {f"{n}.{k}": v.contiguous() for n, w in trainer.weights().items() for k, v in w.items()}
+                networks = {**trainer.networks, **averages}
+                states = {name: network.state_dict() for name, network in networks.items()}
+                tensors = {f"{n}.{k}": v.contiguous() for n, w in states.items() for k, v in w.items()}
                 save_file(tensors, out / f"{name}-{row}.safetensors")
     state.wait_for_everyone()
 
