@@ -90,7 +90,7 @@ class Partitions:
         device = PartialState().device
         deepspeed = import_deepspeed(device)
         parameters = list(module.parameters())
-        self._images = [p for p in parameters if p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last)]
+        self.strides = [(parameter, parameter.stride()) for parameter in parameters]
         for parameter in parameters:  # DeepSpeed's broadcast refuses channels-last, and its flat tensor undoes it
             parameter.data = parameter.data.contiguous()
         # Whole pairs; a buffer of this size is allocated in every step, so no larger than it can be filled.
@@ -156,8 +156,9 @@ class Partitions:
 
     def close(self) -> None:
         self.engine.destroy()
-        for parameter in self._images:  # as they came, and as a resumed run has them: another order rounds otherwise
-            parameter.data = parameter.data.clone(memory_format=torch.channels_last)
+        for parameter, stride in self.strides:  # as they were: in another layout convolutions round differently
+            own = torch.empty_strided(parameter.shape, stride, dtype=parameter.dtype, device=parameter.device)
+            parameter.data = own.copy_(parameter.data)
 
 
 Parallel = Replicas | Partitions
