@@ -30,7 +30,7 @@ from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 from savae_dist.stopping import Stop
 from savae_dist.tracking import Clock, Status, Tracker, rank_means, rank_sums, write_json
-from savae_dist.validation import Survey, Validation, closing_summary, collapsed
+from savae_dist.validation import Survey, Validation, closing_summary, collapse
 
 MEASURED = 2048  # training samples that a phase may measure before its first step
 
@@ -238,11 +238,8 @@ class Run:
         metrics = self.validation.measure(pipeline)
         numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
         self.tracker.scalars(numbers, self.training.total)
-        if collapsed(metrics, self.spec):
-            self.tracker.say(
-                f"{phase.name} step {self.training.step}: the posterior has collapsed (KL {metrics['kl']:.4f} nats, "
-                f"accuracy {metrics['accuracy']:.3f}, no better than chance): lower system.kl_weight"
-            )
+        if warning := collapse(metrics, self.spec):
+            self.tracker.say(f"{phase.name} step {self.training.step}: {warning}")
         self._draw(pipeline)
 
     def _name_clusters(self, pipeline: Pipeline) -> None:
@@ -267,6 +264,8 @@ class Run:
         metrics = self.validation.measure(pipeline) if self.validation is not None else {}
         if not self.state.is_main_process:
             return
+        if warning := collapse(metrics, self.spec):
+            self.tracker.say(warning)
         encoder = pipeline.networks.get("encoder")
         if self.survey.labelled and isinstance(encoder, Encoder) and pipeline.prior is None:
             pipeline.posteriors = collect_posteriors(encoder, self.survey.samples())

@@ -101,10 +101,13 @@ class Validation:
             yield batch.x, batch.y
 
 
-def collapsed(values: dict[str, Any], spec: DataSpec) -> bool:
-    """Whether the code says nothing: KL near 0 and the classifier at chance, as with Zemouri's KL weight of 1."""
-    kl, accuracy = values["kl"], values["accuracy"]
-    return kl is not None and accuracy is not None and kl < 0.05 and accuracy < 1.5 / spec.classes
+def collapse(values: dict[str, Any], spec: DataSpec) -> str:
+    """A sentence if the code says nothing: KL near 0, as with Zemouri's KL weight of 1, and no class told from it."""
+    kl, accuracy = values.get("kl"), values.get("accuracy")
+    if kl is None or not kl < 0.05 or (accuracy is not None and accuracy >= 1.5 / spec.classes):
+        return ""
+    chance = "" if accuracy is None else f", accuracy {accuracy:.3f}, no better than chance"
+    return f"the posterior has collapsed (KL {kl:.4f} nats{chance}): lower the weight of the KL"
 
 
 def closing_summary(folder: Path, values: dict[str, Any], roles: Collection[str]) -> str:

@@ -18,7 +18,7 @@ from savae_dist.feed import Feed, Slicing
 from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.systems import SAVAE
-from savae_dist.validation import Survey, Validation, closing_summary, collapsed
+from savae_dist.validation import Survey, Validation, closing_summary, collapse
 
 CLASSES = 3
 SYSTEM = SAVAE(latent_dim=2)
@@ -187,14 +187,14 @@ def test_draw_writes_what_it_gives(tmp_path: Path) -> None:
         (0.0, 0.15, False),  # better than chance
         (3.0, 0.1, False),  # untrained, not collapsed
         (3.0, 0.9, False),
-        (0.0, None, False),  # no label to tell by
+        (0.0, None, True),  # a system without a classifier
         (None, 0.1, False),
         (float("nan"), 0.1, False),
     ],
 )
-def test_collapsed(kl: float | None, accuracy: float | None, expected: bool) -> None:
+def test_a_collapse_is_seen(kl: float | None, accuracy: float | None, expected: bool) -> None:
     spec = DataSpec("image", (1, 12, 10), 10, "unit")
-    assert collapsed({"kl": kl, "accuracy": accuracy}, spec) is expected
+    assert bool(collapse({"kl": kl, "accuracy": accuracy}, spec)) is expected
 
 
 def test_the_closing_lines_say_where_everything_lies() -> None:
