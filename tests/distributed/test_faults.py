@@ -159,11 +159,12 @@ def zombie(pid: int) -> bool:
 
 BUG = """
 import sys
+from accelerate import PartialState
 from savae_dist import engine, train
 step = engine.PreparedUpdate.step
 
 def broken(self, which, slices, iteration):
-    if iteration == 3 and self.accelerator.process_index == RANK:
+    if iteration == 3 and PartialState().process_index == RANK:
         raise RuntimeError("a mistake")
     step(self, which, slices, iteration)
 
