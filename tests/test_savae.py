@@ -73,7 +73,7 @@ def test_frozen_networks_stay_while_gradients_pass_through_them() -> None:
     turn, start = positions(phase, 0, 0, 8)[-1]
     batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
     trainer.updates["decoder"].enter()
-    terms = trainer.updates["decoder"].module(batch)
+    terms = trainer.updates["decoder"].parallel.forward(batch)
     for name in ("rec", "adv", "latent"):
         grads = torch.autograd.grad(
             terms[name], trainer.networks["decoder"].parameters(), retain_graph=True, allow_unused=True
