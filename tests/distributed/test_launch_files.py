@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,16 @@ pytestmark = pytest.mark.distributed
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="it would start on the GPUs")
 LONGER = ["max_steps=150", "checkpoint_every=1000"]  # long enough to be stopped in between
 CPU_FILES = sorted(p.stem for p in (ROOT / "launch_configs" / "accelerate").glob("*cpu*"))
+
+
+def wait_for_listener(port: int, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise AssertionError(f"nobody listens on port {port} after {seconds:g} s")
 
 
 def free_port() -> int:
@@ -75,11 +86,16 @@ def test_a_cpu_file(file: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["gpu_nodes_static", "gpu_nodes_elastic"])
 def test_several_machines(file: str, tmp_path: Path) -> None:
     """Two launchers of one process each, as on two machines; without a GPU in sight the trainer takes the CPU."""
-    options = ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port())]
+    port = free_port()
+    options = ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(port)]
     if file.endswith("elastic"):
         options += ["--rdzv_backend", "c10d", "--max_restarts", "1"]
     program = arguments(tmp_path)
-    said = ended(*(launch(file, ["--machine_rank", str(rank), *options], program) for rank in range(2)))
+    first = launch(file, ["--machine_rank", "0", *options], program)
+    wait_for_listener(
+        port
+    )  # on one machine either launcher takes itself for the head, and both at once may stand still
+    said = ended(first, launch(file, ["--machine_rank", "1", *options], program))
     assert said.count("2 processes (MULTI_CPU, gloo, cpu)") == 1
     assert status(tmp_path / "run")["outcome"] == "done"
 
