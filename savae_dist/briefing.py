@@ -58,7 +58,7 @@ def reading(run: Run) -> list[str]:
     rows = int(run.shards.counts.max()) * min(window, len(run.shards.counts)) * order.lanes
     lines = [
         f"shares      {shares}",
-        f"lanes       {lanes} for {ranks} ranks ({each}), windows of {window} shards",
+        f"lanes       {lanes} for {ranks} rank{'s' * (ranks > 1)} ({each}), windows of {window} shards",
         f"order       {4 * 2 * rows / 1e6:,.0f} MB in each reading process at most",
     ]
     if run.shards.store is not None and run.shards.remote:

@@ -48,7 +48,7 @@ class Replicas:
     """Every rank holds all gradients and the whole optimiser state: one process, or DDP."""
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, config: DdpConfig) -> None:
-        # Buffers are not broadcast: rank 0's running statistics are the run's (see engine.broadcast_buffers).
+        # Buffers are not broadcast: rank 0's running statistics are the run's (see batch_norm.broadcast_buffers).
         ddp = DistributedDataParallelKwargs(
             broadcast_buffers=False,
             gradient_as_bucket_view=True,

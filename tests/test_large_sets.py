@@ -64,7 +64,8 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shards.append(
             {
                 **{"name": name, "table": f"{number:05}", "count": BLOCKS * ROWS, "bytes": BLOCKS * block},
-                **{"first": number * BLOCKS * ROWS, "labels": {"0": BLOCKS * ROWS}, "sha256": "", "skipped_keys": 0},
+                **{"first": number * BLOCKS * ROWS, "labels": {"0": BLOCKS * ROWS}, "sha256": ""},
+                **{"dropped": {}, "bad": {}, "whole": True},
             }
         )
     index = {

@@ -108,3 +108,16 @@ def test_proportions_reach_the_batches(data: Path, tmp_path: Path) -> None:
         assert main([*SMALL, *TWO, *asked, f"output={output}"]) == 0
         losses = scalars(output)["vec/cat"].values()
         assert all((loss > 0) == (fraction == 1) for loss in losses)
+
+
+def test_check_tells_what_is_there_and_how_it_is_drawn(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["data.labelled_fraction=0.25", "data.shuffle_window=3", "data.lanes=6"]
+    assert main([*SMALL, *asked, "--check", f"data.train={data}", f"output={tmp_path / 'run'}"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if " " in line)
+    assert lines["samples"].startswith("203 images 1x12x12, 4 classes, 68 unlabelled")
+    assert lines["dropped"] == lines["bad"].removesuffix(" known") == "none"
+    assert lines["shares"] == "unlabelled 75.0%, labelled 25.0%"
+    assert lines["lanes"] == "6 for 1 rank (a rank may need every shard), windows of 3 shards"
+    assert lines["memory"].endswith("with data.cache=memory")

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from savae_dist.data import RawBatch, Reader, Request, evaluation_requests
+from savae_dist.data import RawBatch, Reader, Request, evaluation_requests, loader
 from savae_dist.evaluation import figures, metrics
 from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import normalise
@@ -20,8 +20,8 @@ DRAWN = 2000  # samples in the latent scatter
 
 def raw_batches(reader: Reader, rank: int = 0, ranks: int = 1) -> Iterator[RawBatch]:
     """Every sample once, each on one rank; the unreadable are left out and named on stderr."""
-    for request in evaluation_requests(reader.shards.size, EVALUATION_BATCH, rank, ranks):
-        raw = reader[request]
+    requests = evaluation_requests(reader.shards.size, EVALUATION_BATCH, rank, ranks)
+    for raw in loader(reader, requests, workers=0, pin=False):  # which fetches remote shards ahead
         for reason, shard, key in raw.bad:
             print(f"savae_dist: {shard}: {key}: {reason}; left out of the evaluation", file=sys.stderr)
         yield raw

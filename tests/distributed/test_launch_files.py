@@ -52,7 +52,7 @@ def launch(file: str, options: list[str], program: list[str], **more: str) -> su
 
 
 def start(command: list[str], **more: str) -> subprocess.Popen[str]:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where DeepSpeed finds ninja, and scripts torchrun
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where scripts find torchrun
     return subprocess.Popen(
         command,
         env={**environment(), "PATH": path, **more},
