@@ -21,6 +21,13 @@ HOU = """@article{hou2019improving,
   journal = {Neurocomputing},
   year    = {2019}
 }"""
+NGUYEN = """@article{nguyen2023adversarial,
+  title   = {Adversarial Variational Autoencoders to Extend and Improve Generative Model},
+  author  = {Nguyen, Loc},
+  journal = {Preprints},
+  year    = {2023},
+  doi     = {10.20944/preprints202308.0131.v1}
+}"""
 # What each system's card cites, one entry each.
 CITATIONS = {
     "savae": """@article{zemouri2020semi,
@@ -33,9 +40,7 @@ CITATIONS = {
   year    = {2020},
   doi     = {10.3390/make2030020}
 }""",
-    "aae_unsupervised": MAKHZANI,
-    "aae_supervised": MAKHZANI,
-    "aae_semi_supervised": MAKHZANI,
+    **dict.fromkeys(("aae_unsupervised", "aae_supervised", "aae_semi_supervised"), MAKHZANI),
     "vae": """@inproceedings{kingma2014auto,
   title     = {Auto-Encoding Variational Bayes},
   author    = {Kingma, Diederik P. and Welling, Max},
@@ -50,6 +55,7 @@ CITATIONS = {
   booktitle = {International Conference on Machine Learning},
   year      = {2016}
 }""",
+    **dict.fromkeys(("ava1", "ava2", "ava3", "ava4", "ava5"), NGUYEN),
     "dcgan": """@inproceedings{radford2016unsupervised,
   title     = {Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks},
   author    = {Radford, Alec and Metz, Luke and Chintala, Soumith},

@@ -58,8 +58,15 @@ class Replicas:
         with warnings.catch_warnings():  # newer releases of torch rename it, older ones know no other name
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             self.forward = self.accelerator.prepare_model(module)
-        self.optimizer = optimizer
-        self.backward, self.step = self.accelerator.backward, optimizer.step
+        self.ranks = 1
+        if isinstance(self.forward, nn.parallel.DistributedDataParallel):
+            self.ranks = torch.distributed.get_world_size()
+            self.forward.register_comm_hook(None, summed)
+        self.optimizer, self.step = optimizer, optimizer.step
+
+    def backward(self, loss: Tensor) -> None:
+        """Each rank takes its share of the mean, so that the reduction is a sum: DDP would divide every gradient."""
+        self.accelerator.backward(loss / self.ranks)
 
     def part(self, last: bool) -> AbstractContextManager[object]:
         """Around forward and backward of one accumulation step: ranks reduce their gradients once, in the last."""
@@ -162,6 +169,13 @@ class Partitions:
 
 
 Parallel = Replicas | Partitions
+
+
+def summed(_, bucket):  # type: ignore[no-untyped-def]  # DDP refuses annotations that are strings, as all are here
+    """DDP's reduction of one bucket of gradients."""
+    work = torch.distributed.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda done: done.value()[0])
 
 
 def import_deepspeed(device: torch.device) -> ModuleType:

@@ -82,6 +82,28 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"backbone": "savae"},
         {"kl_weight": 0.0, "feature_weight": 0.0},
     ],
+    "ava1": [
+        {"latent_dim": 3},
+        {"backbone": "dcgan", "adversarial": "non_saturating"},
+        {"encoder_gradient": "paper"},
+    ],
+    "ava2": [
+        {"latent_dim": 3},
+        {"lean": "none"},
+    ],
+    "ava3": [
+        {"latent_dim": 3},
+        {"backbone": "dcgan", "encoder_gradient": "paper", "adversarial": "non_saturating"},
+    ],
+    "ava4": [
+        {"latent_dim": 3},
+        {"lean": "none"},
+    ],
+    "ava5": [
+        {"latent_dim": 3},
+        {"backbone": "dcgan"},
+        {"encoder_gradient": "paper"},
+    ],
     "dcgan": [
         {"latent_dim": 3},
         {"backbone": "savae", "critic_steps": 2},

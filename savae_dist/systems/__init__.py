@@ -2,6 +2,7 @@
 
 from savae_dist.phases import System
 from savae_dist.systems.aae import AAE
+from savae_dist.systems.ava import AVA
 from savae_dist.systems.dfc_vae import DFCVAE
 from savae_dist.systems.gan import DCGAN, LSGAN, WGAN
 from savae_dist.systems.savae import SAVAE
@@ -17,9 +18,14 @@ SYSTEMS: dict[str, System] = {
     "aae_unsupervised": AAE("aae_unsupervised"),
     "aae_supervised": AAE("aae_supervised", label_to="decoder", latent_dim=15),
     "aae_semi_supervised": AAE("aae_semi_supervised", label_to="code", latent_dim=10),
+    "ava1": AVA("ava1"),
+    "ava2": AVA("ava2"),
+    "ava3": AVA("ava3"),
+    "ava4": AVA("ava4"),
+    "ava5": AVA("ava5"),
     "dcgan": DCGAN(),
     "wgan": WGAN(),
     "lsgan": LSGAN(),
 }
 
-__all__ = ["AAE", "DCGAN", "DFCVAE", "LSGAN", "SAVAE", "SYSTEMS", "VAE", "VAEGAN", "WGAN"]
+__all__ = ["AAE", "AVA", "DCGAN", "DFCVAE", "LSGAN", "SAVAE", "SYSTEMS", "VAE", "VAEGAN", "WGAN"]
