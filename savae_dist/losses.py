@@ -28,15 +28,19 @@ def kl_divergence(posterior: Posterior, reduction: Reduction = "sum") -> Tensor:
     return (kl.sum(1) if reduction == "sum" else kl.mean(1)).mean()
 
 
-def negative_log_likelihood(output: Literal["sigmoid", "linear"], logits: Tensor, x: Tensor) -> Tensor:
-    """-log p(x|z) in nats, summed over elements, mean over the batch (Hou eq 1); logits, x `[batch, *shape]`.
+def half_squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """1/2 ||x - x^||^2, summed over elements, mean over the batch; both `[batch, ...]`."""
+    return 0.5 * F.mse_loss(full_precision(x_hat), full_precision(x), reduction="sum") / len(x)
 
-    Behind a `sigmoid` x in [0, 1] is Bernoulli, else Gaussian around the logits with variance 1.
-    """
-    logits, x = full_precision(logits), full_precision(x)
-    if output == "sigmoid":
-        return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
-    return 0.5 * F.mse_loss(logits, x, reduction="sum") / len(x) + 0.5 * math.log(2 * math.pi) * x[0].numel()
+
+def gaussian_likelihood(x_hat: Tensor, x: Tensor) -> Tensor:
+    """-log N(x | x^, I) in nats, summed over elements, mean over the batch (Hou eq 1); both `[batch, *shape]`."""
+    return half_squared_error(x_hat, x) + 0.5 * math.log(2 * math.pi) * x[0].numel()
+
+
+def bernoulli_likelihood(logits: Tensor, x: Tensor) -> Tensor:
+    """-log p(x | logits) in nats, x in [0, 1], summed over elements, mean over the batch; both `[batch, *shape]`."""
+    return F.binary_cross_entropy_with_logits(full_precision(logits), full_precision(x), reduction="sum") / len(x)
 
 
 def label_cross_entropy(logits: Tensor, y: Tensor, label_weight: Tensor | None = None) -> Tensor:

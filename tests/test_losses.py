@@ -174,9 +174,8 @@ def test_the_likelihoods_are_torch_s() -> None:
     logits, x = torch.randn(5, 2, 3, 4, dtype=torch.float64), torch.rand(5, 2, 3, 4, dtype=torch.float64)
     bernoulli = torch.distributions.Bernoulli(logits=logits, validate_args=False).log_prob(x)
     normal = torch.distributions.Normal(logits, torch.ones_like(logits)).log_prob(x)
-    for output, expected in (("sigmoid", bernoulli), ("linear", normal)):
-        ours = losses.negative_log_likelihood(output, logits, x)
-        torch.testing.assert_close(ours, -expected.flatten(1).sum(1).mean())
+    for likelihood, expected in ((losses.bernoulli_likelihood, bernoulli), (losses.gaussian_likelihood, normal)):
+        torch.testing.assert_close(likelihood(logits, x), -expected.flatten(1).sum(1).mean())
 
 
 def test_the_loss_of_a_tap_is_hou_s_equation_5() -> None:

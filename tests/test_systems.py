@@ -63,7 +63,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "vae": [
         {"latent_dim": 3},
-        {"backbone": "hou"},
+        {"backbone": "hou", "likelihood": "gaussian"},
         {"kl_weight": 0.0},
     ],
     "dfc_vae": [

@@ -78,8 +78,10 @@ def trials(configs: str, out: Path, arguments: Sequence[str]) -> list[Trial]:
             raise ConfigError(f"{argument}: give each key once, as key=v1,v2; `output` is the sweep's")
         axes[key] = split(listed)
     found = []
-    for combination in product(*axes.values()):
-        values = dict(zip(axes, combination, strict=True))
+    outermost = sorted(axes, key=lambda key: key != "seed")  # so that the whole table is there after the first seed
+    for combination in product(*(axes[key] for key in outermost)):
+        by_key = dict(zip(outermost, combination, strict=True))
+        values = {key: by_key[key] for key in axes}
         varied = {key: value for key, value in values.items() if len(axes[key]) > 1}
         config = values.pop("config")
         overrides = tuple(f"{key}={value}" for key, value in values.items())

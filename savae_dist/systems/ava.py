@@ -88,9 +88,8 @@ class AVA:
         posterior, _ = nets.encoder(batch.x)
         z = posterior.sample(batch.noise["z"])
         x_hat = nets.decoder(z if self.encoder_gradient == "full" else z.detach())
-        squared = F.mse_loss(full_precision(x_hat), batch.x, reduction="sum") / len(batch.x)
         terms = {
-            "rec": 0.5 * squared,
+            "rec": losses.half_squared_error(x_hat, batch.x),
             "kl": losses.kl_divergence(posterior),
             "adv": self.deceive(nets.critic(x_hat)),
         }

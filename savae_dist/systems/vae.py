@@ -18,12 +18,17 @@ from savae_dist.preprocess import DataSpec
 
 @dataclass(frozen=True)
 class VAE:
-    """Hyperparameters of the VAE; at weight 1 the loss is the negative evidence lower bound in nats."""
+    """Hyperparameters of the VAE; at weight 1 the loss is the negative evidence lower bound in nats.
+
+    likelihood: of images in [0, 1], `bernoulli` on the decoder's logits, or `gaussian` of variance 1 around its output
+    (Hou eq 1 without its constant, Nguyen 2023, eq 1); signals are always Gaussian.
+    """
 
     name: Literal["vae"] = "vae"
     latent_dim: int = 2
     steps: int = 4000
     kl_weight: float = 1.0
+    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
     backbone: Backbone = "savae"  # whose networks
 
     def __post_init__(self) -> None:
@@ -48,10 +53,13 @@ class VAE:
         return (Phase("vae", self.steps, (vae,), recalibrate=Recalibration(vae.trains, self.vae_loss, vae)),)
 
     def vae_loss(self, nets: SimpleNamespace, batch: Batch) -> dict[str, Tensor]:
-        """L_rec + L_kl (Hou eq 3): images are Bernoulli on the decoder's logits, signals Gaussian of variance 1."""
+        """L_rec + L_kl (Hou eq 3)."""
         posterior, _ = nets.encoder(batch.x)
-        logits = nets.decoder.logits(posterior.sample(batch.noise["z"]))
-        terms = {"rec": losses.negative_log_likelihood(nets.decoder.output, logits, batch.x)}
+        z = posterior.sample(batch.noise["z"])
+        if self.likelihood == "bernoulli" and nets.decoder.output == "sigmoid":
+            terms = {"rec": losses.bernoulli_likelihood(nets.decoder.logits(z), batch.x)}
+        else:
+            terms = {"rec": losses.gaussian_likelihood(nets.decoder(z), batch.x)}
         if self.kl_weight:
             terms["kl"] = self.kl_weight * losses.kl_divergence(posterior)
         return terms

@@ -75,7 +75,8 @@ class VAEGAN:
         """L_prior + L_llike; the gradient passes through decoder and discriminator, which keep still."""
         posterior, _ = nets.encoder(batch.x)
         x_tilde = nets.decoder(posterior.sample(batch.noise["z"]))
-        terms = {"llike": likelihood(*nets.critic.features(torch.cat([batch.x, x_tilde])).chunk(2))}
+        real, reconstructed = nets.critic.features(torch.cat([batch.x, x_tilde])).chunk(2)
+        terms = {"llike": losses.half_squared_error(reconstructed, real)}
         if self.kl_weight:
             terms["prior"] = self.kl_weight * losses.kl_divergence(posterior)
         return terms
@@ -89,7 +90,7 @@ class VAEGAN:
             "adv_prior": F.softplus(-nets.critic.head(prior)).mean(),
         }
         if self.feature_weight:
-            terms["llike"] = self.feature_weight * likelihood(real, reconstructed)
+            terms["llike"] = self.feature_weight * losses.half_squared_error(reconstructed, real)
         return terms
 
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
@@ -106,8 +107,3 @@ class VAEGAN:
         """Reconstructions x~ = Dec(Enc(x)) and behind them samples of the prior x_p = Dec(z_p)."""
         posterior, _ = nets.encoder(batch.x)
         return nets.decoder(torch.cat([posterior.sample(batch.noise["z"]), batch.noise["prior"]]))
-
-
-def likelihood(features: Tensor, features_hat: Tensor) -> Tensor:
-    """-E log N(Dis_l(x) | Dis_l(x~), I) without its constant: half the squared error, summed over the layer."""
-    return 0.5 * (features_hat - features).square().flatten(1).sum(1).mean()
