@@ -120,7 +120,7 @@ class PreparedUpdate:
         for number, batch in enumerate(slices, 1):
             with self.parallel.part(last=number == len(slices)):
                 terms = self.parallel.forward(batch, which)
-                loss = torch.stack(list(terms.values())).sum() / len(slices)
+                loss = torch.stack(list(terms.values())).sum() / (len(slices) * self.parallel.summed)
                 self.parallel.backward(loss if self.scaler is None else self.scaler.scale(loss))
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(slices)

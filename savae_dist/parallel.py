@@ -45,7 +45,13 @@ STEP = "step"  # the one state of torch's optimisers that is a count and not sha
 
 
 class Replicas:
-    """Every rank holds all gradients and the whole optimiser state: one process, or DDP."""
+    """Every rank holds all gradients and the whole optimiser state: one process, or DDP.
+
+    summed: how many ranks' gradients are added up; the loss of each is divided by it, because that costs nothing, and
+    the division of every gradient that DDP would do does.
+    """
+
+    summed = 1
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, config: DdpConfig) -> None:
         # Buffers are not broadcast: rank 0's running statistics are the run's (see batch_norm.broadcast_buffers).
@@ -58,15 +64,11 @@ class Replicas:
         with warnings.catch_warnings():  # newer releases of torch rename it, older ones know no other name
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             self.forward = self.accelerator.prepare_model(module)
-        self.ranks = 1
         if isinstance(self.forward, nn.parallel.DistributedDataParallel):
-            self.ranks = torch.distributed.get_world_size()
-            self.forward.register_comm_hook(None, summed)
-        self.optimizer, self.step = optimizer, optimizer.step
-
-    def backward(self, loss: Tensor) -> None:
-        """Each rank takes its share of the mean, so that the reduction is a sum: DDP would divide every gradient."""
-        self.accelerator.backward(loss / self.ranks)
+            self.forward.register_comm_hook(None, reduce)
+            self.summed = torch.distributed.get_world_size()
+        self.optimizer = optimizer
+        self.backward, self.step = self.accelerator.backward, optimizer.step
 
     def part(self, last: bool) -> AbstractContextManager[object]:
         """Around forward and backward of one accumulation step: ranks reduce their gradients once, in the last."""
@@ -90,8 +92,11 @@ class Replicas:
 class Partitions:
     """ZeRO: each rank steps its equal slice of all parameters in one flat float32 tensor, with that slice's state.
 
+    summed: DeepSpeed averages, so nothing is left to divide.
     stage: 1 also keeps whole gradients, 2 reduces each accumulation step's gradients into the slices at once.
     """
+
+    summed = 1
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, stage: int, config: DdpConfig) -> None:
         device = PartialState().device
@@ -171,8 +176,8 @@ class Partitions:
 Parallel = Replicas | Partitions
 
 
-def summed(_, bucket):  # type: ignore[no-untyped-def]  # DDP refuses annotations that are strings, as all are here
-    """DDP's reduction of one bucket of gradients."""
+def reduce(_, bucket):  # type: ignore[no-untyped-def]  # DDP refuses annotations that are strings, as all are here
+    """DDP's reduction of one bucket of gradients: their sum."""
     work = torch.distributed.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
     return work.get_future().then(lambda done: done.value()[0])

@@ -18,6 +18,7 @@ from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 from savae_dist.resolve import PRESET_FOLDERS, load
 from savae_dist.systems import AAE, SYSTEMS
+from savae_dist.systems.ava import MEMBERS
 from savae_dist.train import main
 
 PRESETS = sorted(PRESET_FOLDERS[0].glob("*.yaml"))
@@ -49,8 +50,11 @@ def test_there_is_a_preset_of_every_system() -> None:
         "aae_clusters",
         "dfc_vae_mnist",
         "vae_wgan_mnist",
+        "ava_ten_images",
     }
-    assert {load([name]).system.name for name in names} == SYSTEMS.keys()
+    # AVA's members differ by their name alone.
+    assert {load([name]).system.name for name in names} | set(MEMBERS) == SYSTEMS.keys()
+    assert load(["ava5", "system.name=ava2"]).system == load(["ava5"]).system.__class__("ava2", steps=4000)
 
 
 def frozen_features(preset: str, folder: Path) -> list[str]:

@@ -51,7 +51,7 @@ def test_values_are_split_outside_brackets() -> None:
 
 def test_every_combination_has_a_folder_of_its_own(tmp_path: Path) -> None:
     found = sweep.trials("dcgan,wgan", tmp_path, ["seed=0,1", "max_steps=3"])
-    assert [(t.config, t.resolved.seed) for t in found] == [("dcgan", 0), ("dcgan", 1), ("wgan", 0), ("wgan", 1)]
+    assert [(t.config, t.resolved.seed) for t in found] == [("dcgan", 0), ("wgan", 0), ("dcgan", 1), ("wgan", 1)]
     assert all(t.overrides == (f"seed={t.resolved.seed}", "max_steps=3") for t in found)
     assert all(t.varied == {"config": t.config, "seed": str(t.resolved.seed)} for t in found)
     assert len({t.folder for t in found}) == 4

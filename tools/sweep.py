@@ -98,6 +98,7 @@ def run(trial: Trial, launch: str | None) -> None:
         return
     options = ["--config_file", launch] if launch else []
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *options, "-m", "savae_dist.train"]
+    trial.folder.parent.mkdir(parents=True, exist_ok=True)
     with log_of(trial).open("a") as log:
         subprocess.run(
             [*command, trial.config, *trial.overrides, f"output={trial.folder}"],
@@ -213,7 +214,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         found = trials(options.config, options.out, options.axes)
-        options.out.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(options.jobs) as pool:
             rows = list(pool.map(one, found))
     except (UserError, OSError) as error:
