@@ -83,12 +83,12 @@ class PreparedUpdate:
         self.optimizer = make_optimizer(list(self.parameters.values()), config)
         self.optimizer.register_step_pre_hook(self._before_step)
         self.optimizer.register_step_post_hook(self._after_step)
+        self.scaler = make_scaler(precision, device)
         self.parallel: Parallel = (
             Partitions(module, self.optimizer, zero, ddp or DdpConfig())
             if zero
-            else Replicas(module, self.optimizer, ddp or DdpConfig())
+            else Replicas(module, self.optimizer, ddp or DdpConfig(), scaled=self.scaler is not None)
         )
-        self.scaler = make_scaler(precision, device)
         averaged = update.trains if ema and update.averaged else ()
         self.averages = {name: WeightAverage(networks[name], ema) for name in averaged}
         self.meter = Meter()

@@ -47,13 +47,15 @@ STEP = "step"  # the one state of torch's optimisers that is a count and not sha
 class Replicas:
     """Every rank holds all gradients and the whole optimiser state: one process, or DDP.
 
-    summed: how many ranks' gradients are added up; the loss of each is divided by it, because that costs nothing, and
-    the division of every gradient that DDP would do does.
+    summed: how many ranks' gradients are added up; each loss is divided by it, which costs nothing, where DDP would
+    divide every gradient. Where losses are `scaled` it does: their scale must not depend on the number of ranks.
     """
 
     summed = 1
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, config: DdpConfig) -> None:
+    def __init__(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, config: DdpConfig, scaled: bool = False
+    ) -> None:
         # Buffers are not broadcast: rank 0's running statistics are the run's (see batch_norm.broadcast_buffers).
         ddp = DistributedDataParallelKwargs(
             broadcast_buffers=False,
@@ -64,7 +66,7 @@ class Replicas:
         with warnings.catch_warnings():  # newer releases of torch rename it, older ones know no other name
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             self.forward = self.accelerator.prepare_model(module)
-        if isinstance(self.forward, nn.parallel.DistributedDataParallel):
+        if isinstance(self.forward, nn.parallel.DistributedDataParallel) and not scaled:
             self.forward.register_comm_hook(None, reduce)
             self.summed = torch.distributed.get_world_size()
         self.optimizer = optimizer
