@@ -35,8 +35,8 @@ def load(arguments: Sequence[str]) -> RunConfig:
         raise ConfigError(f"one preset or file, then key=value; {files[1]!r} is neither")
     try:
         preset, changes = _read(files[0] if files else DEFAULT), _changes(overrides)
-        systems = [OmegaConf.select(node, "system.name") for node in (preset, changes)]
-        if None not in systems and systems[0] != systems[1]:
+        papers = [_paper(preset), _paper(changes)]
+        if None not in papers and papers[0] is not papers[1]:
             for section in ("system", "optimizers"):  # hyperparameters of another paper, and of its updates
                 preset.pop(section, None)
         asked = OmegaConf.merge(preset, changes)
@@ -53,6 +53,12 @@ def load(arguments: Sequence[str]) -> RunConfig:
         same = not overrides or (not OmegaConf.missing_keys(preset) and digest(_typed(preset)) == digest(config))
         config.output = f"runs/{name}" if same else f"runs/{name}-{digest(config)}"
     return config
+
+
+def _paper(node: DictConfig) -> type[System] | None:
+    """Members of a family share a class; None where no known system is named."""
+    name = OmegaConf.select(node, "system.name")
+    return type(SYSTEMS[name]) if isinstance(name, str) and name in SYSTEMS else None
 
 
 def _changes(overrides: Sequence[str]) -> DictConfig:

@@ -15,6 +15,7 @@ from savae_dist import resolve
 from savae_dist.config import FREE_KEYS, as_dict, digest, identity, nearest, plain, to_yaml
 from savae_dist.errors import ConfigError
 from savae_dist.resolve import load
+from savae_dist.systems import SYSTEMS
 from savae_dist.train import main
 
 
@@ -415,3 +416,14 @@ def test_weights_belong_to_the_sets_of_a_list() -> None:
     assert load(["data.train=[a,b]", "data.weights=[3,1]"]).data.weights == [3.0, 1.0]
     for weights in ("[1]", "[1,-1]", "[0,0]", "[1,nan]", "[1,inf]"):
         assert "data.weights" in refusal("data.train=[a,b]", f"data.weights={weights}")
+
+
+def test_another_paper_takes_nothing_of_the_preset_s_and_another_member_of_the_family_everything() -> None:
+    """`system` and `optimizers` are hyperparameters of a paper; where and on what it trains are not."""
+    preset, member = load(["ava5"]), load(["ava5", "system.name=ava2"])
+    assert (member.system.name, member.system.steps) == ("ava2", preset.system.steps)
+    assert member.optimizers["vae"] == preset.optimizers["vae"] != load(["system.name=ava2"]).optimizers["vae"]
+    other = load(["ava5", "system.name=vae"])
+    assert other.system == SYSTEMS["vae"]
+    assert other.optimizers == load(["system.name=vae"]).optimizers
+    assert other.data == preset.data

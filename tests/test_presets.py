@@ -51,6 +51,7 @@ def test_there_is_a_preset_of_every_system() -> None:
         "dfc_vae_mnist",
         "vae_wgan_mnist",
         "ava_ten_images",
+        "vae_ten_images",
     }
     # AVA's members differ by their name alone.
     assert {load([name]).system.name for name in names} | set(MEMBERS) == SYSTEMS.keys()

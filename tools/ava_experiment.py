@@ -3,8 +3,9 @@
     python tools/ava_experiment.py OUT [--images FILE.npz] [--jobs N] [key=value ...]
 
 The paper's ten images of 180x250 are not published; here they are crops of the two photographs in scikit-learn, zoomed
-out three times as in the paper, or the `x` of an .npz. Every cell is a run of the preset `ava_ten_images`, with the
-changes given as key=value, in a folder of OUT; what is finished is not run again, and a run that diverges is a result.
+out three times as in the paper, or the `x` of an .npz. Every cell is a run of the preset `ava_ten_images` or
+`vae_ten_images`, with the changes given as key=value, in a folder of OUT; what is finished is not run again, and a run
+that diverges is a result.
 
 Eq 17 is no error of reconstruction: it compares one image, the best of 100 drawn from the prior (the paper does not say
 by which rule; here by this score), with all ten. So it is printed beside the score of the mean image, which has no
@@ -74,8 +75,8 @@ def cells(out: Path, shards: Path, changes: Sequence[str]) -> list[sweep.Trial]:
     axes = [f"optimizers.default.lr={','.join(RATES)}", f"data.train={shards}", f"data.validation={shards}", *changes]
     found = []
     for member in MEMBERS:
-        likelihood = ["system.likelihood=gaussian"] if member == "vae" else []  # eq 1
-        found += sweep.trials("ava_ten_images", out / member, [f"system.name={member}", *likelihood, *axes])
+        preset = "vae_ten_images" if member == "vae" else "ava_ten_images"
+        found += sweep.trials(preset, out / member, [f"system.name={member}", *axes])
     return found
 
 
@@ -120,7 +121,7 @@ def table(rows: Sequence[sweep.Row], column: str) -> list[str]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Nguyen 2023's experiment: AVA1 to AVA5 and a VAE on ten images.")
     parser.add_argument("out", type=Path, help="folder of the runs, of results.csv and table.md")
-    parser.add_argument("changes", nargs="*", metavar="key=value", help="of the preset ava_ten_images")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="of the two presets")
     parser.add_argument("--images", type=Path, help=".npz with x, uint8 [n, height, width(, 3)], instead of crops")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     options = parser.parse_intermixed_args(argv)
