@@ -66,3 +66,8 @@ class DeniedError(UserError):
     """Access denied, or content that is not trusted."""
 
     code = 77
+
+
+class BadSample(Exception):
+    """A sample that cannot be used; its text is the reason: undecodable, too many pixels, shape, dtype, finite,
+    label, crc or truncated."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -115,6 +116,16 @@ class Phase:
     @property
     def batches_per_iteration(self) -> int:
         return max(turn.batch for turn in self.turns()) + 1
+
+
+def check_numbers(system: object, at_least_one: Iterable[str], not_negative: Iterable[str] = ()) -> None:
+    """ValueError that names the key if one of a system's numbers is too small, or one of the latter not finite."""
+    for key in at_least_one:
+        if system.__dict__[key] < 1:
+            raise ValueError(f"system.{key} must be at least 1, not {system.__dict__[key]}")
+    for key in not_negative:
+        if not 0 <= system.__dict__[key] < math.inf:
+            raise ValueError(f"system.{key} must not be negative, not {system.__dict__[key]}")
 
 
 class System(Protocol):

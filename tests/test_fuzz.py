@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_hostile import PICTURES, chunk, npy
 
-from savae_dist.data.decode import BadSample, decode, encode_image, npy_header
+from savae_dist.data.decode import decode, encode_image, npy_header
 from savae_dist.data.pictures import _pillow, _plain, decode_picture
 from savae_dist.data.scan import Layout, scan_shard
 from savae_dist.data.tar import walk
-from savae_dist.errors import DataError
+from savae_dist.errors import BadSample, DataError
 
 SECONDS = 20  # that one shard may take
 FEW = settings(max_examples=200, deadline=None)

@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from savae_dist.data import Order, Reader, Request, Shards, index_set, pack, survey
-from savae_dist.data.decode import BadSample, decode, encode_image, encode_npy, npy_header
+from savae_dist.data.decode import decode, encode_image, encode_npy, npy_header
 from savae_dist.data.pictures import MAX_PIXELS, _pillow, decode_picture
 from savae_dist.data.sources.images import fitted
-from savae_dist.errors import ConfigError, DataError, UserError
+from savae_dist.errors import BadSample, ConfigError, DataError, UserError
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (12, 6, 5), dtype=np.uint8)

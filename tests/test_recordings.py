@@ -14,12 +14,11 @@ import webdataset
 from scipy.io import savemat, wavfile
 
 from savae_dist.data import Shards
-from savae_dist.data.decode import BadSample
 from savae_dist.data.sharding import Options, pack_source
 from savae_dist.data.sources import Bad, Item, Sample, Source
 from savae_dist.data.sources.recordings import Recording, Windows, apportion, recordings, split
 from savae_dist.data.sources.signals import read_signal, resample
-from savae_dist.errors import ConfigError, DataError
+from savae_dist.errors import BadSample, ConfigError, DataError
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 1000))

@@ -19,7 +19,7 @@ import webdataset
 from PIL import Image, ImageOps
 
 from savae_dist.data import Order, Reader, Request, Shards, pack
-from savae_dist.data.decode import BadSample, encode_npy
+from savae_dist.data.decode import encode_npy
 from savae_dist.data.order import PACK, permutation
 from savae_dist.data.pictures import decode_picture
 from savae_dist.data.sharding import DROPPED, Options, pack_source
@@ -27,7 +27,7 @@ from savae_dist.data.sources import Source, arrays, idx
 from savae_dist.data.sources.base import resolve
 from savae_dist.data.sources.images import fitted, images
 from savae_dist.data.sources.tables import Columns, hub, table
-from savae_dist.errors import ConfigError, DataError
+from savae_dist.errors import BadSample, ConfigError, DataError
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (41, 9, 7), dtype=np.uint8)

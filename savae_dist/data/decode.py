@@ -8,6 +8,8 @@ import re
 
 import numpy as np
 
+from savae_dist.errors import BadSample
+
 IMAGES = ("png", "jpg", "jpeg", "webp")
 NPY_MAGIC = b"\x93NUMPY"
 # All that a plain array needs to say. numpy evaluates a header as a Python literal, which is slower and takes more.
@@ -16,11 +18,6 @@ NPY_KEYS = (
     re.compile(rb"['\"]fortran_order['\"]\s*:\s*(True|False)\b"),
     re.compile(rb"['\"]shape['\"]\s*:\s*\(([\d\sL,]{0,200})\)"),
 )
-
-
-class BadSample(Exception):
-    """A sample that cannot be used; its text is the reason: undecodable, too many pixels, shape, dtype, finite,
-    label, crc or truncated."""
 
 
 def npy_header(data: bytes | memoryview) -> tuple[np.dtype, tuple[int, ...], int]:

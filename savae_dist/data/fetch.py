@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from savae_dist.data.decode import BadSample, decode, encode_npy
+from savae_dist.data.decode import decode, encode_npy
 from savae_dist.data.shards import Shards
 from savae_dist.data.tally import shown
-from savae_dist.errors import DataError
+from savae_dist.errors import BadSample, DataError
 
 MAX_OPEN = 256  # mapped shards per process; each takes up to three of the (by default) 1,024 descriptors
 

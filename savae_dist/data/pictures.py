@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from savae_dist.data.decode import BadSample
+from savae_dist.errors import BadSample
 
 Mode = Literal["auto", "gray", "rgb"]
 MEMBERS = ("PNG", "JPEG", "WEBP")  # what a shard may hold

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from savae_dist.data.decode import IMAGES, BadSample, decode, npy_claims, npy_header, storable
+from savae_dist.data.decode import IMAGES, decode, npy_claims, npy_header, storable
 from savae_dist.data.tally import Reasons, Tally, shown
 from savae_dist.data.tar import Data, ends, open_tar, walk
-from savae_dist.errors import DataError
+from savae_dist.errors import BadSample, DataError
 
 # A sample of `samples` is its image or npy member; one of `packed` is its row in a block.
 SAMPLE = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4"), ("label", "<i4")])

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from savae_dist.data.decode import BadSample, stored
+from savae_dist.data.decode import stored
 from savae_dist.data.order import LABELS, permutation
 from savae_dist.data.sources.base import Bad, Item
-from savae_dist.errors import DataError
+from savae_dist.errors import BadSample, DataError
 
 OPEN_PARTS = 128  # kept mapped; each takes two file descriptors
 

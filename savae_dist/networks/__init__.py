@@ -1,7 +1,14 @@
 """The networks; `model_type` in a folder's config.json names one of them."""
 
 from savae_dist.networks.allconv import AllConvDecoder, AllConvEncoder, ConvCodeEncoder
-from savae_dist.networks.backbones import Backbone, CriticBackbone, make_critic, make_decoder, make_encoder
+from savae_dist.networks.backbones import (
+    Backbone,
+    CriticBackbone,
+    make_autoencoder,
+    make_critic,
+    make_decoder,
+    make_encoder,
+)
 from savae_dist.networks.base import Classifier, Critic, Decoder, Discriminator, Encoder, Network
 from savae_dist.networks.codes import LabelPart, Prior
 from savae_dist.networks.conv import ConvCritic, ConvDecoder, ConvEncoder
@@ -67,6 +74,7 @@ __all__ = [
     "Preprocessing",
     "Prior",
     "TapWeights",
+    "make_autoencoder",
     "make_critic",
     "make_decoder",
     "make_encoder",

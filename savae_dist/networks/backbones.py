@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from savae_dist.networks.base import Critic, Decoder, Encoder, Norm
+from savae_dist.networks.base import Critic, Decoder, Encoder, Network, Norm
 from savae_dist.networks.conv import ConvCritic, ConvDecoder, ConvEncoder
 from savae_dist.networks.dcgan import DcganCritic, DcganDecoder, DcganEncoder
 from savae_dist.networks.hou import STAGES, HouDecoder, HouEncoder
@@ -36,6 +36,16 @@ def make_decoder(
     if backbone == "hou":
         return HouDecoder(shape, latent_dim, width, max(STAGES, pools), norm, output)
     return ConvDecoder(shape, latent_dim, width, pools, norm, output)
+
+
+def make_autoencoder(
+    backbone: Backbone, shape: Sequence[int], latent_dim: int, width: int, norm: Norm, pools: int
+) -> dict[str, Network]:
+    """`encoder` and `decoder`."""
+    return {
+        "encoder": make_encoder(backbone, shape, latent_dim, width, norm, pools),
+        "decoder": make_decoder(backbone, shape, latent_dim, width, norm, pools),
+    }
 
 
 def make_critic(backbone: CriticBackbone, shape: Sequence[int], width: int, norm: Norm, pools: int) -> Critic:

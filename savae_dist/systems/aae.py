@@ -7,7 +7,6 @@ classify the labelled samples. The encoder is deterministic.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Literal
@@ -32,7 +31,7 @@ from savae_dist.networks import (
 )
 from savae_dist.networks.base import Norm
 from savae_dist.networks.codes import LabelUse, PriorKind
-from savae_dist.phases import Batch, Phase, Recalibration, Update
+from savae_dist.phases import Batch, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
 
 Terms = dict[str, Tensor]
@@ -72,16 +71,15 @@ class AAE:
     prior_modes: int = 10  # of a mixture or a swiss roll; one per class where labels choose them
     backbone: Literal["mlp", "conv", "savae"] = "mlp"  # Makhzani's, Patni's all-convolutional, Zemouri's
     reconstruction: Literal["mse", "bce"] = "mse"
+    pipeline = ("encoder", "classifier", "decoder", "prior")
 
     def __post_init__(self) -> None:
         if self.label_to not in MEMBERS[self.name]:
             known = " or ".join(MEMBERS[self.name])
             raise ValueError(f"system.label_to={self.label_to}: the labels of {self.name} go to {known}")
-        for key in ("latent_dim", "prior_modes"):
-            if self.__dict__[key] < 1:
-                raise ValueError(f"system.{key} must be at least 1, not {self.__dict__[key]}")
-        if self.steps < 0 or not 0 < self.prior_scale < math.inf:
-            raise ValueError("system.steps must not be negative and system.prior_scale must be positive")
+        check_numbers(self, ("latent_dim", "prior_modes"), ("steps", "prior_scale"))
+        if not self.prior_scale:
+            raise ValueError("system.prior_scale must be positive, not 0")
         if self.clusters and (self.clusters < 2 or self.label_to != "nothing"):
             raise ValueError(
                 f"system.clusters={self.clusters}: 0 or at least 2, and for aae_unsupervised only; "
@@ -96,10 +94,6 @@ class AAE:
     def infers(self) -> bool:
         """Whether the encoder gives a label part."""
         return self.label_to == "code" or self.clusters > 0
-
-    @property
-    def pipeline(self) -> tuple[str, ...]:
-        return ("encoder", "classifier", "decoder", "prior")
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         """Encoder, decoder, prior, a discriminator per part of the code, and what reads the class from the label part.

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from savae_dist import losses
 from savae_dist.latents import full_precision
-from savae_dist.networks import CodeDiscriminator, CriticBackbone, Network, make_critic, make_decoder, make_encoder
+from savae_dist.networks import CodeDiscriminator, CriticBackbone, Network, make_autoencoder, make_critic
 from savae_dist.networks.base import Norm
-from savae_dist.phases import Batch, Phase, Recalibration, Update
+from savae_dist.phases import Batch, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
 
 Terms = dict[str, Tensor]
@@ -55,16 +55,14 @@ class AVA:
     pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:
-        if self.latent_dim < 1 or self.steps < 0:
-            raise ValueError("system.latent_dim must be at least 1 and system.steps not negative")
+        check_numbers(self, ("latent_dim",), ("steps",))
 
     def adds(self, part: Literal["lean decoder", "judge encoder", "lean encoder"]) -> bool:
         return part in MEMBERS[self.name] and (self.lean == "paper" or not part.startswith("lean"))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         networks: dict[str, Network] = {
-            "encoder": make_encoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
-            "decoder": make_decoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
+            **make_autoencoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
             "critic": make_critic(self.backbone, spec.shape, width, norm, pools),
         }
         if self.adds("judge encoder"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -20,13 +19,12 @@ from savae_dist.networks import (
     Network,
     Preprocessing,
     TapWeights,
-    make_decoder,
-    make_encoder,
+    make_autoencoder,
 )
 from savae_dist.networks.base import Norm
 from savae_dist.networks.features import tap_statistics
 from savae_dist.networks.hou import STAGES
-from savae_dist.phases import Batch, BatchUse, Phase, Recalibration, Update
+from savae_dist.phases import Batch, BatchUse, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
 from savae_dist.pretrained import open_features
 
@@ -62,14 +60,10 @@ class DFCVAE:
     label_value: float = 10.0
     critic_steps: int = 1
     batches: BatchUse = "shared"  # Algorithm 1 takes one batch for everything
+    pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:
-        for key in ("latent_dim", "critic_steps"):
-            if self.__dict__[key] < 1:
-                raise ValueError(f"system.{key} must be at least 1, not {self.__dict__[key]}")
-        for key in ("steps", "alpha", "beta", "label_value"):
-            if not 0 <= self.__dict__[key] < math.inf:
-                raise ValueError(f"system.{key} must not be negative, not {self.__dict__[key]}")
+        check_numbers(self, ("latent_dim", "critic_steps"), ("steps", "alpha", "beta", "label_value"))
         if self.with_critic and not self.label_value:
             raise ValueError("system.label_value must be positive, or system.adversarial=none")
         if not (self.beta or self.with_critic):
@@ -79,16 +73,9 @@ class DFCVAE:
     def with_critic(self) -> bool:
         return self.adversarial != "none"
 
-    @property
-    def pipeline(self) -> tuple[str, ...]:
-        return ("encoder", "decoder")
-
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         """The networks of section 3.2 and Phi."""
-        networks: dict[str, Network] = {
-            "encoder": make_encoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
-            "decoder": make_decoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
-        }
+        networks = make_autoencoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools)
         features = open_features("system.feature_network", self.feature_network, self.feature_input, spec)
         shapes = features.shapes(spec.shape)
         unknown = [name for name in self.layers if name not in shapes]

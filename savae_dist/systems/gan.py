@@ -20,7 +20,7 @@ from torch import Tensor
 
 from savae_dist.networks import CriticBackbone, Network, make_critic, make_decoder
 from savae_dist.networks.base import Norm
-from savae_dist.phases import Batch, Phase, Recalibration, Update
+from savae_dist.phases import Batch, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
 
 Terms = dict[str, Tensor]
@@ -39,7 +39,7 @@ class DCGAN:
     pipeline = PIPELINE
 
     def __post_init__(self) -> None:
-        check(self)
+        check_numbers(self, ("latent_dim", "steps", "critic_steps"))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         return players(self, spec, width, norm, pools)
@@ -75,7 +75,7 @@ class WGAN:
     pipeline = PIPELINE
 
     def __post_init__(self) -> None:
-        check(self)
+        check_numbers(self, ("latent_dim", "steps", "critic_steps"))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         return players(self, spec, width, norm, pools)
@@ -108,7 +108,7 @@ class LSGAN:
     pipeline = PIPELINE
 
     def __post_init__(self) -> None:
-        check(self)
+        check_numbers(self, ("latent_dim", "steps", "critic_steps"))
         if len(self.labels) != 3 or self.labels[0] in self.labels[1:]:
             raise ValueError(
                 f"system.labels are (a, b, c), generated samples' a unlike b and c, and not {self.labels}: try [0,1,1]"
@@ -146,12 +146,6 @@ class GAN(Protocol):
     def backbone(self) -> CriticBackbone: ...
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms: ...
     def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms: ...
-
-
-def check(gan: GAN) -> None:
-    for key, value in (("latent_dim", gan.latent_dim), ("steps", gan.steps), ("critic_steps", gan.critic_steps)):
-        if value < 1:
-            raise ValueError(f"system.{key} must be at least 1, not {value}")
 
 
 def players(gan: GAN, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:

@@ -21,7 +21,7 @@ from savae_dist.losses import AdversarialForm, Reduction
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, Network
 from savae_dist.networks.base import Norm
 from savae_dist.networks.conv import FEATURE_STAGES, FeatureTap
-from savae_dist.phases import Batch, BatchUse, Loss, Phase, Recalibration, Update
+from savae_dist.phases import Batch, BatchUse, Loss, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
 
 Terms = dict[str, Tensor]
@@ -65,32 +65,17 @@ class SAVAE:
     critic_label: float = 1.0  # +- this; Hou uses 10
     critic_regulariser: Literal["none", "gradient_penalty", "spectral_norm"] = "none"
     penalty_weight: float = 10.0  # of the gradient penalty
+    pipeline = ("encoder", "classifier", "decoder")
 
     def __post_init__(self) -> None:
-        for key in ("latent_dim", "critic_steps"):
-            if self.__dict__[key] < 1:
-                raise ValueError(f"system.{key} must be at least 1, not {self.__dict__[key]}")
-        for key in (
-            "vec_steps",
-            "decoder_steps",
-            "kl_weight",
-            "reconstruction_weight",
-            "beta",
-            "gamma",
-            "unlabelled_weight",
-        ):
-            if not 0 <= self.__dict__[key] < math.inf:
-                raise ValueError(f"system.{key} must not be negative, not {self.__dict__[key]}")
+        weights = ("kl_weight", "reconstruction_weight", "beta", "gamma", "unlabelled_weight", "penalty_weight")
+        check_numbers(self, ("latent_dim", "critic_steps"), ("vec_steps", "decoder_steps", *weights))
         if len(self.alpha) != FEATURE_STAGES or not all(0 <= a < math.inf for a in self.alpha):
             raise ValueError(f"system.alpha needs {FEATURE_STAGES} weights >= 0, one per feature, not {self.alpha}")
         if self.decoder_steps and not (any(self.alpha) or self.beta or self.gamma):
             raise ValueError("system.alpha, system.beta and system.gamma are all zero: the decoder would have no loss")
-        if self.critic_label <= 0 or self.penalty_weight < 0:
-            raise ValueError("system.critic_label must be positive and system.penalty_weight not negative")
-
-    @property
-    def pipeline(self) -> tuple[str, ...]:
-        return ("encoder", "classifier", "decoder")
+        if self.critic_label <= 0:
+            raise ValueError(f"system.critic_label must be positive, not {self.critic_label}")
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         """The networks of section 3.2."""

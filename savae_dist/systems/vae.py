@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Literal
@@ -10,9 +9,9 @@ from typing import Literal
 from torch import Tensor
 
 from savae_dist import losses
-from savae_dist.networks import Backbone, Network, make_decoder, make_encoder
+from savae_dist.networks import Backbone, Network, make_autoencoder
 from savae_dist.networks.base import Norm
-from savae_dist.phases import Batch, Phase, Recalibration, Update
+from savae_dist.phases import Batch, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
 
 
@@ -30,23 +29,13 @@ class VAE:
     kl_weight: float = 1.0
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
     backbone: Backbone = "savae"  # whose networks
+    pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:
-        if self.latent_dim < 1:
-            raise ValueError(f"system.latent_dim must be at least 1, not {self.latent_dim}")
-        for key in ("steps", "kl_weight"):
-            if not 0 <= self.__dict__[key] < math.inf:
-                raise ValueError(f"system.{key} must not be negative, not {self.__dict__[key]}")
-
-    @property
-    def pipeline(self) -> tuple[str, ...]:
-        return ("encoder", "decoder")
+        check_numbers(self, ("latent_dim",), ("steps", "kl_weight"))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
-        return {
-            "encoder": make_encoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
-            "decoder": make_decoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
-        }
+        return make_autoencoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools)
 
     def phases(self) -> tuple[Phase, ...]:
         vae = Update("vae", ("encoder", "decoder"), (self.vae_loss,), noise={"z": (self.latent_dim,)})

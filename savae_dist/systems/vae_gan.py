@@ -9,7 +9,6 @@ batch norm the kinds share their statistics.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Literal
@@ -19,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from savae_dist import losses
-from savae_dist.networks import CriticBackbone, Network, make_critic, make_decoder, make_encoder
+from savae_dist.networks import CriticBackbone, Network, make_autoencoder, make_critic
 from savae_dist.networks.base import Norm
-from savae_dist.phases import Batch, Phase, Recalibration, Update
+from savae_dist.phases import Batch, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
 
 Terms = dict[str, Tensor]
@@ -41,23 +40,14 @@ class VAEGAN:
     kl_weight: float = 1.0  # of L_prior
     feature_weight: float = 1e-3  # gamma, of L_llike for the decoder
     backbone: CriticBackbone = "dcgan"
+    pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:
-        for key in ("latent_dim", "steps"):
-            if self.__dict__[key] < 1:
-                raise ValueError(f"system.{key} must be at least 1, not {self.__dict__[key]}")
-        for key in ("kl_weight", "feature_weight"):
-            if not 0 <= self.__dict__[key] < math.inf:
-                raise ValueError(f"system.{key} must not be negative, not {self.__dict__[key]}")
-
-    @property
-    def pipeline(self) -> tuple[str, ...]:
-        return ("encoder", "decoder")
+        check_numbers(self, ("latent_dim", "steps"), ("kl_weight", "feature_weight"))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         return {
-            "encoder": make_encoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
-            "decoder": make_decoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
+            **make_autoencoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
             "critic": make_critic(self.backbone, spec.shape, width, norm, pools),
         }
 

@@ -16,9 +16,9 @@ from typing import IO, cast
 
 import numpy as np
 
-from savae_dist.data.decode import BadSample, as_stored
+from savae_dist.data.decode import as_stored
 from savae_dist.data.sources.base import Item, Sample, Source, as_label, identity
-from savae_dist.errors import DataError
+from savae_dist.errors import BadSample, DataError
 
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]
 ROWS = 8192  # of a part

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from savae_dist.data.decode import BadSample
 from savae_dist.data.pictures import Mode, decode_picture
 from savae_dist.data.sources.base import Bad, Item, Label, Sample, Source, as_label, by_name, find_files, read_table
 from savae_dist.data.sources.base import identity as identity_of
+from savae_dist.errors import BadSample
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FILES = 256  # of a part

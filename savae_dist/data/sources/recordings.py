@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from savae_dist.data.decode import BadSample
 from savae_dist.data.order import PACK, permutation
 from savae_dist.data.sources.base import Bad, Item, Label, Sample, Source, as_label, find_files, identity, read_table
 from savae_dist.data.sources.signals import EXTENSIONS, read_signal, resample
-from savae_dist.errors import ConfigError, DataError
+from savae_dist.errors import BadSample, ConfigError, DataError
 
 SPLITS = ("train", "validation", "test")
 EDGE = 1e-6  # of a sample: what a decimal number of seconds may be off

@@ -17,8 +17,7 @@ from scipy.io import loadmat, wavfile, whosmat
 from scipy.io.matlab import MatReadError
 from scipy.signal import firwin, kaiserord, resample_poly
 
-from savae_dist.data.decode import BadSample
-from savae_dist.errors import ConfigError
+from savae_dist.errors import BadSample, ConfigError
 
 EXTENSIONS = (".wav", ".npy", ".npz", ".csv", ".mat")
 RATES = ("rate", "fs")  # names under which an .npz or .mat may hold its sampling rate

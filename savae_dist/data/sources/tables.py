@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from savae_dist.data.decode import NPY_MAGIC, BadSample, decode_npy
+from savae_dist.data.decode import NPY_MAGIC, decode_npy
 from savae_dist.data.pictures import Mode
 from savae_dist.data.sources.base import Bad, Item, Sample, Source, as_label, identity
 from savae_dist.data.sources.images import fitted
-from savae_dist.errors import ConfigError, DataError
+from savae_dist.errors import BadSample, ConfigError, DataError
 
 ROWS = 256  # read at once
 X_COLUMNS, Y_COLUMNS = ("x", "image", "img", "signal"), ("y", "label")
