@@ -116,14 +116,13 @@ class PreparedUpdate:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         before = [buffer.clone() for buffer in self.buffers]
-        sums: dict[str, Tensor] = {}
-        for number, batch in enumerate(slices, 1):
-            with self.parallel.part(last=number == len(slices)):
-                terms = self.parallel.forward(batch, which)
-                loss = torch.stack(list(terms.values())).sum() / (len(slices) * self.parallel.summed)
-                self.parallel.backward(loss if self.scaler is None else self.scaler.scale(loss))
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0) + value.detach() / len(slices)
+        if self.parallel.unsettled:
+            self._backward(which, slices[-1:])
+            self.optimizer.zero_grad(set_to_none=True)
+            for buffer, old in zip(self.buffers, before, strict=True):
+                buffer.copy_(old)
+            self.parallel.unsettled = False
+        sums = self._backward(which, slices)
         self.parallel.step()
         self.optimizer.zero_grad(set_to_none=True)  # now, so that no gradient lies about while others train
         if self.scaler is not None:
@@ -135,6 +134,18 @@ class PreparedUpdate:
         self.skipped += ~self.finite
         self.skipped_in_a_row = (self.skipped_in_a_row + 1) * ~self.finite
         self.meter.add({**sums, "gradient_norm": self.norm}, self.finite)
+
+    def _backward(self, which: int, slices: list[Batch]) -> dict[str, Tensor]:
+        """Accumulate the gradient of loss `which`; the terms, averaged over the slices."""
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(slices, 1):
+            with self.parallel.part(last=number == len(slices)):
+                terms = self.parallel.forward(batch, which)
+                loss = torch.stack(list(terms.values())).sum() / (len(slices) * self.parallel.summed)
+                self.parallel.backward(loss if self.scaler is None else self.scaler.scale(loss))
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0) + value.detach() / len(slices)
+        return sums
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Look at this rank's gradients, clip them, and tell the optimiser whether to leave the step out."""

@@ -49,6 +49,8 @@ class Replicas:
 
     summed: how many ranks' gradients are added up; each loss is divided by it, which costs nothing, where DDP would
     divide every gradient. Where losses are `scaled` it does: their scale must not depend on the number of ranks.
+    unsettled: after its first backward pass DDP lays gradients out anew, in the order in which they came, and sums over
+    more than two ranks round by their place. One pass in vain first, and a run that goes on is exact.
     """
 
     summed = 1
@@ -69,6 +71,7 @@ class Replicas:
         if isinstance(self.forward, nn.parallel.DistributedDataParallel) and not scaled:
             self.forward.register_comm_hook(None, reduce)
             self.summed = torch.distributed.get_world_size()
+        self.unsettled = self.accelerator.num_processes > 2
         self.optimizer = optimizer
         self.backward, self.step = self.accelerator.backward, optimizer.step
 
@@ -94,11 +97,11 @@ class Replicas:
 class Partitions:
     """ZeRO: each rank steps its equal slice of all parameters in one flat float32 tensor, with that slice's state.
 
-    summed: DeepSpeed averages, so nothing is left to divide.
+    summed: DeepSpeed averages, so nothing is left to divide. unsettled: its layout never changes.
     stage: 1 also keeps whole gradients, 2 reduces each accumulation step's gradients into the slices at once.
     """
 
-    summed = 1
+    summed, unsettled = 1, False
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, stage: int, config: DdpConfig) -> None:
         device = PartialState().device
