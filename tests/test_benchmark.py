@@ -220,9 +220,10 @@ SCALED = re.compile(r"^  (\d[^.\n]*?)  +(\d+\.\d+) +(\d+)((?: +\d+\.\d+){3})$", 
 @pytest.mark.distributed
 def test_scaling_times_processes_with_and_without_reduction(capfd):
     tiny = ["--width", "2", "--batch", "8", "--rounds", "1", "--seconds", "0"]
-    assert benchmark.main(["scaling", *tiny]) == 0
+    assert benchmark.main(["scaling", *tiny, "system.critic_update=joint"]) == 0
     out = capfd.readouterr().out
-    assert "1 threads each, 2 processes (gloo); networks.width=2, data.batch_size=8" in out.splitlines()[0]
+    asked = "networks.width=2, data.batch_size=8, system.critic_update=joint"
+    assert f"1 threads each, 2 processes (gloo); {asked}" in out.splitlines()[0]
     rows = SCALED.findall(out)
     assert [row[0] for row in rows] == ["1 process", "2, no reduction", "2 processes"] * 2
     assert [row[3].split()[0] for row in rows[::3]] == ["1.000"] * 2  # what the speeds are compared to
@@ -251,6 +252,12 @@ def test_scaling_without_reduction_trains_the_same_samples_alone(digits):
 def test_one_process_is_no_scaling(capsys):
     assert benchmark.main(["scaling", "--processes", "1"]) == 2
     assert "--processes=1" in capsys.readouterr().err
+
+
+def test_scaling_is_refused_before_anything_is_started(capsys):
+    for wrong, word in (("system.betta=1", "betta"), ("--phase=encoder", "no such phase")):
+        assert benchmark.main(["scaling", wrong]) == 2
+        assert word in capsys.readouterr().err
 
 
 # Data.

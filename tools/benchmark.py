@@ -111,26 +111,28 @@ def step(arguments: argparse.Namespace) -> None:
 
 def scale(arguments: argparse.Namespace) -> None:
     """Throughput of 1 and of several processes, what the reduction costs them, and where the time goes."""
+    asked = [f"networks.width={arguments.width}", f"data.batch_size={arguments.batch}", *arguments.changes]
+    config = resolve.load(asked)
+    phases = [phase for phase in config.system.phases() if arguments.phase in (phase.name, "both")]
+    if not phases:
+        raise ConfigError(f"--phase={arguments.phase}: {config.system.name} has no such phase")
     if "RANK" not in os.environ:
         options = [f"--{key}={arguments.__dict__[key]}" for key in ("width", "batch", "rounds", "seconds", "phase")]
-        code = scaling.start(options, arguments.processes)
+        code = scaling.start([*options, *arguments.changes], arguments.processes)
         if code:
             raise ConfigError(f"a process ended with {code}; what it said stands above")
         return
     torch.set_num_threads(1)
-    asked = {"networks.width": arguments.width, "data.batch_size": arguments.batch}
-    config = resolve.load([*(f"{key}={value}" for key, value in asked.items()), CONSTANT])
     state = launch.start("fp32", config.timeout)
     peers = Peers(state, config.timeout)
-    about = f"{peers.ranks} processes ({state.backend}); {', '.join(f'{key}={value}' for key, value in asked.items())}"
+    about = f"{peers.ranks} processes ({state.backend}); {', '.join(asked)}"
     scaling.speak(peers, iter([f"{machine(state.device)} each, {about}"]))
     with tempfile.TemporaryDirectory() as scratch:
         setting = handwritten.Setting(config, Shards.open(synthetic(Path(scratch) / "shards")), state.device)
         wait = scaling.device_wait(state.device)
-        for phase in config.system.phases():
-            if arguments.phase in (phase.name, "both"):
-                lines = scaling.measure(setting, phase, peers, arguments.rounds, arguments.seconds, wait)
-                scaling.speak(peers, lines)
+        for phase in phases:
+            lines = scaling.measure(setting, phase, peers, arguments.rounds, arguments.seconds, wait)
+            scaling.speak(peers, lines)
 
 
 def data(arguments: argparse.Namespace) -> None:
@@ -189,7 +191,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     several.add_argument("--batch", type=int, default=128, help="samples per optimiser step, over all processes")
     several.add_argument("--rounds", type=int, default=8, help="how often the loops take turns")
     several.add_argument("--seconds", type=float, default=3.0, help="per loop and round")
-    several.add_argument("--phase", choices=("vec", "decoder", "both"), default="both")
+    several.add_argument("--phase", default="both", help="vec, decoder or both, or a phase of another system")
+    several.add_argument("changes", nargs="*", metavar="key=value", help="of the demo's configuration")
     several.set_defaults(measure=scale)
 
     batches = what.add_parser("data", help="samples per second, beside the webdataset and datasets libraries")
