@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from launching import ROOT, shards
@@ -114,6 +115,9 @@ def test_a_sweep_runs_evaluates_skips_and_tabulates(
         assert float(row["frechet_distance"]) == pytest.approx(metrics["frechet_distance"])
         assert float(row["training_seconds"]) > 0
         assert bool(row["reconstruction_mse"]) == (name == "vae_gan")
+    picture = cv2.imread(str(out / "samples.png"))
+    assert picture.std() > 10  # a row of each: wider than high
+    assert picture.shape[1] > picture.shape[0] > 100
     finished, broken = Path(rows["dcgan"]["folder"]), Path(rows["vae_gan"]["folder"])
     before = (finished / "status.json").stat().st_mtime_ns
     status = json.loads((broken / "status.json").read_text())

@@ -8,7 +8,7 @@
 CONFIG is a preset or a YAML file, values are separated by commas outside brackets. Each run is started as its users
 start it, in a folder of OUT with a log beside it. What is finished is not run again, so the same command goes on where
 it was stopped. A run that diverges is a result. OUT/results.csv holds a row per run; the printed table has the mean and
-the standard deviation over the seeds.
+the standard deviation over the seeds; OUT/samples.png shows samples of each combination's first run.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from typing import Any
 
 from savae_dist.config import RunConfig, digest
 from savae_dist.errors import ConfigError, DivergedError, UserError
+from savae_dist.evaluation import figures
+from savae_dist.pipeline import Pipeline
 from savae_dist.resolve import load
 
 Row = dict[str, Any]
@@ -182,6 +184,20 @@ def cell(values: Sequence[float | None]) -> str:
     return f"{statistics.mean(known):.4g}{deviation}"
 
 
+def draw(found: Sequence[Trial], out: Path) -> None:
+    """`samples.png`: a row for the first finished run of each combination, as many as there is room for."""
+    pipelines: dict[str, Pipeline] = {}
+    for trial in found:
+        name = " ".join(value for key, value in trial.varied.items() if key != "seed") or Path(trial.config).stem
+        if trial.exit_code == 0 and name not in pipelines:
+            pipelines[name] = Pipeline.from_pretrained(trial.folder)
+    specs = [pipeline.spec for pipeline in pipelines.values()]
+    alike = {name: pipeline for name, pipeline in pipelines.items() if pipeline.spec == specs[0]}
+    if alike:
+        rows = dict(list(alike.items())[: figures.MAX_ROWS])
+        figures.save(figures.samples_of_each(rows), out / "samples.png")
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train every combination of some values, and tabulate the results.")
     parser.add_argument("config", help="presets or YAML files, separated by commas")
@@ -220,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sweep: {error}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else 1
     write_csv(rows, options.out / "results.csv")
+    draw(found, options.out)
     print(markdown(rows, found[0].varied))
     failed = [trial for trial in found if trial.exit_code is None]
     for trial in failed:

@@ -5,7 +5,7 @@ x and x^ are normalised samples `[n, *shape]`, y int64 `[n]` with -1 = unlabelle
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +108,16 @@ def samples(pipeline: Pipeline, seed: int = 0) -> Figure:
         x = pipeline.decoded(pipeline.latents(8, seed=seed))
         return _signal_rows([[window] for window in x], [f"sample {n + 1}" for n in range(len(x))], title, spec)
     return _image_rows(pipeline.decoded(pipeline.latents(8 * COLUMNS, seed=seed)), [], title, spec)
+
+
+def samples_of_each(pipelines: Mapping[str, Pipeline], seed: int = 0) -> Figure:
+    """Decoded draws of the prior of several pipelines for the same kind of sample, a named row each."""
+    spec = next(iter(pipelines.values())).spec
+    each = COLUMNS if spec.kind == "image" else 1
+    x = torch.cat([pipeline.decoded(pipeline.latents(each, seed=seed)).cpu() for pipeline in pipelines.values()])
+    if spec.kind == "signal":
+        return _signal_rows([[window] for window in x], list(pipelines), "Samples from the prior", spec)
+    return _image_rows(x, list(pipelines), "Samples from the prior", spec)
 
 
 def samples_by_class(pipeline: Pipeline, seed: int = 0) -> Figure:
