@@ -77,18 +77,18 @@ class PreparedUpdate:
         self.enter()  # before wrapping: DDP reduces what requires a gradient now
         module = UpdateModule(update, networks, autocast(precision, device))
         self.parameters = dict(module.trained.named_parameters())
-        self.buffers = list(module.trained.buffers())
+        self.trained = module.trained
         if compile:
             module.compile()
         self.optimizer = make_optimizer(list(self.parameters.values()), config)
         self.optimizer.register_step_pre_hook(self._before_step)
         self.optimizer.register_step_post_hook(self._after_step)
-        self.scaler = make_scaler(precision, device)
         self.parallel: Parallel = (
             Partitions(module, self.optimizer, zero, ddp or DdpConfig())
             if zero
-            else Replicas(module, self.optimizer, ddp or DdpConfig(), scaled=self.scaler is not None)
+            else Replicas(module, self.optimizer, ddp or DdpConfig())
         )
+        self.scaler = make_scaler(precision, device)
         averaged = update.trains if ema and update.averaged else ()
         self.averages = {name: WeightAverage(networks[name], ema) for name in averaged}
         self.meter = Meter()
@@ -115,11 +115,12 @@ class PreparedUpdate:
         self.lr = learning_rate(self.config, iteration, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
-        before = [buffer.clone() for buffer in self.buffers]
+        buffers = list(self.trained.buffers())  # now, because wrapping an update may replace them
+        before = [buffer.clone() for buffer in buffers]
         if self.parallel.unsettled:
             self._backward(which, slices[-1:])
             self.optimizer.zero_grad(set_to_none=True)
-            for buffer, old in zip(self.buffers, before, strict=True):
+            for buffer, old in zip(buffers, before, strict=True):
                 buffer.copy_(old)
             self.parallel.unsettled = False
         sums = self._backward(which, slices)
@@ -127,7 +128,7 @@ class PreparedUpdate:
         self.optimizer.zero_grad(set_to_none=True)  # now, so that no gradient lies about while others train
         if self.scaler is not None:
             self.scaler.update()
-        for buffer, old in zip(self.buffers, before, strict=True):
+        for buffer, old in zip(buffers, before, strict=True):
             buffer.copy_(torch.where(self.finite, buffer, old))
         for average in self.averages.values():
             average.update(self.finite.float())
@@ -141,7 +142,7 @@ class PreparedUpdate:
         for number, batch in enumerate(slices, 1):
             with self.parallel.part(last=number == len(slices)):
                 terms = self.parallel.forward(batch, which)
-                loss = torch.stack(list(terms.values())).sum() / (len(slices) * self.parallel.summed)
+                loss = torch.stack(list(terms.values())).sum() / len(slices)
                 self.parallel.backward(loss if self.scaler is None else self.scaler.scale(loss))
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(slices)

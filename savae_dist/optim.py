@@ -138,26 +138,20 @@ class WeightAverage(Generic[N]):
     """
 
     def __init__(self, network: N, decay: float) -> None:
-        self.network = copy.deepcopy(network).eval()
+        self.network, self._current = copy.deepcopy(network).eval(), network
         self.decay = decay
         self.updates = 0
-        self._pairs = [
-            (average, current)
-            for average, current in zip(_tensors(self.network), _tensors(network), strict=True)
-            if average.is_floating_point()
-        ]
 
     @torch.no_grad()
     def update(self, applied: Tensor) -> None:
         """`applied` is 1, or 0 where the step was left out."""
-        averages, currents = (list(side) for side in zip(*self._pairs, strict=True))
+        # Looked up now and not detached: wrapping a later update may give the network other memory, or other buffers.
+        averages, currents = (
+            [tensor for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()]
+            for network in (self.network, self._current)
+        )
         difference = torch._foreach_sub(currents, averages)
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         torch._foreach_mul_(difference, (1 - decay) * applied)
         torch._foreach_add_(averages, difference)
-
-
-def _tensors(network: nn.Module) -> list[Tensor]:
-    # Not detached: that would keep the memory of now, and wrapping a later update may give the parameters another.
-    return [*network.parameters(), *network.buffers()]

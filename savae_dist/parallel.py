@@ -47,17 +47,11 @@ STEP = "step"  # the one state of torch's optimisers that is a count and not sha
 class Replicas:
     """Every rank holds all gradients and the whole optimiser state: one process, or DDP.
 
-    summed: how many ranks' gradients are added up; each loss is divided by it, which costs nothing, where DDP would
-    divide every gradient. Where losses are `scaled` it does: their scale must not depend on the number of ranks.
     unsettled: after its first backward pass DDP lays gradients out anew, in the order in which they came, and sums over
     more than two ranks round by their place. One pass in vain first, and a run that goes on is exact.
     """
 
-    summed = 1
-
-    def __init__(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, config: DdpConfig, scaled: bool = False
-    ) -> None:
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, config: DdpConfig) -> None:
         # Buffers are not broadcast: rank 0's running statistics are the run's (see batch_norm.broadcast_buffers).
         ddp = DistributedDataParallelKwargs(
             broadcast_buffers=False,
@@ -67,10 +61,8 @@ class Replicas:
         self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[ddp], cpu=not torch.cuda.is_available())
         with warnings.catch_warnings():  # newer releases of torch rename it, older ones know no other name
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            self.forward = self.accelerator.prepare_model(module)
-        if isinstance(self.forward, nn.parallel.DistributedDataParallel) and not scaled:
-            self.forward.register_comm_hook(None, reduce)
-            self.summed = torch.distributed.get_world_size()
+            # Networks are where they belong; Accelerate would move them all the same, and so replace their buffers.
+            self.forward = self.accelerator.prepare_model(module, device_placement=False)
         self.unsettled = self.accelerator.num_processes > 2
         self.optimizer = optimizer
         self.backward, self.step = self.accelerator.backward, optimizer.step
@@ -97,11 +89,10 @@ class Replicas:
 class Partitions:
     """ZeRO: each rank steps its equal slice of all parameters in one flat float32 tensor, with that slice's state.
 
-    summed: DeepSpeed averages, so nothing is left to divide. unsettled: its layout never changes.
     stage: 1 also keeps whole gradients, 2 reduces each accumulation step's gradients into the slices at once.
     """
 
-    summed, unsettled = 1, False
+    unsettled = False  # the layout never changes
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, stage: int, config: DdpConfig) -> None:
         device = PartialState().device
@@ -179,13 +170,6 @@ class Partitions:
 
 
 Parallel = Replicas | Partitions
-
-
-def reduce(_, bucket):  # type: ignore[no-untyped-def]  # DDP refuses annotations that are strings, as all are here
-    """DDP's reduction of one bucket of gradients: their sum."""
-    work = torch.distributed.all_reduce(bucket.buffer(), async_op=True)
-    assert work is not None
-    return work.get_future().then(lambda done: done.value()[0])
 
 
 def import_deepspeed(device: torch.device) -> ModuleType:

@@ -35,11 +35,7 @@ def load(arguments: Sequence[str]) -> RunConfig:
         raise ConfigError(f"one preset or file, then key=value; {files[1]!r} is neither")
     try:
         preset, changes = _read(files[0] if files else DEFAULT), _changes(overrides)
-        papers = [_paper(preset), _paper(changes)]
-        if None not in papers and papers[0] is not papers[1]:
-            for section in ("system", "optimizers"):  # hyperparameters of another paper, and of its updates
-                preset.pop(section, None)
-        asked = OmegaConf.merge(preset, changes)
+        asked = OmegaConf.merge(_kept(preset, changes), changes)
         assert isinstance(asked, DictConfig)
         _check_shape(asked, OmegaConf.missing_keys(changes) | OmegaConf.missing_keys(asked))
         config = _typed(asked.copy())
@@ -50,15 +46,36 @@ def load(arguments: Sequence[str]) -> RunConfig:
         raise ConfigError(" ".join(str(error).split())) from error
     if config.output is None:
         name = Path(files[0] if files else DEFAULT).stem
-        same = not overrides or (not OmegaConf.missing_keys(preset) and digest(_typed(preset)) == digest(config))
+        same = not overrides or (not OmegaConf.missing_keys(preset) and digest(_typed(preset.copy())) == digest(config))
         config.output = f"runs/{name}" if same else f"runs/{name}-{digest(config)}"
     return config
 
 
-def _paper(node: DictConfig) -> type[System] | None:
-    """Members of a family share a class; None where no known system is named."""
-    name = OmegaConf.select(node, "system.name")
-    return type(SYSTEMS[name]) if isinstance(name, str) and name in SYSTEMS else None
+def _kept(preset: DictConfig, changes: DictConfig) -> DictConfig:
+    """The preset without what belongs to another system than the one that the changes name.
+
+    Another paper takes none of its hyperparameters and optimisers; another member of the same family all but those in
+    which the members themselves differ.
+    """
+    old, new = (OmegaConf.select(node, "system.name") for node in (preset, changes))
+    known = all(isinstance(name, str) and name in SYSTEMS for name in (old, new))
+    if not known or old == new:
+        return preset
+    if type(SYSTEMS[old]) is not type(SYSTEMS[new]):
+        return OmegaConf.masked_copy(preset, [str(key) for key in preset if key not in ("system", "optimizers")])
+    kept = preset.copy()
+    before, after = vars(SYSTEMS[old]), vars(SYSTEMS[new])
+    for key in [key for key in preset.system if before.get(key) != after.get(key)]:
+        kept.system.pop(key)
+    optimizers = OmegaConf.merge(preset.get("optimizers") or {}, changes.get("optimizers") or {})
+    there, here = ({u.name for phase in SYSTEMS[name].phases() for u in phase.updates} for name in (old, new))
+    added = sorted(here - there - set(optimizers))
+    if optimizers and added and "default" not in optimizers:
+        raise ConfigError(
+            f"optimizers say nothing of {added[0]}, an update of {new} that {old} does not have: add "
+            f"optimizers.{added[0]}.lr=... or optimizers.default.lr=..."
+        )
+    return kept
 
 
 def _changes(overrides: Sequence[str]) -> DictConfig:

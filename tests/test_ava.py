@@ -15,7 +15,6 @@ from savae_dist.phases import Batch
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import AVA
 
-MEMBERS = ("ava1", "ava2", "ava3", "ava4", "ava5")
 both_kinds = pytest.mark.parametrize("spec", [IMAGE, SIGNAL], ids=["image", "signal"])
 
 
@@ -174,9 +173,32 @@ def test_one_batch_for_all_updates_and_noise_of_their_own() -> None:
     assert not torch.equal(draws[1], draws[2])
 
 
-@pytest.mark.parametrize("member", MEMBERS)
-def test_impossible_values_name_their_key(member: str) -> None:
+@both_kinds
+def test_it_trains_in_half_precision(spec: DataSpec) -> None:
+    trainer = Trainer(small("ava5"), spec, precision="bf16")
+    trainer.run("ava", 2)
+    for prepared in trainer.updates.values():
+        sums = prepared.meter.drain()
+        assert sums["gradient_norm"][1] == 2  # none was left out
+        assert all(value.dtype == torch.float32 and value.isfinite().all() for value in sums.values())
+
+
+def test_the_encoder_s_statistics_are_those_of_x_after_the_phase() -> None:
+    """Meanwhile they are a mixture with those of x'; the decoder's know only x'."""
+    (phase,) = small("ava3", backbone="dcgan").phases()
+    assert phase.recalibrate is not None
+    assert phase.recalibrate.networks == ("encoder", "decoder")
+    trainer = Trainer(small("ava3", backbone="dcgan"))
+    seen = []
+    trainer.networks["encoder"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    batch = batch_of(trainer, "vae")
+    phase.recalibrate.forward(SimpleNamespace(**trainer.networks), batch)
+    assert len(seen) == 1
+    assert seen[0] is batch.x
+
+
+def test_impossible_values_name_their_key() -> None:
     with pytest.raises(ValueError, match=r"system\.latent_dim"):
-        small(member).__class__(member, latent_dim=0)
+        AVA(latent_dim=0)
     with pytest.raises(ValueError, match=r"system\.steps"):
-        AVA(member, steps=-1)
+        AVA(steps=-1)

@@ -1,26 +1,27 @@
 """Nguyen 2023's experiment: a VAE and AVA1 to AVA5 on ten images, at nineteen learning rates, scored by eq 17.
 
-    python tools/ava_experiment.py OUT [--images FILE.npz] [--jobs N] [key=value ...]
+    python tools/ava_experiment.py OUT [--members vae,ava1,...] [--images FILE.npz] [--jobs N] [key=value ...]
 
-The paper's ten images of 180x250 are not published; here they are crops of the two photographs in scikit-learn, zoomed
-out three times as in the paper, or the `x` of an .npz. Every cell is a run of the preset `ava_ten_images` or
-`vae_ten_images`, with the changes given as key=value, in a folder of OUT; what is finished is not run again, and a run
-that diverges is a result.
+The paper's ten images of 180x250, which its networks zoom out three times, are not published; here they are crops of
+the two photographs in scikit-learn, reduced to a third, or the `x` of an .npz. Every cell is a run of the preset
+`ava_ten_images` or `vae_ten_images`, with the changes given as key=value, in a folder of OUT; what is finished is not
+run again, and a run that diverges is a result. Options that the VAE does not have need `--members` without it.
 
 Eq 17 is no error of reconstruction: it compares one image, the best of 100 drawn from the prior (the paper does not say
-by which rule; here by this score), with all ten. So it is printed beside the score of the mean image, which has no
-model at all, and beside the root mean square error of the ten reconstructions. OUT/results.csv has every cell.
+by which rule; here by this score), with all images. So it is printed beside the score of the mean image, which has no
+model at all, and beside the root mean square error of the reconstructions. OUT/results.csv has every cell.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import hashlib
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -42,7 +43,7 @@ PUBLISHED = {"vae": 0.2454, "ava1": 0.1787, "ava2": 0.1786, "ava3": 0.1783, "ava
 DRAWN = 100
 HEIGHT, WIDTH, ZOOM = 180, 250, 3
 CORNERS = ((0, 0), (0, 390), (247, 0), (247, 390), (123, 195))  # of the crops in 427x640: the four and the middle
-COLUMNS = {"eq_17": "Eq 17 of the best of 100 samples", "rmse": "RMSE of the ten reconstructions"}
+COLUMNS = {"eq_17": "Eq 17 of the best of 100 samples", "rmse": "RMSE of the reconstructions"}
 
 
 def photographs() -> np.ndarray:
@@ -70,13 +71,38 @@ def score(pipeline: Pipeline, images: np.ndarray) -> sweep.Row:
     return {"eq_17": min(equation_17(image, true) for image in drawn), "rmse": float(rmse)}
 
 
-def cells(out: Path, shards: Path, changes: Sequence[str]) -> list[sweep.Trial]:
+def read(path: Path) -> np.ndarray:
+    """uint8 `[n, height, width]` or `[n, height, width, 3]`; ConfigError in one line."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            x = np.asarray(arrays["x"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, BadZipFile) as error:
+        raise ConfigError(f"{path} is no .npz with an array x: {' '.join(str(error).split())}") from error
+    x = x[..., 0] if x.ndim == 4 and x.shape[3] == 1 else x
+    if x.dtype != np.uint8 or not (x.ndim == 3 or (x.ndim == 4 and x.shape[3] == 3)) or len(x) < 2:
+        raise ConfigError(
+            f"{path}: x must be uint8 [n, height, width] or [n, height, width, 3], not {x.dtype} {x.shape}"
+        )
+    return x
+
+
+def packed(images: np.ndarray, out: Path) -> Path:
+    """The shards of these images, in a folder of their own, so that no run of others is taken for theirs."""
+    shards = out.absolute() / f"images-{hashlib.sha256(images.tobytes()).hexdigest()[:8]}"
+    if not (shards / INDEX).is_file():
+        pack(images, np.full(len(images), -1), shards)
+    return shards
+
+
+def cells(out: Path, members: Sequence[str], shards: Path, changes: Sequence[str]) -> list[sweep.Trial]:
     """A trial per member and learning rate."""
     axes = [f"optimizers.default.lr={','.join(RATES)}", f"data.train={shards}", f"data.validation={shards}", *changes]
     found = []
-    for member in MEMBERS:
+    for member in members:
         preset = "vae_ten_images" if member == "vae" else "ava_ten_images"
-        found += sweep.trials(preset, out / member, [f"system.name={member}", *axes])
+        found += sweep.trials(preset, out.absolute() / member, [f"system.name={member}", *axes])
+    if len(found) != len(members) * len(RATES):
+        raise ConfigError("one value for each key: a cell is one run, and the learning rates are the paper's")
     return found
 
 
@@ -84,17 +110,19 @@ def cell(trial: sweep.Trial, images: np.ndarray) -> sweep.Row:
     """One run, from wherever it stands to its figures."""
     sweep.run(trial, None)
     known = sweep.row(trial)
-    row = {
+    row: sweep.Row = {
         "system": trial.resolved.system.name,
         "learning_rate": trial.varied["optimizers.default.lr"],
-        **{key: known[key] for key in ("outcome", "exit_code")},
+        "outcome": known["outcome"],
+        "exit_code": trial.exit_code,
         **(score(Pipeline.from_pretrained(trial.folder), images) if trial.exit_code == 0 else {}),
     }
-    print(f"{row['system']} at {row['learning_rate']}: {row['outcome']}", file=sys.stderr)
+    seen = "" if trial.exit_code is not None else f"; see {sweep.log_of(trial)}"
+    print(f"{row['system']} at {row['learning_rate']}: {row['outcome']}{seen}", file=sys.stderr)
     return row
 
 
-def table(rows: Sequence[sweep.Row], column: str) -> list[str]:
+def table(rows: Sequence[sweep.Row], members: Sequence[str], column: str) -> list[str]:
     """Markdown: a line per learning rate, then mean, least and deviation of the cells that did not diverge."""
     by_cell = {(row["system"], row["learning_rate"]): row for row in rows}
 
@@ -103,18 +131,18 @@ def table(rows: Sequence[sweep.Row], column: str) -> list[str]:
             return f"{row[column]:.4f}"
         return "diverged" if row["exit_code"] == DivergedError.code else str(row["outcome"])
 
-    lines = [["learning rate", *MEMBERS], ["---"] * (len(MEMBERS) + 1)]
-    lines += [[rate, *(shown(by_cell[member, rate]) for member in MEMBERS)] for rate in RATES]
+    lines = [["learning rate", *members], ["---"] * (len(members) + 1)]
+    lines += [[rate, *(shown(by_cell[member, rate]) for member in members)] for rate in RATES]
     summaries: dict[str, Callable[[list[float]], float]] = {
         "mean": statistics.mean,
         "minimum": min,
         "deviation": statistics.stdev,
     }
     for name, function in summaries.items():
-        known = [[row[column] for row in rows if row["system"] == member and column in row] for member in MEMBERS]
+        known = [[row[column] for row in rows if row["system"] == member and column in row] for member in members]
         lines.append([name, *(f"{function(values):.4f}" if len(values) > 1 else "-" for values in known)])
     if column == "eq_17":
-        lines.append(["published mean", *(f"{PUBLISHED[member]:.4f}" for member in MEMBERS)])
+        lines.append(["published mean", *(f"{PUBLISHED[member]:.4f}" for member in members)])
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
@@ -122,9 +150,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Nguyen 2023's experiment: AVA1 to AVA5 and a VAE on ten images.")
     parser.add_argument("out", type=Path, help="folder of the runs, of results.csv and table.md")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="of the two presets")
+    parser.add_argument("--members", default=",".join(MEMBERS), help="of the comparison (%(default)s)")
     parser.add_argument("--images", type=Path, help=".npz with x, uint8 [n, height, width(, 3)], instead of crops")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     options = parser.parse_intermixed_args(argv)
+    options.members = options.members.split(",")
+    unknown = set(options.members) - set(MEMBERS)
+    if unknown or len(set(options.members)) < len(options.members):
+        parser.error(f"--members: each once, of {','.join(MEMBERS)}")
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
     return options
@@ -132,28 +165,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
+    sweep.share_cores(options.jobs)
     try:
-        images = np.load(options.images)["x"] if options.images else photographs()
-        if images.dtype != np.uint8 or images.ndim not in (3, 4):
-            raise ConfigError(f"{options.images}: x must be uint8 [n, height, width(, 3)], not {images.shape}")
-        shards = options.out / "shards"
-        if not (shards / INDEX).is_file():
-            pack(images, np.full(len(images), -1), shards)
-        trials = cells(options.out, shards, options.changes)
+        images = read(options.images) if options.images else photographs()
+        trials = cells(options.out, options.members, packed(images, options.out), options.changes)
         with ThreadPoolExecutor(options.jobs) as pool:
             rows = list(pool.map(lambda trial: cell(trial, images), trials))
-    except (UserError, OSError, KeyError) as error:
+    except (UserError, OSError) as error:
         print(f"ava_experiment: {error}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else 1
     sweep.write_csv(rows, options.out / "results.csv")
     mean = equation_17(images.mean(0) / 255, images / 255)
     lines = [f"Eq 17 of the mean image: {mean:.4f}"]
     for column, title in COLUMNS.items():
-        lines += ["", title, "", *table(rows, column)]
+        lines += ["", title, "", *table(rows, options.members, column)]
     (options.out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
-    return 0 if all(row["exit_code"] is not None for row in rows) else 1
+    return 0 if all(row["exit_code"] in sweep.ENDED for row in rows) else 1
 
 
 if __name__ == "__main__":

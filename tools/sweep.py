@@ -94,6 +94,12 @@ def trials(configs: str, out: Path, arguments: Sequence[str]) -> list[Trial]:
     return found
 
 
+def share_cores(jobs: int) -> None:
+    """Among the runs that are started from now on: threads of several would spin against each other."""
+    if jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+
+
 def run(trial: Trial, launch: str | None) -> None:
     """Start the trainer, or let it go on, unless this trial is ended; what it says goes into the log."""
     if trial.exit_code is not None:
@@ -217,8 +223,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
-    if options.jobs > 1:  # threads of several runs would spin against each other
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
+    share_cores(options.jobs)
 
     def one(trial: Trial) -> Row:
         run(trial, options.launch)

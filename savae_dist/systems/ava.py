@@ -3,6 +3,9 @@ and whose encoder may face another, D, that tells mu(x) from mu(x').
 
 Each member is what it adds to AVA1, in `MEMBERS`. A batch trains encoder and decoder on eq 12, then d and D on their
 balance functions (eq 4, 11), which may "lean" towards the decoder or the encoder (eq 10, 16).
+
+The encoder sees x and x' one after the other, since it makes the one from the other: batch norms in it (`backbone:
+dcgan`) keep a mixture of both statistics until the phase's end, where those of x are recomputed.
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ class AVA:
     """Hyperparameters of the five.
 
     encoder_gradient: `full` sends eq 12 through z into the encoder; `paper` only what its eq 5 and 14 print, the KL and
-    D's verdict, so that z tells the decoder nothing of x.
+    D's verdict, so that z tells the decoder nothing of x. (Eq 14 prints that verdict with a derivative at x; it is read
+    as eq 12's term, whose gradient passes through the encoder at x'.)
     lean: the terms that AVA2, 4 and 5 add do not depend on the discriminators' weights, so that their gradient is zero;
     `paper` has the one that eq 10 and 16 print for them, `none` is eq 9 and 15 differentiated.
     adversarial: log(1 - d(x')) as eq 3 reads, or -log d(x'), whose gradient does not vanish where d is sure.
