@@ -329,3 +329,12 @@ def test_an_average_follows_a_network_that_moves_to_other_memory():
         average.update(torch.ones(()))
     for parameter in average.network.parameters():
         torch.testing.assert_close(parameter, torch.full_like(parameter, 7.0))
+
+
+def test_an_average_follows_buffers_that_were_replaced() -> None:
+    """As moving a network to a device does, even to the one where it is."""
+    network = nn.BatchNorm1d(2)
+    average = WeightAverage(network, 0.5)
+    network.running_mean = torch.full((2,), 3.0)
+    average.update(torch.ones(()))
+    torch.testing.assert_close(average.network.running_mean, torch.full((2,), 2.7))  # 0 + (1 - 1 / 10) 3

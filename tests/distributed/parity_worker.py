@@ -114,6 +114,21 @@ def recalibrated(rank: int, ranks: int, together: bool) -> dict[str, Tensor]:
     return dict(trainer.networks["classifier"].named_buffers())
 
 
+def left_out(slicing: Slicing) -> dict[str, Tensor]:
+    """Batch norm's statistics after a step and after one more that no rank can use."""
+    trainer = Trainer(SAVAE(latent_dim=3), slicing=slicing, ema=0.5)
+    trainer.run("vec", 1)
+    vec, network = trainer.updates["vec"], trainer.networks["classifier"]
+    found = {f"before/{key}": value.clone() for key, value in network.named_buffers()}
+    trainer.data.x.fill_(torch.inf)
+    raw = next(trainer.data.stream(trainer.phases["vec"], 1, 2, slicing))
+    noise = trainer.feed.noise(trainer.phases["vec"].turns()[0], SIZE)
+    vec.step(0, [trainer.feed.batch(raw, noise)], 1)
+    assert int(vec.skipped) == 1
+    found |= {f"after/{key}": value for key, value in network.named_buffers()}
+    return found | {f"ema/{key}": value for key, value in vec.averages["classifier"].network.named_buffers()}
+
+
 def unsynchronised(self: nn.SyncBatchNorm, x: Tensor) -> Tensor:
     assert torch.distributed.get_world_size(self.process_group) == 1, "it would have waited for the others"
     return nn.modules.batchnorm._BatchNorm.forward(self, x)
@@ -141,6 +156,8 @@ def main() -> None:
     for together in (False, True):
         found = recalibrated(state.process_index, state.num_processes, together)
         results |= {f"{'sync' if together else 'batch'} norm/{key}": value for key, value in found.items()}
+    found = left_out(Slicing(SIZE, state.process_index, state.num_processes))
+    results |= {f"left out/{key}": value for key, value in found.items()}
     if state.is_main_process:
         save_file({key: value.clone().contiguous() for key, value in results.items()}, sys.argv[1])
     state.destroy_process_group()

@@ -21,6 +21,7 @@ WORKER = Path(__file__).with_name("runs_worker.py")
 STEPS = ["system.vec_steps=3", "system.decoder_steps=3", "checkpoint_every=2", "keep_checkpoints=9", "ema=0.5"]
 SGD = ["optimizers.default.name=sgd", "optimizers.default.lr=0.02", "optimizers.default.momentum=0.9"]
 CLIPPED = ["optimizers.default.clip_norm=0.5", "optimizers.critic.clip_weights=0.05", "accumulate=2"]
+NORMS = ["networks.norm=batch", "system.critic_regulariser=spectral_norm"]  # which keep statistics in buffers
 VEC, DECODER = 2, 5  # a checkpoint within each phase
 LAUNCH = """
 compute_environment: LOCAL_MACHINE
@@ -60,6 +61,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         job("four", 0, *SGD),
         job("four, interrupted", 0, *SGD, **{"from": str(folder / "four"), "step": VEC}),
         job("four, interrupted late", 0, *SGD, **{"from": str(folder / "four"), "step": DECODER}),
+        job("norms", 0, *SGD, *NORMS),
+        job("norms, interrupted", 0, *SGD, *NORMS, **{"from": str(folder / "norms"), "step": VEC}),
+        job("norms, interrupted late", 0, *SGD, *NORMS, **{"from": str(folder / "norms"), "step": DECODER}),
         job("ddp, then zero2 on four", 2, *SGD, **{"from": ddp, "step": DECODER}),
     ]
     run_ranks(2, WORKER, json.dumps(two))
@@ -69,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(folder: Path, name: str, *options: str) -> list[str]:
     data = f"data.train={folder / 'shards'}"
-    return [*SMALL, *STEPS, *CLIPPED, *options, "networks.norm=group", data, f"output={folder / name}"]
+    return [*SMALL, *STEPS, *CLIPPED, "networks.norm=group", *options, data, f"output={folder / name}"]
 
 
 def largest_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
@@ -107,12 +111,18 @@ def test_equal_to_ddp(name: str, folder: Path) -> None:
         ("adam, interrupted early", "adam"),
         ("four, interrupted", "four"),
         ("four, interrupted late", "four"),
+        ("norms, interrupted", "norms"),
+        ("norms, interrupted late", "norms"),
     ],
 )
 def test_interrupted_equals_uninterrupted(name: str, whole: str, folder: Path) -> None:
     """To the bit, optimiser states included; sums over four ranks, too, must not depend on when they began."""
     expected = weights(folder / whole)
-    states = {"adam": ("/exp_avg_sq", "/step"), "four": ("/momentum_buffer",)}[whole]
+    states = {
+        "adam": ("/exp_avg_sq", "/step"),
+        "four": ("/momentum_buffer",),
+        "norms": ("running_var", "num_batches_tracked", "._u"),
+    }[whole]
     assert all(any(key.endswith(state) for key in expected) for state in states)
     assert largest_difference(weights(folder / name), expected) == 0
 

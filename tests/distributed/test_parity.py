@@ -89,6 +89,19 @@ def test_statistics_are_those_of_one_process(kind: str, ranks: int, results: Res
         torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_a_step_that_is_left_out_changes_no_statistics(ranks: int, results: Results) -> None:
+    """Wrapping an update may replace buffers: those that are restored and averaged must be the network's."""
+    found = results[ranks]["left out"]
+    keys = [key.removeprefix("before/") for key in found if key.startswith("before/")]
+    assert any(key.endswith("running_var") for key in keys)
+    for key in keys:
+        assert torch.equal(found[f"after/{key}"], found[f"before/{key}"])
+        if key.endswith(("mean", "var")):
+            initial = 1.0 if key.endswith("var") else 0.0
+            assert not torch.equal(found[f"ema/{key}"], torch.full_like(found[f"ema/{key}"], initial))
+
+
 def test_one_process_equals_two_when_launched(tmp_path: Path) -> None:
     """The whole program, started as its users do, with augmentation: losses in the log, weights in the checkpoint."""
     options = [
