@@ -203,9 +203,12 @@ def test_loops_of_a_folder_want_their_own_shape(folder, digits, capsys):
 def test_trainer_leaves_out_what_is_inactive(digits, monkeypatch):
     names = []
     init = PreparedUpdate.__init__
-    monkeypatch.setattr(
-        PreparedUpdate, "__init__", lambda self, update, *rest: names.append(update.name) or init(self, update, *rest)
-    )
+
+    def named(self, update, *rest, **options):
+        names.append(update.name)
+        init(self, update, *rest, **options)
+
+    monkeypatch.setattr(PreparedUpdate, "__init__", named)
     here = setting(digits, "system.beta=0")
     benchmark.trainer(here, here.config.system.phases()[1])
     assert names == ["decoder"]
