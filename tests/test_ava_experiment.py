@@ -133,11 +133,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("kind", [*WRONG, "nowhere", "text", "npy", "no x"])
+@pytest.mark.parametrize("kind", [*WRONG, "nowhere", "empty", "text", "npy", "no x"])
 def test_wrong_images_are_one_line(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "images.npz"
     if kind in WRONG:
         np.savez(path, x=WRONG[kind])
+    elif kind == "empty":
+        path.touch()
     elif kind == "text":
         path.write_text("PK no zip")
     elif kind == "npy":

@@ -76,7 +76,7 @@ def read(path: Path) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             x = np.asarray(arrays["x"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise ConfigError(f"{path} is no .npz with an array x: {' '.join(str(error).split())}") from error
     x = x[..., 0] if x.ndim == 4 and x.shape[3] == 1 else x
     if x.dtype != np.uint8 or not (x.ndim == 3 or (x.ndim == 4 and x.shape[3] == 3)) or len(x) < 2:
@@ -117,8 +117,8 @@ def cell(trial: sweep.Trial, images: np.ndarray) -> sweep.Row:
         "exit_code": trial.exit_code,
         **(score(Pipeline.from_pretrained(trial.folder), images) if trial.exit_code == 0 else {}),
     }
-    seen = "" if trial.exit_code is not None else f"; see {sweep.log_of(trial)}"
-    print(f"{row['system']} at {row['learning_rate']}: {row['outcome']}{seen}", file=sys.stderr)
+    log = "" if trial.exit_code is not None else f"; see {sweep.log_of(trial)}"
+    print(f"{row['system']} at {row['learning_rate']}: {row['outcome']}{log}", file=sys.stderr)
     return row
 
 

@@ -195,13 +195,13 @@ def draw(found: Sequence[Trial], out: Path) -> None:
     pipelines: dict[str, Pipeline] = {}
     for trial in found:
         name = " ".join(value for key, value in trial.varied.items() if key != "seed") or Path(trial.config).stem
-        if trial.exit_code == 0 and name not in pipelines:
-            pipelines[name] = Pipeline.from_pretrained(trial.folder)
-    specs = [pipeline.spec for pipeline in pipelines.values()]
-    alike = {name: pipeline for name, pipeline in pipelines.items() if pipeline.spec == specs[0]}
-    if alike:
-        rows = dict(list(alike.items())[: figures.MAX_ROWS])
-        figures.save(figures.samples_of_each(rows), out / "samples.png")
+        if trial.exit_code == 0 and name not in pipelines and len(pipelines) < figures.MAX_ROWS:
+            pipeline = Pipeline.from_pretrained(trial.folder)
+            first = next(iter(pipelines.values()), pipeline)
+            if "decoder" in pipeline.networks and pipeline.spec == first.spec:  # a phase may have been left out
+                pipelines[name] = pipeline
+    if pipelines:
+        figures.save(figures.samples_of_each(pipelines), out / "samples.png")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -237,11 +237,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = trials(options.config, options.out, options.axes)
         with ThreadPoolExecutor(options.jobs) as pool:
             rows = list(pool.map(one, found))
+        write_csv(rows, options.out / "results.csv")
+        draw(found, options.out)
     except (UserError, OSError) as error:
         print(f"sweep: {error}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else 1
-    write_csv(rows, options.out / "results.csv")
-    draw(found, options.out)
     print(markdown(rows, found[0].varied))
     failed = [trial for trial in found if trial.exit_code is None]
     for trial in failed:

@@ -141,6 +141,7 @@ def told_apart(score: Tensor, score_hat: Tensor) -> Terms:
 
 def lean(errors: Tensor, score_hat: Tensor) -> Tensor:
     """-E[sum_i errors_i d(x')]; its gradient is the last term of eq 10, a'_d(d_0) sum_i errors_i, a constant times
-    that of d's one neuron. errors `[batch, ...]`, score_hat `[batch]`, the logit of d(x')."""
+    that of d's one neuron. errors `[batch, ...]`, score_hat `[batch]`, the logit of d(x').
+    """
     weight = full_precision(errors).flatten(1).sum(1).detach()
     return -(weight * full_precision(score_hat).sigmoid()).mean()

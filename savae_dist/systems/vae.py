@@ -20,7 +20,7 @@ class VAE:
     """Hyperparameters of the VAE; at weight 1 the loss is the negative evidence lower bound in nats.
 
     likelihood: of images in [0, 1], `bernoulli` on the decoder's logits, or `gaussian` of variance 1 around its output
-    (Hou eq 1 without its constant, Nguyen 2023, eq 1); signals are always Gaussian.
+    (Nguyen 2023, eq 1, but for a constant); signals are always Gaussian.
     """
 
     name: Literal["vae"] = "vae"
