@@ -198,7 +198,7 @@ def draw(found: Sequence[Trial], out: Path) -> None:
         if trial.exit_code == 0 and name not in pipelines and len(pipelines) < figures.MAX_ROWS:
             pipeline = Pipeline.from_pretrained(trial.folder)
             first = next(iter(pipelines.values()), pipeline)
-            if "decoder" in pipeline.networks and pipeline.spec == first.spec:  # a phase may have been left out
+            if "decoder" in pipeline.networks and pipeline.spec == first.spec:  # systems of others may have none
                 pipelines[name] = pipeline
     if pipelines:
         figures.save(figures.samples_of_each(pipelines), out / "samples.png")
