@@ -49,6 +49,12 @@ class Preempted(UserError):
     code = 75
 
 
+class OccupiedError(UserError):
+    """Another launch is at work in this run's folder; the same command continues the run once that has ended."""
+
+    code = 75
+
+
 class RankLost(UserError):
     """A peer is gone or out of reach; the same command continues the run."""
 

@@ -9,13 +9,14 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import PartialState
 
 from savae_dist import briefing, launch, resolve
 from savae_dist import config as configuration
-from savae_dist.errors import ConfigError, Preempted, RankLost, UserError
+from savae_dist.errors import ConfigError, OccupiedError, Preempted, RankLost, UserError
 from savae_dist.peers import Peers
 from savae_dist.run import Run
 from savae_dist.stopping import Stop, has_peers, leave, lost_peer
@@ -61,6 +62,8 @@ def train(config: configuration.RunConfig, check: bool = False) -> int:
     with Stop(give_up, launch.world_size()) as stop:
         try:
             report = _train(config, check, status, stop)
+        except OccupiedError:
+            raise  # status.json is the other launch's
         except UserError as error:
             status.end(type(error).__name__, error.code, str(error), alone=not error.everywhere)
             raise
@@ -85,7 +88,7 @@ def _train(config: configuration.RunConfig, check: bool, status: Status, stop: S
     folder = Path(config.output or ".")
     peers.check_alike(configuration.as_dict(config))
     peers.check_shared(folder)
-    with opened(config, state, status, stop, peers) as run:
+    with nullcontext() if check else peers.claim(folder), opened(config, state, status, stop, peers) as run:
         if check:
             return briefing.check(run)
         run.tracker.say(briefing.describe(run))

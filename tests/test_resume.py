@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from launching import SMALL, command, environment, shards, status, weights
 
+from savae_dist.errors import OccupiedError
 from savae_dist.train import main
 
 STEPS = ["system.vec_steps=5", "system.decoder_steps=5", "checkpoint_every=2", "keep_checkpoints=9", "ema=0.5"]
@@ -118,23 +120,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(processes: int, data: Path, 
     steps = ["system.vec_steps=150", "system.decoder_steps=2", "checkpoint_every=1000", "networks.norm=group"]
     arguments = [*SMALL, *steps, f"data.train={data}"]
     output = tmp_path / "run"
-    running = subprocess.Popen(
-        command(processes, *arguments, f"output={output}"),
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    trainers: list[int] = []
-    until = time.monotonic() + 90
-    while time.monotonic() < until:
-        if (output / "tensorboard").is_dir() and (output / "status.json").exists() and status(output)["step"] > 0:
-            trainers = children(running.pid)
-            break
-        time.sleep(0.1)
-    assert trainers, "it never began to train"
-    import os
-
+    running, trainers = started(processes, *arguments, f"output={output}")
     os.kill(trainers[-1], signal.SIGTERM)
     running.wait(timeout=90)
     assert running.stderr is not None
@@ -159,6 +145,46 @@ def test_sigterm_saves_and_the_same_command_goes_on(processes: int, data: Path, 
         == 0
     )
     assert equal(weights(output), weights(straight))
+
+
+@pytest.mark.faults
+def test_of_two_launches_into_one_folder_the_second_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves status.json alone; and a first that is killed does not stand in the second's way."""
+    output = tmp_path / "run"
+    steps = ["system.vec_steps=150", "system.decoder_steps=2", "data.workers=1"]
+    arguments = [*SMALL, *steps, f"data.train={data}", f"output={output}"]
+    running, trainers = started(1, *arguments)
+    os.kill(trainers[0], signal.SIGSTOP)
+    first = status(output)
+    with monkeypatch.context() as impatient:
+        impatient.setattr("savae_dist.peers.CLAIM_SECONDS", 0.2)
+        assert main(arguments) == OccupiedError.code == 75
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert f"output={output}: another launch is at work there" in error[0]
+    assert status(output) == first
+    os.kill(trainers[0], signal.SIGKILL)
+    running.wait(timeout=30)
+    assert running.stderr is not None
+    running.stderr.close()
+    assert main(arguments) == 0
+    assert status(output)["outcome"] == "done"
+
+
+def started(processes: int, *arguments: str) -> tuple[subprocess.Popen[str], list[int]]:
+    """A launch that trains by now, and its trainers' process ids; the last of `arguments` is its output."""
+    output = Path(arguments[-1].removeprefix("output="))
+    running = subprocess.Popen(
+        command(processes, *arguments), env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until = time.monotonic() + 90
+    while time.monotonic() < until:
+        if (output / "tensorboard").is_dir() and (output / "status.json").exists() and status(output)["step"] > 0:
+            return running, children(running.pid)
+        time.sleep(0.1)
+    raise AssertionError("it never began to train")
 
 
 def children(pid: int) -> list[int]:

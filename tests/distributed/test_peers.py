@@ -52,6 +52,19 @@ peers.SHARED_FOLDER_SECONDS = 0.5
 tell("not shared", here.check_shared, folder / f"disk{rank}")
 (folder / "file").touch()
 tell("not writable", here.check_shared, folder / "file" / "run")
+
+
+def claim(where):
+    with here.claim(where):
+        pass
+
+
+peers.CLAIM_SECONDS = 0.2
+tell("claim", claim, folder / "run")
+with here.claim(folder / "run"):
+    tell("occupied", claim, folder / "run")
+tell("claim again", claim, folder / "run")
+tell("no claim", claim, folder / "file" / "run")
 torch.manual_seed(0)
 nets = {"encoder": torch.nn.Linear(3, 4), "decoder": torch.nn.Linear(3, 4).bfloat16(), "none": torch.nn.ReLU()}
 tell("equal", here.check_equal, nets, "vec step 1")
@@ -76,7 +89,7 @@ def test_ranks_that_meet(ranks: int, tmp_path: Path) -> None:
     told, odd = said[0], ranks - 1
     assert told["nodes"] == ranks
     assert told["gather"] == [{"rank": r, "text": "x" * (1 + 70 * r)} for r in range(ranks)]
-    for name in ("alike", "own gpus", "shared", "equal"):
+    for name in ("alike", "own gpus", "shared", "claim", "claim again", "equal"):
         assert told[name] == [0, ""]
     expected = {
         "other key": (2, [f"rank {odd} on ", "seed=2", "rank 0 on"]),
@@ -86,6 +99,8 @@ def test_ranks_that_meet(ranks: int, tmp_path: Path) -> None:
         "other device": (2, [f"rank {odd}", "computes on meta", "cpu"]),
         "not shared": (2, [f"output={tmp_path}/disk: node ", f"{odd} (", "all nodes share"]),
         "not writable": (2, ["rank 0 cannot write there"]),
+        "occupied": (75, [f"output={tmp_path}/run: another launch is at work there"]),
+        "no claim": (2, ["rank 0 cannot write there"]),
         "drift": (70, [f"vec step 2: parameters are no longer the same on all ranks: decoder on rank {odd} against"]),
     }
     for name, (code, words) in expected.items():
