@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from launching import ROOT, shards
 
 from savae_dist.config import digest
@@ -16,6 +17,7 @@ from savae_dist.errors import ConfigError
 from savae_dist.evaluation import metrics, report
 from savae_dist.pipeline import Pipeline
 from savae_dist.resolve import load
+from savae_dist.systems import SYSTEMS
 from savae_dist.train import main as train
 from tools import evaluate, sweep
 
@@ -52,13 +54,46 @@ def test_values_are_split_outside_brackets() -> None:
 
 def test_every_combination_has_a_folder_of_its_own(tmp_path: Path) -> None:
     found = sweep.trials("dcgan,wgan", tmp_path, ["seed=0,1", "max_steps=3"])
-    assert [(t.config, t.resolved.seed) for t in found] == [("dcgan", 0), ("wgan", 0), ("dcgan", 1), ("wgan", 1)]
-    assert all(t.overrides == (f"seed={t.resolved.seed}", "max_steps=3") for t in found)
-    assert all(t.varied == {"config": t.config, "seed": str(t.resolved.seed)} for t in found)
+    named = [(config, seed) for seed in "01" for config in ("dcgan", "wgan")]
+    assert [t.arguments for t in found] == [(config, f"seed={seed}", "max_steps=3") for config, seed in named]
+    assert [t.varied for t in found] == [{"config": config, "seed": seed} for config, seed in named]
+    assert [(t.resolved.system.name, str(t.resolved.seed)) for t in found] == named
     assert len({t.folder for t in found}) == 4
     longer = sweep.trials("dcgan,wgan", tmp_path, ["seed=0,1", "max_steps=4"])
     assert not {t.folder for t in found} & {t.folder for t in longer}  # other runs, though the same values vary
     assert found[0].folder.name == f"config=dcgan-seed=0-{digest(load(['dcgan', 'seed=0', 'max_steps=3']))}"
+
+
+def test_a_comparison_names_its_runs(tmp_path: Path) -> None:
+    """What is common goes before a run's own keys, and the command line after both."""
+    file = tmp_path / "compare.yaml"
+    file.write_text("common: [max_steps=3, seed=5]\ncompare: {ours: [dcgan], 'a, b': [wgan, max_steps=4, ema=0.5]}")
+    found = sweep.trials(str(file), tmp_path, ["seed=0,1", "ema=0.9"])
+    assert [t.varied for t in found] == [{"name": name, "seed": seed} for seed in "01" for name in ("ours", "a, b")]
+    assert found[3].arguments == ("wgan", "max_steps=3", "seed=5", "max_steps=4", "ema=0.5", "seed=1", "ema=0.9")
+    assert [(t.resolved.system.name, t.resolved.max_steps) for t in found[:2]] == [("dcgan", 3), ("wgan", 4)]
+    assert (found[3].resolved.seed, found[3].resolved.ema) == (1, 0.9)
+    assert found[1].folder.name.startswith("name=a_b-seed=0-")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["compare: [dcgan]", "compare: {}", "compare: {a: dcgan}", "compare: {a: [1]}", "compare: {a: [wgan]}\nseed: 1"],
+)
+def test_a_wrong_comparison_is_one_line(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "compare.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=r"compare\.yaml: .*PRESET, key=value"):
+        sweep.trials(str(file), tmp_path / "sweep", [])
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "launch_configs" / "comparisons").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_comparisons_that_come_along_resolve(file: Path, tmp_path: Path) -> None:
+    found = sweep.trials(str(file), tmp_path, ["seed=0,1"])
+    assert len(found) == 2 * len(yaml.safe_load(file.read_text())["compare"])
+    if file.stem == "mnist":  # the same for all
+        assert {t.resolved.system.name for t in found} == SYSTEMS.keys()
+        assert {(t.resolved.networks.width, t.resolved.data.batch_size) for t in found} == {(8, 128)}
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,16 @@
 
     python tools/sweep.py mnist_k2 sweeps/beta system.beta=0,0.005,0.01 seed=0,1,2
     python tools/sweep.py dcgan,wgan,vae_gan sweeps/gans seed=0,1,2 --evaluate shards/mnist/test --judge runs/mnist_k100
+    python tools/sweep.py launch_configs/comparisons/mnist.yaml sweeps/mnist seed=0,1,2
 
-CONFIG is a preset or a YAML file, values are separated by commas outside brackets. Each run is started as its users
-start it, in a folder of OUT with a log beside it. What is finished is not run again, so the same command goes on where
-it was stopped. A run that diverges is a result. OUT/results.csv holds a row per run; the printed table has the mean and
-the standard deviation over the seeds; OUT/samples.png shows samples of each combination's first run.
+CONFIG is a preset or a YAML file, values are separated by commas outside brackets. Or CONFIG is a comparison, a YAML
+file with the trainer's arguments of each run by a name, `compare: {NAME: [PRESET, key=value, ...], ...}`, and perhaps
+arguments of all, `common: [key=value, ...]`.
+
+Each run is started as its users start it, in a folder of OUT with a log beside it. What is finished is not run again, so
+the same command goes on where it was stopped. A run that diverges is a result. OUT/results.csv holds a row per run; the
+printed table has the mean and the standard deviation over the seeds; OUT/samples.png shows samples of each
+combination's first run.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from savae_dist.config import RunConfig, digest
 from savae_dist.errors import ConfigError, DivergedError, UserError
 from savae_dist.evaluation import figures
@@ -44,10 +51,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination: `varied` are the keys that have several values (`config` among them), with this one's."""
+    """One combination: `varied` are the keys that have several values (config or name among them), with this one's.
 
-    config: str
-    overrides: tuple[str, ...]
+    arguments: the trainer's, but for `output`.
+    """
+
+    arguments: tuple[str, ...]
     varied: Mapping[str, str]
     resolved: RunConfig
     folder: Path
@@ -71,9 +80,25 @@ def split(values: str) -> list[str]:
     return parts
 
 
+def named(configs: str) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """CONFIG as the trainer's arguments by name; and what the names are, `config` or, in a comparison, `name`."""
+    content = yaml.safe_load(Path(configs).read_text()) if Path(configs).is_file() else None
+    if not isinstance(content, dict) or "compare" not in content:
+        return "config", {config: (config,) for config in split(configs)}
+    compared = content.pop("compare")
+    common = content.pop("common", [])
+    if content or not isinstance(compared, dict) or not compared:
+        raise ConfigError(f"{configs}: a comparison holds `compare: {{NAME: [PRESET, key=value, ...], ...}}`, `common`")
+    for name, words in [*compared.items(), ("common", common)]:
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ConfigError(f"{configs}: {name}: give the trainer's arguments as a list, [PRESET, key=value, ...]")
+    return "name", {str(name): (*words[:1], *common, *words[1:]) for name, words in compared.items()}
+
+
 def trials(configs: str, out: Path, arguments: Sequence[str]) -> list[Trial]:
     """Every combination, each resolved, so that a wrong key ends the sweep before anything is started."""
-    axes = {"config": split(configs)}
+    kind, starts = named(configs)
+    axes = {kind: list(starts)}
     for argument in arguments:
         key, equals, listed = argument.partition("=")
         if not equals or key in axes or key == "output":
@@ -85,12 +110,12 @@ def trials(configs: str, out: Path, arguments: Sequence[str]) -> list[Trial]:
         by_key = dict(zip(outermost, combination, strict=True))
         values = {key: by_key[key] for key in axes}
         varied = {key: value for key, value in values.items() if len(axes[key]) > 1}
-        config = values.pop("config")
+        name = values.pop(kind)
         overrides = tuple(f"{key}={value}" for key, value in values.items())
-        resolved = load([config, *overrides])
-        words = [f"{key}={value}" for key, value in varied.items()] or [Path(config).stem]
-        name = re.sub(r"[^A-Za-z0-9.=_+-]+", "_", "-".join(words))[:120]
-        found.append(Trial(config, overrides, varied, resolved, out / f"{name}-{digest(resolved)}"))
+        resolved = load([*starts[name], *overrides])
+        words = [f"{key}={value}" for key, value in varied.items()] or [Path(name).stem]
+        folder = re.sub(r"[^A-Za-z0-9.=_+-]+", "_", "-".join(words))[:120]
+        found.append(Trial((*starts[name], *overrides), varied, resolved, out / f"{folder}-{digest(resolved)}"))
     return found
 
 
@@ -109,7 +134,7 @@ def run(trial: Trial, launch: str | None) -> None:
     trial.folder.parent.mkdir(parents=True, exist_ok=True)
     with log_of(trial).open("a") as log:
         subprocess.run(
-            [*command, trial.config, *trial.overrides, f"output={trial.folder}"],
+            [*command, *trial.arguments, f"output={trial.folder}"],
             stdout=log,
             stderr=subprocess.STDOUT,
             check=False,  # status.json has the true code
@@ -194,7 +219,7 @@ def draw(found: Sequence[Trial], out: Path) -> None:
     """`samples.png`: a row for the first finished run of each combination, as many as there is room for."""
     pipelines: dict[str, Pipeline] = {}
     for trial in found:
-        name = " ".join(value for key, value in trial.varied.items() if key != "seed") or Path(trial.config).stem
+        name = " ".join(value for key, value in trial.varied.items() if key != "seed") or Path(trial.arguments[0]).stem
         if trial.exit_code == 0 and name not in pipelines and len(pipelines) < figures.MAX_ROWS:
             pipeline = Pipeline.from_pretrained(trial.folder)
             first = next(iter(pipelines.values()), pipeline)
@@ -206,7 +231,7 @@ def draw(found: Sequence[Trial], out: Path) -> None:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train every combination of some values, and tabulate the results.")
-    parser.add_argument("config", help="presets or YAML files, separated by commas")
+    parser.add_argument("config", help="presets or YAML files, separated by commas, or a comparison")
     parser.add_argument("out", type=Path, help="folder of the runs and of results.csv")
     parser.add_argument("axes", nargs="*", metavar="key=v1,v2", help="values to combine; one value is for all runs")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
@@ -239,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = list(pool.map(one, found))
         write_csv(rows, options.out / "results.csv")
         draw(found, options.out)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, yaml.YAMLError) as error:
         print(f"sweep: {error}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else 1
     print(markdown(rows, found[0].varied))
