@@ -214,6 +214,25 @@ def test_trainer_leaves_out_what_is_inactive(digits, monkeypatch):
     assert names == ["decoder"]
 
 
+# Several systems.
+
+
+def test_systems_take_turns(capsys):
+    tiny = ["networks.width=4", "data.batch_size=8", "system.latent_dim=3", "system.backbone=savae"]
+    assert benchmark.main(["systems", "dcgan,vae_gan", *tiny, "--rounds", "1", "--seconds", "0", "--threads", "1"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["dcgan", "gan"], ["vae_gan", "vae_gan"]]
+    assert [float(value) for value in rows[0][5:]] == [1, 1]
+    assert all(float(row[2]) > 0 for row in rows)
+
+
+def test_systems_want_batches_of_one_size(tmp_path, capsys):
+    file = tmp_path / "compare.yaml"
+    file.write_text("compare: {a: [dcgan], b: [dcgan, data.batch_size=8]}")
+    assert benchmark.main(["systems", str(file)]) == 2
+    assert "add data.batch_size=128" in capsys.readouterr().err
+
+
 # Several processes.
 
 SHARES = re.compile(r"^  (vec|critic|decoder)((?: +-?\d+\.\d+){5})$", re.MULTILINE)

@@ -1,6 +1,7 @@
 """Measure the trainer.
 
-`step`: beside a hand-written loop. `data`: beside other loaders. `scaling`: beside processes that never talk.
+`step`: beside a hand-written loop. `systems`: each system beside the others. `data`: beside other loaders. `scaling`:
+beside processes that never talk.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from savae_dist.phases import Phase
 from savae_dist.systems import SAVAE
 
 if __package__:  # an installed command, or a test
-    from . import handwritten, loaders, scaling
+    from . import handwritten, loaders, scaling, sweep
 else:  # python tools/benchmark.py
     import handwritten  # type: ignore[no-redef]
     import loaders  # type: ignore[no-redef]
     import scaling  # type: ignore[no-redef]
+    import sweep  # type: ignore[no-redef]
 
 EPOCHS = 10
 CONSTANT = "optimizers.vec.schedule=constant"
@@ -107,6 +109,28 @@ def step(arguments: argparse.Namespace) -> None:
                     loops |= handwritten.imported(arguments.hand_written, setting, phase.name, Path(scratch))
                 times = interleave(loops, arguments.rounds, arguments.seconds, wait)
                 print("\n".join(table(phase.name, times, "hand-written", arguments.batch)), flush=True)
+
+
+def systems(arguments: argparse.Namespace) -> None:
+    """An iteration of each phase of several systems, beside the first one's."""
+    torch.set_num_threads(arguments.threads)
+    _, starts = sweep.named(arguments.config)
+    configs = {name: resolve.load([*words, *arguments.changes]) for name, words in starts.items()}
+    sizes = {config.data.batch_size for config in configs.values()}
+    if len(sizes) > 1:
+        raise ConfigError(f"batches of {sizes} samples cannot be compared: add data.batch_size={max(sizes)}")
+    device = launch.start("fp32", 600.0).device
+    print(machine(device))
+    with tempfile.TemporaryDirectory() as scratch:
+        shards = Shards.open(synthetic(Path(scratch) / "shards"))
+        loops = {
+            f"{name} {phase.name}": trainer(handwritten.Setting(config, shards, device), phase)
+            for name, config in configs.items()
+            for phase in config.system.phases()
+            if phase.steps
+        }
+        times = interleave(loops, arguments.rounds, arguments.seconds, scaling.device_wait(device))
+        print("\n".join(table(f"batches of {max(sizes)}", times, next(iter(loops)), max(sizes))))
 
 
 def scale(arguments: argparse.Namespace) -> None:
@@ -184,6 +208,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     steps.add_argument("--shards", metavar="FOLDER", help="packed samples; 28x28 noise if left out")
     steps.add_argument("--hand-written", type=Path, metavar="FOLDER", help="time the loops of its raw_torch.py too")
     steps.set_defaults(measure=step)
+
+    each = what.add_parser("systems", help="an iteration of each of several systems, on 28x28 noise")
+    each.add_argument("config", help="presets or files, separated by commas, or a comparison, as sweep.py takes them")
+    each.add_argument("changes", nargs="*", metavar="key=value", help="of all their configurations")
+    each.add_argument("--rounds", type=int, default=5, help="how often the loops take turns")
+    each.add_argument("--seconds", type=float, default=2.0, help="per loop and round")
+    each.add_argument("--threads", type=int, default=2, help="of torch")
+    each.set_defaults(measure=systems)
 
     several = what.add_parser("scaling", help="1 and several processes, beside processes that never talk")
     several.add_argument("--processes", type=int, default=2, help="started here; a launcher's ranks are taken as given")

@@ -54,7 +54,8 @@ def trainer(setting: handwritten.Setting, phase: Phase, slicing: Slicing, reduce
     config, spec = setting.config, setting.shards.spec
     networks = setting.networks()
     active = [update for update in phase.updates if update.active]
-    updates = {u.name: PreparedUpdate(u, phase, networks, config.optimizers[u.name], ddp=config.ddp) for u in active}
+    options: dict[str, Any] = {"precision": config.precision, "ddp": config.ddp}
+    updates = {u.name: PreparedUpdate(u, phase, networks, config.optimizers[u.name], **options) for u in active}
     for prepared in updates.values() if not reduce else ():
         assert isinstance(prepared.parallel, Replicas)
         arithmetic = autocast(config.precision, setting.device)

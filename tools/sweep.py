@@ -10,9 +10,9 @@ CONFIG is a preset or a YAML file, values are separated by commas outside bracke
 file with the trainer's arguments of each run by a name, `compare: {NAME: [PRESET, key=value, ...], ...}`, and perhaps
 arguments of all, `common: [key=value, ...]`.
 
-Each run is started as its users start it, in a folder of OUT with a log beside it. What is finished is not run again, so
-the same command goes on where it was stopped. A run that diverges is a result. OUT/results.csv holds a row per run; the
-printed table has the mean and the standard deviation over the seeds; OUT/samples.png shows samples of each
+Each run is started as its users start it, in a folder of OUT with a log beside it. What is finished is not run again,
+so the same command goes on where it was stopped. A run that diverges is a result. OUT/results.csv holds a row per run;
+the printed table has the mean and the standard deviation over the seeds; OUT/samples.png shows samples of each
 combination's first run.
 """
 
