@@ -12,6 +12,7 @@ from torch import Tensor
 
 from savae_dist.evaluation.generation import Gaussian, Judged, frechet_distance, judged, measure_samples
 from savae_dist.evaluation.metrics import laplacian_variance
+from savae_dist.labelled import PosteriorBank
 from savae_dist.networks import ConvDecoder, ConvEncoder, DcganDecoder, DcganEncoder, DenseClassifier
 from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
@@ -143,3 +144,28 @@ def test_draws_are_the_same_for_the_same_seed() -> None:
     first, again, other = (measure_samples(pipeline, batches(x), judge, 12, seed) for seed in (0, 0, 1))
     assert first == again
     assert first != other
+
+
+def test_classes_that_are_asked_for() -> None:
+    """Of two codes one is given the class that the judge sees in it; classes without a code are left out."""
+    pipeline, judge, x = generator_of(IMAGE), judge_of(IMAGE), torch.rand(30, *IMAGE.shape)
+    codes = torch.randn(2, 5)
+    seen = judged(judge, pipeline.decoded(codes)).probabilities.argmax(1).tolist()
+    right, other = seen[0], (seen[0] + 1) % 4
+    pipeline.posteriors = PosteriorBank(codes, torch.full((2, 5), -60.0), torch.tensor([right, other]))
+
+    def measured(y: list[int]) -> dict[str, float | None]:
+        return measure_samples(pipeline, iter([(x, torch.tensor(y * 15))]), judge, count=40)
+
+    y = torch.tensor([right, other] * 15)
+    drawn = y[torch.randint(30, (40,), generator=torch.Generator().manual_seed(0))]
+    expected = torch.where(drawn == right, 1.0, float(seen[1] == other)).mean()
+    assert expected > 0
+    assert measured([right, other])["label_agreement"] == pytest.approx(float(expected))
+    alone = measured([right, (right + 2) % 4])
+    assert alone["label_agreement"] == 1
+    features = judged(judge, pipeline.decoded(codes[:1].expand(40, -1))).features
+    real = Gaussian.of(judged(judge, x).features)
+    assert alone["label_frechet_distance"] == pytest.approx(frechet_distance(Gaussian.of(features), real), rel=1e-4)
+    none = measured([-1, (right + 2) % 4])
+    assert (none["label_agreement"], none["label_frechet_distance"]) == (None, None)

@@ -45,7 +45,8 @@ Row = dict[str, Any]
 ENDED = (0, DivergedError.code)  # exit codes after which there is nothing left to run
 COLUMNS = (
     *("accuracy", "reconstruction_mse", "class_mean_mse", "sharpness", "frechet_distance", "frechet_floor"),
-    *("judge_confidence", "class_balance", "inception_score", "training_seconds"),
+    *("judge_confidence", "class_balance", "inception_score", "label_frechet_distance", "label_agreement"),
+    "training_seconds",
 )
 
 

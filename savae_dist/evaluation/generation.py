@@ -1,4 +1,4 @@
-"""Figures of merit of samples of the prior, as an independently trained judge sees them.
+"""Figures of merit of samples, of the prior and of classes, as an independently trained judge sees them.
 
 Inception is of no use for one channel or a signal, so the features of the Frechet distance are the judge's own: the
 last hidden layer of its encoder (128 units, before the latent heads), which is as wide whatever the judge's latent
@@ -100,13 +100,16 @@ def measure_samples(
 
     sample_sharpness: Laplacian variance, generated over real. With a judge: judge_confidence, class_balance and
     inception_score of the samples, frechet_distance from the real ones; frechet_floor, the distance of `count` real
-    samples from the rest, is what a perfect generator would get (None if there are not 2 `count`).
+    samples from the rest, is what a perfect generator would get (None if there are not 2 `count`). Where classes can be
+    asked for, label_frechet_distance is that of `count` samples of the real ones' classes, and label_agreement the
+    share of them that the judge takes for what was asked.
     """
     if judge is not None:
         check_judge(judge, pipeline.spec)
-    sharpness, features = [], []
-    for x, _ in real:
+    sharpness, features, labels = [], [], []
+    for x, y in real:
         sharpness.append(laplacian_variance(x).cpu())
+        labels.append(y.cpu())
         if judge is not None:
             features.append(judged(judge, x).features)
     samples = pipeline.decoded(pipeline.latents(count, seed=seed))
@@ -115,14 +118,34 @@ def measure_samples(
     if judge is None:
         return values
     ours, theirs, floor = judged(judge, samples), np.concatenate(features), None
+    everything = Gaussian.of(theirs)
     if len(theirs) >= 2 * count:
         some = np.random.default_rng(seed).permutation(len(theirs))  # sets may be sorted
         floor = frechet_distance(Gaussian.of(theirs[some[:count]]), Gaussian.of(theirs[some[count:]]))
     return {
         **values,
-        "frechet_distance": frechet_distance(Gaussian.of(ours.features), Gaussian.of(theirs)),
+        "frechet_distance": frechet_distance(Gaussian.of(ours.features), everything),
         "frechet_floor": floor,
         "judge_confidence": ours.confidence,
         "class_balance": ours.class_balance,
         "inception_score": ours.inception_score,
+        **measure_classes(pipeline, torch.cat(labels), everything, judge, count, seed),
+    }
+
+
+def measure_classes(
+    pipeline: Pipeline, y: Tensor, real: Gaussian, judge: Pipeline, count: int, seed: int
+) -> dict[str, float | None]:
+    """Of `count` samples whose classes are drawn from the labels y of the real ones; None without such classes."""
+    known = y[torch.isin(y, torch.tensor(pipeline.labels, dtype=y.dtype))]
+    if not len(known):
+        return {"label_frechet_distance": None, "label_agreement": None}
+    drawn = torch.randint(len(known), (count,), generator=torch.Generator().manual_seed(seed))
+    asked = known[drawn].sort().values
+    each = zip(*asked.unique(return_counts=True), strict=True)
+    codes = torch.cat([pipeline.latents(int(n), int(label), seed + int(label)) for label, n in each])
+    seen = judged(judge, pipeline.decoded(codes))
+    return {
+        "label_frechet_distance": frechet_distance(Gaussian.of(seen.features), real),
+        "label_agreement": float((seen.probabilities.argmax(1) == asked.numpy()).mean()),
     }
