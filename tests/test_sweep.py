@@ -161,6 +161,10 @@ def test_a_sweep_runs_evaluates_skips_and_tabulates(
     assert (finished / "status.json").stat().st_mtime_ns == before
     assert json.loads((broken / "status.json").read_text())["outcome"] == "done"
     assert capsys.readouterr().out.splitlines()[2] == first.splitlines()[2]
+    assert sweep.main([*arguments, *options, "--columns", "class_balance,balance"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == "| system.name | runs | class_balance |"
+    assert "no run has `balance`" in said.err
 
 
 @pytest.mark.slow

@@ -192,7 +192,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer.writerows(rows)
 
 
-def markdown(rows: Sequence[Row], varied: Iterable[str], columns: Sequence[str] = COLUMNS) -> str:
+def markdown(rows: Sequence[Row], varied: Iterable[str], columns: Sequence[str]) -> str:
     """A line per combination of all varied keys but the seed: mean ± standard deviation over its finished runs."""
     keys = [key for key in varied if key != "seed"]
     groups: dict[tuple[str, ...], list[Row]] = {}
@@ -239,6 +239,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--launch", metavar="FILE", help="Accelerate's launch file; without one, its own default")
     parser.add_argument("--evaluate", metavar="SHARDS", help="measure every finished run on these shards")
     parser.add_argument("--judge", help="a pipeline that judges them")
+    parser.add_argument(
+        "--columns", type=split, default=COLUMNS, metavar="NAME,...", help="of the printed table (%(default)s)"
+    )
     options = parser.parse_intermixed_args(argv)
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
@@ -268,7 +271,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, OSError, yaml.YAMLError) as error:
         print(f"sweep: {error}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else 1
-    print(markdown(rows, found[0].varied))
+    print(markdown(rows, found[0].varied, options.columns))
+    for name in options.columns if options.columns != COLUMNS else ():
+        if not any(name in one for one in rows):
+            print(f"sweep: --columns: no run has `{name}`; results.csv names what there is", file=sys.stderr)
     failed = [trial for trial in found if trial.exit_code is None]
     for trial in failed:
         print(f"sweep: {trial.folder.name} did not end well; see {log_of(trial)}", file=sys.stderr)
