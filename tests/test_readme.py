@@ -49,3 +49,11 @@ def test_every_key_value_in_the_commands_is_a_key() -> None:
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:tools|launch_configs)/[\w/.]+\.(?:py|yaml)", README))))
 def test_every_file_that_is_named_exists(path: str) -> None:
     assert (ROOT / path).is_file()
+
+
+def test_the_lines_of_each_system_are_those_of_its_file() -> None:
+    said = re.findall(r"\| `(\w+\.py)` \| (\d+) \|", README)
+    files = {path.name for path in (ROOT / "savae_dist" / "systems").glob("*.py")} - {"__init__.py"}
+    assert {name for name, _ in said} == files
+    for name, lines in said:
+        assert len((ROOT / "savae_dist" / "systems" / name).read_text().splitlines()) == int(lines), name
