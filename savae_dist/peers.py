@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
 import socket
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from savae_dist import __version__
@@ -27,8 +23,6 @@ from savae_dist.errors import ConfigError, DriftError, OccupiedError
 
 # Paths that a node may have its own of; check_shared looks at the first one itself.
 PER_NODE = {"output", "data.cache_dir"}
-CLAIM_SECONDS = 40.0  # more than a launcher leaves its trainers to save after SIGTERM
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 SHARED_FOLDER_SECONDS = 30.0  # network file systems remember for a while that a folder was not there
 
 
@@ -103,35 +97,6 @@ class Peers:
         met = self.gather({"code": error.code if error else 0, "text": str(error)})[0]
         if met["code"]:
             raise (OccupiedError if met["code"] == OccupiedError.code else ConfigError)(met["text"])
-
-    @contextmanager
-    def claim(self, folder: Path) -> Iterator[None]:
-        """Meanwhile no other launch writes `folder`; OccupiedError on every rank where one does and goes on doing so.
-
-        The lock is rank 0's and goes with its process, however that ends. File systems without locks go without.
-        """
-        lock = FileLock(folder / ".lock", CLAIM_SECONDS, fallback_to_soft=False)
-        error: ConfigError | OccupiedError | None = None
-        if self.rank == 0:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                lock.acquire()
-            except Timeout:
-                error = OccupiedError(
-                    f"output={folder}: another launch is at work there, and still was after {CLAIM_SECONDS:g} s (its "
-                    "status.json tells how far it is): run it again after that has ended, or give another `output`"
-                )
-            except OSError as reason:
-                if reason.errno not in NO_LOCKS:
-                    error = unwritable(folder, reason)
-                else:
-                    note = "no locks on this file system: see to it that no two launches have this output"
-                    print(f"savae_dist: output={folder}: {note}", file=sys.stderr)
-        self.raise_everywhere(error)
-        try:
-            yield
-        finally:
-            lock.release()
 
     def check_shared(self, folder: Path) -> None:
         """ConfigError on every rank unless all nodes see one and the same `folder`; leaves nothing behind."""

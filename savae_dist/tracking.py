@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from accelerate import PartialState
@@ -18,6 +18,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from savae_dist.claim import Claim
+from savae_dist.peers import Peers
 
 HEARTBEAT_SECONDS = 10.0
 
@@ -51,11 +54,12 @@ class Status:
 
     The main process writes it; one that ends alone, or has lost its peers, writes it too, and the first word on how a
     launch ended stands. Where there are several nodes each leaves its own end in `status-nodeN.json` as well.
-    folder: None writes nothing.
+    A launch without a claim on the folder writes nothing while another has it. folder: None writes nothing.
     """
 
     def __init__(self, folder: Path | None, main: bool) -> None:
         self.folder, self.main = folder, main
+        self._claim = Claim(folder) if folder is not None else None
         self.values: dict[str, Any] = {"outcome": "running", "exit_code": None, "message": "", "phase": "", "step": 0}
         self._training = False
         self._launch, self._node = "", ""
@@ -71,6 +75,23 @@ class Status:
     def join(self, launch: str, node: int, nodes: int) -> None:
         """launch: the token by which the ranks of a launch know each other's words."""
         self._launch, self._node = launch, f"status-node{node}.json" if nodes > 1 else ""
+
+    def claim(self, peers: Peers) -> None:
+        """From now on, to the end of the `with`, the folder is this launch's; OccupiedError if it is another's."""
+        if self._claim is not None:
+            self._claim.take(peers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._claim is not None:
+            self._claim.release()
+
+    def begin(self) -> None:
+        """It runs; what is said of a run that was done before stands until it trains."""
+        if self.main and self._there("status.json").get("outcome") != "done":
+            self._write("status.json")
 
     def beat(self, phase: str, step: int) -> None:
         """Note where the run is, at most every ten seconds."""
@@ -104,20 +125,20 @@ class Status:
 
     def _write(self, name: str) -> dict[str, Any] | None:
         """Unless a peer said how this launch ended: what happens here after that is its consequence."""
-        if self.folder is None:
+        if self.folder is None or self._claim is None:
             return None
-        with self._lock:
-            try:
+        try:
+            with self._lock, self._claim.briefly() as allowed:
                 there = self._there(name)
                 ours = (
                     there.get("launch") == self._launch if self._launch else there.get("heartbeat", 0) > self._started
                 )
                 if ours and there.get("exit_code") is not None:
                     return there
-                self.folder.mkdir(parents=True, exist_ok=True)
-                write_json(self.folder / name, {**self.values, "launch": self._launch, "heartbeat": time.time()})
-            except OSError as error:  # a full disk must not hide what happened
-                print(f"savae_dist: {self.folder / name} cannot be written ({error})", file=sys.stderr)
+                if allowed:
+                    write_json(self.folder / name, {**self.values, "launch": self._launch, "heartbeat": time.time()})
+        except OSError as error:  # a full disk must not hide what happened
+            print(f"savae_dist: {self.folder / name} cannot be written ({error})", file=sys.stderr)
         return None
 
 

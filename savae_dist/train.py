@@ -9,14 +9,13 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import PartialState
 
 from savae_dist import briefing, launch, resolve
 from savae_dist import config as configuration
-from savae_dist.errors import ConfigError, OccupiedError, Preempted, RankLost, UserError
+from savae_dist.errors import ConfigError, Preempted, RankLost, UserError
 from savae_dist.peers import Peers
 from savae_dist.run import Run
 from savae_dist.stopping import Stop, has_peers, leave, lost_peer
@@ -59,11 +58,9 @@ def train(config: configuration.RunConfig, check: bool = False) -> int:
         status.end(Preempted.__name__, Preempted.code, message, alone=True)
         print(f"savae_dist: {message}", file=sys.stderr)
 
-    with Stop(give_up, launch.world_size()) as stop:
+    with status, Stop(give_up, launch.world_size()) as stop:
         try:
             report = _train(config, check, status, stop)
-        except OccupiedError:
-            raise  # status.json is the other launch's
         except UserError as error:
             status.end(type(error).__name__, error.code, str(error), alone=not error.everywhere)
             raise
@@ -74,9 +71,9 @@ def train(config: configuration.RunConfig, check: bool = False) -> int:
             # By whichever rank: its peers will only see that it is gone, which is no bug of theirs.
             status.end("failed", 1, f"{type(error).__name__}: {error}", alone=True)
             raise
+        status.end("done", 0)
     if check and launch.is_main():
         print(report)
-    status.end("done", 0)
     return 0
 
 
@@ -88,9 +85,11 @@ def _train(config: configuration.RunConfig, check: bool, status: Status, stop: S
     folder = Path(config.output or ".")
     peers.check_alike(configuration.as_dict(config))
     peers.check_shared(folder)
-    with nullcontext() if check else peers.claim(folder), opened(config, state, status, stop, peers) as run:
+    status.claim(peers)
+    with opened(config, state, status, stop, peers) as run:
         if check:
             return briefing.check(run)
+        status.begin()
         run.tracker.say(briefing.describe(run))
         for phase in run.remaining_phases():
             run.train(phase)

@@ -226,11 +226,12 @@ def test_systems_take_turns(capsys):
     assert all(float(row[2]) > 0 for row in rows)
 
 
-def test_systems_want_batches_of_one_size(tmp_path, capsys):
+def test_systems_want_the_same_batch_and_precision(tmp_path, capsys):
     file = tmp_path / "compare.yaml"
-    file.write_text("compare: {a: [dcgan], b: [dcgan, data.batch_size=8]}")
-    assert benchmark.main(["systems", str(file)]) == 2
-    assert "add data.batch_size=128" in capsys.readouterr().err
+    for other in ("data.batch_size=8", "precision=bf16"):
+        file.write_text(f"compare: {{a: [demo], b: [demo, {other}]}}")
+        assert benchmark.main(["systems", str(file)]) == 2
+        assert "differ in batch or precision: add data.batch_size=" in capsys.readouterr().err
 
 
 # Several processes.

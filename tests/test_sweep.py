@@ -70,7 +70,7 @@ def test_a_comparison_names_its_runs(tmp_path: Path) -> None:
     file.write_text("common: [max_steps=3, seed=5]\ncompare: {ours: [dcgan], 'a, b': [wgan, max_steps=4, ema=0.5]}")
     found = sweep.trials(str(file), tmp_path, ["seed=0,1", "ema=0.9"])
     assert [t.varied for t in found] == [{"name": name, "seed": seed} for seed in "01" for name in ("ours", "a, b")]
-    assert found[3].arguments == ("wgan", "max_steps=3", "seed=5", "max_steps=4", "ema=0.5", "seed=1", "ema=0.9")
+    assert found[3].arguments == ("max_steps=3", "seed=5", "wgan", "max_steps=4", "ema=0.5", "seed=1", "ema=0.9")
     assert [(t.resolved.system.name, t.resolved.max_steps) for t in found[:2]] == [("dcgan", 3), ("wgan", 4)]
     assert (found[3].resolved.seed, found[3].resolved.ema) == (1, 0.9)
     assert found[1].folder.name.startswith("name=a_b-seed=0-")
@@ -84,6 +84,14 @@ def test_a_wrong_comparison_is_one_line(content: str, tmp_path: Path) -> None:
     file = tmp_path / "compare.yaml"
     file.write_text(content)
     with pytest.raises(ConfigError, match=r"compare\.yaml: .*PRESET, key=value"):
+        sweep.trials(str(file), tmp_path / "sweep", [])
+
+
+@pytest.mark.parametrize("content", [b"compare: {a: [x=[1,2]}", b"\xff\xfe", b"compare: {a: [], a: []}"])
+def test_a_file_that_is_no_yaml_is_one_line(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "compare.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"compare\.yaml cannot be read as YAML: .*"):
         sweep.trials(str(file), tmp_path / "sweep", [])
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from savae_dist import tracking
+from savae_dist.peers import Peers
 from savae_dist.tracking import Clock, Status, Tracker, rank_means, rank_sums, write_json
 
 STATUS_KEYS = {"outcome", "exit_code", "message", "phase", "step", "launch", "heartbeat"}
@@ -188,8 +190,21 @@ def test_each_node_leaves_its_own_view(tmp_path: Path) -> None:
         rank.beat("vec", node)
     ranks[1].end("RankLost", 75, "by 1", alone=True)
     ranks[0].end("RankLost", 75, "by 0", alone=True)
-    messages = {path.name: read(path)["message"] for path in tmp_path.iterdir()}
+    messages = {path.name: read(path)["message"] for path in tmp_path.glob("*.json")}
     assert messages == {"status.json": "by 1", "status-node0.json": "by 0", "status-node1.json": "by 1"}
+
+
+def test_a_launch_without_a_claim_keeps_quiet_while_another_has_one(tmp_path: Path) -> None:
+    one = Peers(PartialState(cpu=True), 10.0)
+    with Status(tmp_path, main=True) as first:
+        first.claim(one)
+        first.begin()
+        before = read(tmp_path / "status.json")
+        assert before["outcome"] == "running"
+        Status(tmp_path, main=True).end("Preempted", 75, "by Ctrl-C", alone=True)
+        assert read(tmp_path / "status.json") == before
+    Status(tmp_path, main=True).end("Preempted", 75, "by Ctrl-C", alone=True)
+    assert read(tmp_path / "status.json")["message"] == "by Ctrl-C"
 
 
 def test_a_check_writes_nothing(tmp_path: Path) -> None:

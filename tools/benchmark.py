@@ -116,11 +116,11 @@ def systems(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     _, starts = sweep.named(arguments.config)
     configs = {name: resolve.load([*words, *arguments.changes]) for name, words in starts.items()}
-    sizes = {config.data.batch_size for config in configs.values()}
-    if len(sizes) > 1:
-        raise ConfigError(f"batches of {sizes} samples cannot be compared: add data.batch_size={max(sizes)}")
-    device = launch.start("fp32", 600.0).device
-    print(machine(device))
+    (size, precision), *others = {(config.data.batch_size, config.precision) for config in configs.values()}
+    if others:
+        raise ConfigError(f"they differ in batch or precision: add data.batch_size={size} precision={precision}")
+    device = launch.start(precision, 600.0).device
+    print(f"{machine(device)}; batches of {size}, {precision}")
     with tempfile.TemporaryDirectory() as scratch:
         shards = Shards.open(synthetic(Path(scratch) / "shards"))
         loops = {
@@ -130,7 +130,7 @@ def systems(arguments: argparse.Namespace) -> None:
             if phase.steps
         }
         times = interleave(loops, arguments.rounds, arguments.seconds, scaling.device_wait(device))
-        print("\n".join(table(f"batches of {max(sizes)}", times, next(iter(loops)), max(sizes))))
+        print("\n".join(table("an iteration", times, next(iter(loops)), size)))
 
 
 def scale(arguments: argparse.Namespace) -> None:
@@ -147,7 +147,7 @@ def scale(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"a process ended with {code}; what it said stands above")
         return
     torch.set_num_threads(1)
-    state = launch.start("fp32", config.timeout)
+    state = launch.start(config.precision, config.timeout)
     peers = Peers(state, config.timeout)
     about = f"{peers.ranks} processes ({state.backend}); {', '.join(asked)}"
     scaling.speak(peers, iter([f"{machine(state.device)} each, {about}"]))

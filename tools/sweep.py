@@ -33,7 +33,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from savae_dist.config import RunConfig, digest
 from savae_dist.errors import ConfigError, DivergedError, UserError
@@ -83,9 +85,15 @@ def split(values: str) -> list[str]:
 
 def named(configs: str) -> tuple[str, dict[str, tuple[str, ...]]]:
     """CONFIG as the trainer's arguments by name; and what the names are, `config` or, in a comparison, `name`."""
-    content = yaml.safe_load(Path(configs).read_text()) if Path(configs).is_file() else None
+    listed = split(configs)
+    if len(listed) > 1 or not configs.endswith((".yaml", ".yml")):
+        return "config", {config: (config,) for config in listed}
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(configs))
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{configs} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or "compare" not in content:
-        return "config", {config: (config,) for config in split(configs)}
+        return "config", {configs: (configs,)}
     compared = content.pop("compare")
     common = content.pop("common", [])
     if content or not isinstance(compared, dict) or not compared:
@@ -93,7 +101,7 @@ def named(configs: str) -> tuple[str, dict[str, tuple[str, ...]]]:
     for name, words in [*compared.items(), ("common", common)]:
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ConfigError(f"{configs}: {name}: give the trainer's arguments as a list, [PRESET, key=value, ...]")
-    return "name", {str(name): (*words[:1], *common, *words[1:]) for name, words in compared.items()}
+    return "name", {str(name): (*common, *words) for name, words in compared.items()}
 
 
 def trials(configs: str, out: Path, arguments: Sequence[str]) -> list[Trial]:
@@ -220,7 +228,7 @@ def draw(found: Sequence[Trial], out: Path) -> None:
     """`samples.png`: a row for the first finished run of each combination, as many as there is room for."""
     pipelines: dict[str, Pipeline] = {}
     for trial in found:
-        name = " ".join(value for key, value in trial.varied.items() if key != "seed") or Path(trial.arguments[0]).stem
+        name = " ".join(value for key, value in trial.varied.items() if key != "seed") or trial.folder.name
         if trial.exit_code == 0 and name not in pipelines and len(pipelines) < figures.MAX_ROWS:
             pipeline = Pipeline.from_pretrained(trial.folder)
             first = next(iter(pipelines.values()), pipeline)
@@ -268,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = list(pool.map(one, found))
         write_csv(rows, options.out / "results.csv")
         draw(found, options.out)
-    except (UserError, OSError, yaml.YAMLError) as error:
+    except (UserError, OSError) as error:
         print(f"sweep: {error}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else 1
     print(markdown(rows, found[0].varied, options.columns))

@@ -136,16 +136,19 @@ def measure_samples(
 def measure_classes(
     pipeline: Pipeline, y: Tensor, real: Gaussian, judge: Pipeline, count: int, seed: int
 ) -> dict[str, float | None]:
-    """Of `count` samples whose classes are drawn from the labels y of the real ones; None without such classes."""
-    known = y[torch.isin(y, torch.tensor(pipeline.labels, dtype=y.dtype))]
-    if not len(known):
+    """Of `count` samples whose classes are drawn from the labels y of the real ones; None where none can be asked for.
+
+    A class that cannot be asked for counts as one that the judge does not see.
+    """
+    y = y[y >= 0]
+    if not len(y) or not torch.isin(y, torch.tensor(pipeline.labels)).any():
         return {"label_frechet_distance": None, "label_agreement": None}
-    drawn = torch.randint(len(known), (count,), generator=torch.Generator().manual_seed(seed))
-    asked = known[drawn].sort().values
+    drawn = y[torch.randint(len(y), (count,), generator=torch.Generator().manual_seed(seed))]
+    asked = drawn[torch.isin(drawn, torch.tensor(pipeline.labels))].sort().values
     each = zip(*asked.unique(return_counts=True), strict=True)
     codes = torch.cat([pipeline.latents(int(n), int(label), seed + int(label)) for label, n in each])
     seen = judged(judge, pipeline.decoded(codes))
     return {
         "label_frechet_distance": frechet_distance(Gaussian.of(seen.features), real),
-        "label_agreement": float((seen.probabilities.argmax(1) == asked.numpy()).mean()),
+        "label_agreement": float((seen.probabilities.argmax(1) == asked.numpy()).sum() / count),
     }

@@ -15,12 +15,12 @@ PROGRAM = """
 import json, os, sys
 from pathlib import Path
 import torch
-from savae_dist import launch, peers
+from savae_dist import claim, launch, peers
 from savae_dist.errors import UserError
 
 torch.set_num_threads(1)
 state = launch.start("fp32", 30.0)
-here = peers.Peers(state, 30.0)
+here = peers.Peers(state, 5.0)
 rank, folder = here.rank, Path(sys.argv[1])
 odd = rank == here.ranks - 1  # the one that differs
 said = {"launch": here.launch, "nodes": here.nodes, "node": here.node}
@@ -53,18 +53,14 @@ tell("not shared", here.check_shared, folder / f"disk{rank}")
 (folder / "file").touch()
 tell("not writable", here.check_shared, folder / "file" / "run")
 
-
-def claim(where):
-    with here.claim(where):
-        pass
-
-
-peers.CLAIM_SECONDS = 0.2
-tell("claim", claim, folder / "run")
-with here.claim(folder / "run"):
-    tell("occupied", claim, folder / "run")
-tell("claim again", claim, folder / "run")
-tell("no claim", claim, folder / "file" / "run")
+claim.PATIENCE_SECONDS = 6.0  # longer than the ranks wait for each other
+first, second = claim.Claim(folder / "run"), claim.Claim(folder / "run")
+tell("claim", first.take, here)
+tell("occupied", second.take, here)
+said["held"] = [first.held, second.held]
+first.release()
+tell("claim again", second.take, here)
+tell("no claim", claim.Claim(folder / "file" / "run").take, here)
 torch.manual_seed(0)
 nets = {"encoder": torch.nn.Linear(3, 4), "decoder": torch.nn.Linear(3, 4).bfloat16(), "none": torch.nn.ReLU()}
 tell("equal", here.check_equal, nets, "vec step 1")
@@ -103,6 +99,7 @@ def test_ranks_that_meet(ranks: int, tmp_path: Path) -> None:
         "no claim": (2, ["rank 0 cannot write there"]),
         "drift": (70, [f"vec step 2: parameters are no longer the same on all ranks: decoder on rank {odd} against"]),
     }
+    assert told["held"] == [True, False]
     for name, (code, words) in expected.items():
         assert told[name][0] == code, name
         text = told[name][1]
