@@ -46,9 +46,9 @@ from savae_dist.resolve import load
 Row = dict[str, Any]
 ENDED = (0, DivergedError.code)  # exit codes after which there is nothing left to run
 COLUMNS = (
-    *("accuracy", "reconstruction_mse", "class_mean_mse", "sharpness", "frechet_distance", "frechet_floor"),
-    *("judge_confidence", "class_balance", "inception_score", "label_frechet_distance", "label_agreement"),
-    "training_seconds",
+    *("accuracy", "reconstruction_mse", "class_mean_mse", "sharpness", "sample_sharpness", "frechet_distance"),
+    *("frechet_floor", "judge_confidence", "class_balance", "inception_score", "label_frechet_distance"),
+    *("label_agreement", "training_seconds"),
 )
 
 
