@@ -22,11 +22,11 @@ from savae_dist.networks.mlp import CodeEncoder
 SHAPES = [(1, 28, 28), (3, 33, 17), (2, 1001), (1, 8, 8), (1, 7), (1, 3), (1, 5, 9)]
 
 
-def encoders(shape: tuple[int, ...], labels: int) -> list[CodeEncoder]:
+def encoders(shape: tuple[int, ...], labels: int, batch_norm: bool = False) -> list[CodeEncoder]:
     return [
-        MLPEncoder(shape, 3, labels, hidden=8),
-        AllConvEncoder(shape, 3, labels, width=2),
-        ConvCodeEncoder(shape, 3, labels, width=2, pools=1),
+        MLPEncoder(shape, 3, labels, hidden=8, batch_norm=batch_norm),
+        AllConvEncoder(shape, 3, labels, width=2, batch_norm=batch_norm),
+        ConvCodeEncoder(shape, 3, labels, width=2, pools=1, batch_norm=batch_norm),
     ]
 
 
@@ -54,6 +54,23 @@ def test_any_shape_goes_there_and_back(shape: tuple[int, ...], labels: int) -> N
     assert CodeDiscriminator(3 + labels, hidden=8)(posterior.mean).shape == (5,)
 
 
+def test_batch_norm_of_the_code_gives_every_label_its_share() -> None:
+    """Coordinates and label logits of a batch have mean 0 and variance 1, however far off the last layer is."""
+    x = torch.rand(64, 1, 9, 7)
+    for encoder in encoders((1, 9, 7), 4, batch_norm=True):
+        last = next(
+            layer for layer in list(encoder.modules())[::-1] if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+        )
+        with torch.no_grad():
+            assert last.bias is not None
+            last.bias[-1] += 100.0
+        z, logits = encoder.parts(x)
+        code = torch.cat([z, logits], 1)
+        torch.testing.assert_close(code.mean(0), torch.zeros(7), atol=1e-4, rtol=0)
+        torch.testing.assert_close(code.var(0, unbiased=False), torch.ones(7), atol=0.05, rtol=0)
+        assert (logits.softmax(1).mean(0) < 0.6).all()
+
+
 def test_halvings_leave_at_most_four() -> None:
     assert [halvings(shape) for shape in SHAPES] == [3, 4, 8, 1, 1, 0, 2]
 
@@ -68,7 +85,13 @@ def test_without_batch_norm_a_sample_is_alone(norm: str) -> None:
 
 @pytest.mark.parametrize(
     "network",
-    [*encoders((2, 33), 4), MLPDecoder((1, 9, 9), 3, 8), AllConvDecoder((2, 33), 3, 2), CodeDiscriminator(3, 8)],
+    [
+        *encoders((2, 33), 4),
+        *encoders((2, 33), 4, True),
+        MLPDecoder((1, 9, 9), 3, 8),
+        AllConvDecoder((2, 33), 3, 2),
+        CodeDiscriminator(3, 8),
+    ],
     ids=lambda n: n.model_type,
 )
 def test_a_folder_gives_the_same_network_back(network: Network, tmp_path: Path) -> None:

@@ -39,9 +39,15 @@ class AllConvEncoder(CodeEncoder):
     model_type = "all_conv_encoder"
 
     def __init__(
-        self, shape: Sequence[int], style_dim: int, labels: int = 0, width: int = 16, norm_kind: Norm = "batch"
+        self,
+        shape: Sequence[int],
+        style_dim: int,
+        labels: int = 0,
+        width: int = 16,
+        norm_kind: Norm = "batch",
+        batch_norm: bool = False,
     ) -> None:
-        super().__init__(style_dim, labels)
+        super().__init__(style_dim, labels, batch_norm)
         conv, count = CONV[len(shape) - 2], halvings(shape)
         widths = channels(count, width)
         strided = (conv(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
@@ -96,8 +102,16 @@ class ConvCodeEncoder(CodeEncoder):
 
     model_type = "conv_code_encoder"
 
-    def __init__(self, shape: Sequence[int], style_dim: int, labels: int = 0, width: int = 16, pools: int = 2) -> None:
-        super().__init__(style_dim, labels)
+    def __init__(
+        self,
+        shape: Sequence[int],
+        style_dim: int,
+        labels: int = 0,
+        width: int = 16,
+        pools: int = 2,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__(style_dim, labels, batch_norm)
         self.body = ConvEncoder(shape, self.latent_dim, width, pools)
         del self.body.log_variance
 

@@ -45,21 +45,26 @@ class DenseClassifier(Classifier):
         return self.logits(z)
 
 
-def two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Makhzani 2015: two layers of `hidden` ReLU units, then a linear one."""
+def two_layers(inputs: int, hidden: int, outputs: int, batch_norm: bool = False) -> nn.Sequential:
+    """Makhzani 2015: two layers of `hidden` ReLU units, perhaps with batch norm, then a linear one."""
+    norms = [nn.BatchNorm1d(hidden), nn.BatchNorm1d(hidden)] if batch_norm else []
     return nn.Sequential(
-        *(nn.Linear(inputs, hidden), nn.ReLU(inplace=True)),
-        *(nn.Linear(hidden, hidden), nn.ReLU(inplace=True)),
+        *(nn.Linear(inputs, hidden), *norms[:1], nn.ReLU(inplace=True)),
+        *(nn.Linear(hidden, hidden), *norms[1:], nn.ReLU(inplace=True)),
         nn.Linear(hidden, outputs),
     )
 
 
 class CodeEncoder(Encoder):
-    """A deterministic encoder: the code is z and, behind it, the probabilities of `labels` labels or clusters."""
+    """A deterministic encoder: the code is z and, behind it, the probabilities of `labels` labels or clusters.
 
-    def __init__(self, style_dim: int, labels: int) -> None:
+    batch_norm: of z and of the label logits, so that no label starts with all samples.
+    """
+
+    def __init__(self, style_dim: int, labels: int, batch_norm: bool) -> None:
         super().__init__()
         self.style_dim, self.latent_dim = style_dim, style_dim + labels
+        self.code_norm = nn.BatchNorm1d(self.latent_dim) if batch_norm else nn.Identity()
 
     @abstractmethod
     def outputs(self, x: Tensor) -> Tensor:
@@ -67,7 +72,7 @@ class CodeEncoder(Encoder):
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z `[batch, style_dim]` and the label logits `[batch, labels]`."""
-        outputs = full_precision(self.outputs(x))
+        outputs = self.code_norm(full_precision(self.outputs(x)))
         return outputs[:, : self.style_dim], outputs[:, self.style_dim :]
 
     def forward(self, x: Tensor) -> tuple[Posterior, list[Tensor]]:
@@ -76,13 +81,15 @@ class CodeEncoder(Encoder):
 
 
 class MLPEncoder(CodeEncoder):
-    """Flattened samples through two layers."""
+    """Flattened samples through two layers; `batch_norm` in these as well."""
 
     model_type = "mlp_encoder"
 
-    def __init__(self, shape: Sequence[int], style_dim: int, labels: int = 0, hidden: int = 1000) -> None:
-        super().__init__(style_dim, labels)
-        self.layers = two_layers(math.prod(shape), hidden, self.latent_dim)
+    def __init__(
+        self, shape: Sequence[int], style_dim: int, labels: int = 0, hidden: int = 1000, batch_norm: bool = False
+    ) -> None:
+        super().__init__(style_dim, labels, batch_norm)
+        self.layers = two_layers(math.prod(shape), hidden, self.latent_dim, batch_norm)
         initialise(self)
 
     def outputs(self, x: Tensor) -> Tensor:

@@ -59,12 +59,15 @@ class AAE:
     label_to: where labels go. `decoder`: it is told y, so that z keeps the style (Makhzani, section 4);
     `discriminator`: it is told y, or that there is none, and each class has its mode of the prior, the unlabelled all
     of them (section 2.3; Patni's text mixes the two); `code`: the encoder infers y beside z (section 5).
+    code_norm: batch norm of the code, and in Makhzani's encoder of its layers as well. Without it all samples may start
+    in one cluster, where the softmax has no gradient left to move them.
     """
 
     name: Literal["aae_unsupervised", "aae_supervised", "aae_semi_supervised"] = "aae_unsupervised"
     label_to: Literal["nothing", "decoder", "discriminator", "code"] = "nothing"
     latent_dim: int = 8  # of z, the style
     clusters: int = 0  # > 0: the code has a label part of so many clusters (section 6)
+    code_norm: bool = False
     steps: int = 4000
     prior: PriorKind = "gaussian"
     prior_scale: float = 1.0  # Makhzani's unsupervised Gaussian has 5
@@ -104,6 +107,8 @@ class AAE:
             raise ValueError(
                 f"system.name={self.name} needs labels of at least 2 classes; data.train has {spec.classes}"
             )
+        if self.code_norm and norm != "batch":
+            raise ValueError(f"system.code_norm is a batch norm, and networks.norm={norm}: take one or the other")
         if self.reconstruction == "bce" and spec.kind != "image":
             raise ValueError("system.reconstruction=bce is for images in [0, 1]: take mse for signals")
         hidden = max(PAPER_HIDDEN * width // PAPER_WIDTH, 4)
@@ -129,16 +134,16 @@ class AAE:
         output: Literal["sigmoid", "linear"] = "sigmoid" if spec.kind == "image" else "linear"
         if self.backbone == "mlp":
             return {
-                "encoder": MLPEncoder(shape, z, labels, hidden),
+                "encoder": MLPEncoder(shape, z, labels, hidden, self.code_norm),
                 "decoder": MLPDecoder(shape, code_dim, hidden, output),
             }
         if self.backbone == "conv":
             return {
-                "encoder": AllConvEncoder(shape, z, labels, width, norm),
+                "encoder": AllConvEncoder(shape, z, labels, width, norm, self.code_norm),
                 "decoder": AllConvDecoder(shape, code_dim, width, norm, output),
             }
         return {
-            "encoder": ConvCodeEncoder(shape, z, labels, width, pools),
+            "encoder": ConvCodeEncoder(shape, z, labels, width, pools, self.code_norm),
             "decoder": ConvDecoder(shape, code_dim, width, pools, norm, output),
         }
 
