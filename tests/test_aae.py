@@ -33,6 +33,7 @@ CASES = {
     "mixture": replace(UNSUPERVISED, prior="mixture", prior_modes=3, backbone="conv"),
     "swiss_roll": replace(UNSUPERVISED, prior="swiss_roll", backbone="savae"),
     "clusters": replace(UNSUPERVISED, clusters=6),
+    "clusters_norm": replace(UNSUPERVISED, clusters=6, code_norm=True),
     "clusters_conv": replace(UNSUPERVISED, clusters=6, backbone="conv"),
     "decoder": SUPERVISED,
     "decoder_conv": replace(SUPERVISED, backbone="conv"),
@@ -220,6 +221,8 @@ def test_impossible_values_name_their_key(system: AAE, values: dict[str, object]
 def test_data_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="needs labels"):
         SEMI.build(replace(IMAGE, classes=0), 4, "batch", 2)
+    with pytest.raises(ValueError, match=r"networks\.norm=group"):
+        replace(UNSUPERVISED, code_norm=True).build(IMAGE, 4, "group", 2)
     with pytest.raises(ValueError, match="mse for signals"):
         replace(SEMI, reconstruction="bce").build(SIGNAL, 4, "batch", 2)
     networks = replace(UNSUPERVISED, clusters=5).build(replace(IMAGE, classes=0), 4, "batch", 2)
@@ -244,7 +247,7 @@ def test_the_convolutional_variant_is_all_convolutional() -> None:
     networks = replace(SEMI, backbone="conv").build(DataSpec("image", (1, 28, 28), 10, "unit"), 4, "batch", 2)
     for name in ("encoder", "decoder"):
         kinds = {type(m).__name__ for m in networks[name].modules() if not list(m.children())}
-        assert kinds <= {"Conv2d", "ConvTranspose2d", "BatchNorm2d"}
+        assert kinds <= {"Conv2d", "ConvTranspose2d", "BatchNorm2d", "Identity"}
         assert "BatchNorm2d" in kinds
 
 
