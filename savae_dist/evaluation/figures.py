@@ -218,9 +218,9 @@ def _bare(axes: Axes) -> None:
 
 def _image_rows(x: Tensor, names: list[str], title: str, spec: DataSpec) -> Figure:
     """Rows of ten images, named at the left."""
-    rows = -(-len(x) // COLUMNS)
+    rows, longest = -(-len(x) // COLUMNS), max(map(len, names))
     ratio = spec.shape[1] / spec.shape[2]
-    figure = Figure(figsize=(0.7 * COLUMNS + 0.8, 0.7 * ratio * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(0.7 * COLUMNS + 0.7 + 0.085 * longest, 0.7 * ratio * rows + 0.5), layout="constrained")
     figure.suptitle(title, fontsize=11)
     axes = figure.subplots()
     axes.imshow(mosaic(x, COLUMNS), interpolation="nearest")
