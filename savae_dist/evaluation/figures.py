@@ -218,7 +218,7 @@ def _bare(axes: Axes) -> None:
 
 def _image_rows(x: Tensor, names: list[str], title: str, spec: DataSpec) -> Figure:
     """Rows of ten images, named at the left."""
-    rows, longest = -(-len(x) // COLUMNS), max(map(len, names))
+    rows, longest = -(-len(x) // COLUMNS), max(map(len, names), default=0)
     ratio = spec.shape[1] / spec.shape[2]
     figure = Figure(figsize=(0.7 * COLUMNS + 0.7 + 0.085 * longest, 0.7 * ratio * rows + 0.5), layout="constrained")
     figure.suptitle(title, fontsize=11)
