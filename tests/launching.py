@@ -67,6 +67,14 @@ def status(run: Path, name: str = "status.json") -> dict[str, Any]:
     return json.loads((run / name).read_text())
 
 
+def wait_until_it_trains(run: Path, seconds: float = 120) -> None:
+    """Until its first step is done."""
+    until = time.monotonic() + seconds
+    while not (run / "status.json").exists() or not status(run)["step"]:
+        assert time.monotonic() < until, f"{run} never began to train"
+        time.sleep(0.05)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

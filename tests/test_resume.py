@@ -7,12 +7,11 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import SMALL, command, environment, shards, status, weights
+from launching import SMALL, command, environment, shards, status, wait_until_it_trains, weights
 
 from savae_dist.errors import OccupiedError
 from savae_dist.train import main
@@ -185,12 +184,12 @@ def started(processes: int, *arguments: str) -> tuple[subprocess.Popen[str], lis
     running = subprocess.Popen(
         command(processes, *arguments), env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    until = time.monotonic() + 90
-    while time.monotonic() < until:
-        if (output / "tensorboard").is_dir() and (output / "status.json").exists() and status(output)["step"] > 0:
-            return running, children(running.pid)
-        time.sleep(0.1)
-    raise AssertionError("it never began to train")
+    try:
+        wait_until_it_trains(output)
+    except AssertionError:
+        os.killpg(running.pid, signal.SIGKILL)
+        raise
+    return running, children(running.pid)
 
 
 def children(pid: int) -> list[int]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from job_stubs import Job, wait_for
-from launching import ROOT, SMALL, environment, scalars, shards, status, weights
+from job_stubs import Job
+from launching import ROOT, SMALL, environment, scalars, shards, status, wait_until_it_trains, weights
 
 from savae_dist.errors import Preempted
 
@@ -124,7 +124,7 @@ def test_a_container_is_stopped_and_goes_on(file: str, tmp_path: Path) -> None:
 def check_it_is_stopped(process: subprocess.Popen[str], run: Path) -> None:
     """It trains, is told to stop, saves, and ends with 75."""
     try:
-        wait_for(run / "status.json", 120)
+        wait_until_it_trains(run)
         process.send_signal(signal.SIGTERM)
         said, err = process.communicate(timeout=120)
     finally:
