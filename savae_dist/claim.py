@@ -20,7 +20,7 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
 class Claim:
-    """The right to write `folder`, of all ranks of a launch. Rank 0 holds the lock, for as long as its process lives.
+    """The right to write `folder`, of all ranks of a launch, until its release or the end of rank 0, which holds it.
 
     File systems without locks go without; some on the network grant one per machine.
     """

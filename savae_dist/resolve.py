@@ -103,11 +103,16 @@ def _read(name: str) -> DictConfig:
         if name not in presets:
             raise ConfigError(f"{name!r} is no preset{nearest(name, presets)}; presets: {', '.join(sorted(presets))}")
         path = presets[name]
+    return read_yaml(path)
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """The mapping in that file; ConfigError where there is none."""
     if not path.is_file():
         raise ConfigError(f"{path} does not exist")
     try:
         config = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path} must hold `key: value` pairs")

@@ -156,21 +156,25 @@ def test_of_two_launches_into_one_folder_the_second_is_refused(
     steps = ["system.vec_steps=150", "system.decoder_steps=2", "data.workers=1"]
     arguments = [*SMALL, *steps, f"data.train={data}", f"output={output}"]
     running, trainers = started(1, *arguments)
-    os.kill(trainers[0], signal.SIGSTOP)
-    first = status(output)
-    monkeypatch.setattr("savae_dist.claim.PATIENCE_SECONDS", 1.0)
-    assert main(arguments) == OccupiedError.code == 75
-    told, error = capsys.readouterr().err.strip().splitlines()
-    assert told == f"output={output}: another launch is at work there; waiting up to 1 s for its end"
-    assert error.startswith(f"savae_dist: output={output}: another launch is at work there, as its status.json tells")
-    assert main([*arguments, "precision=fp16"]) == 2  # before it asks for the folder
-    with pytest.MonkeyPatch.context() as waiting:
-        waiting.setattr("savae_dist.claim.PATIENCE_SECONDS", 60.0)
-        threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        assert main(arguments) == 75
-    assert "stopped by signal 15 before it began" in capsys.readouterr().err
-    assert status(output) == first
-    os.kill(trainers[0], signal.SIGKILL)
+    try:
+        os.kill(trainers[0], signal.SIGSTOP)
+        first = status(output)
+        monkeypatch.setattr("savae_dist.claim.PATIENCE_SECONDS", 1.0)
+        assert main(arguments) == OccupiedError.code == 75
+        told, error = capsys.readouterr().err.strip().splitlines()
+        assert told == f"output={output}: another launch is at work there; waiting up to 1 s for its end"
+        assert error.startswith(
+            f"savae_dist: output={output}: another launch is at work there, as its status.json tells"
+        )
+        assert main([*arguments, "precision=fp16"]) == 2  # before it asks for the folder
+        with pytest.MonkeyPatch.context() as waiting:
+            waiting.setattr("savae_dist.claim.PATIENCE_SECONDS", 60.0)
+            threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            assert main(arguments) == 75
+        assert "stopped by signal 15 before it began" in capsys.readouterr().err
+        assert status(output) == first
+    finally:
+        os.kill(trainers[0], signal.SIGKILL)
     running.wait(timeout=30)
     assert running.stderr is not None
     running.stderr.close()

@@ -34,14 +34,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from savae_dist.config import RunConfig, digest
 from savae_dist.errors import ConfigError, DivergedError, UserError
 from savae_dist.evaluation import figures
 from savae_dist.pipeline import Pipeline
-from savae_dist.resolve import load
+from savae_dist.resolve import load, read_yaml
 
 Row = dict[str, Any]
 ENDED = (0, DivergedError.code)  # exit codes after which there is nothing left to run
@@ -88,11 +86,8 @@ def named(configs: str) -> tuple[str, dict[str, tuple[str, ...]]]:
     listed = split(configs)
     if len(listed) > 1 or not configs.endswith((".yaml", ".yml")):
         return "config", {config: (config,) for config in listed}
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(configs))
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{configs} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or "compare" not in content:
+    content: dict[str, Any] = OmegaConf.to_container(read_yaml(Path(configs)))  # type: ignore[assignment]
+    if "compare" not in content:
         return "config", {configs: (configs,)}
     compared = content.pop("compare")
     common = content.pop("common", [])
