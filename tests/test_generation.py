@@ -167,5 +167,7 @@ def test_classes_that_are_asked_for() -> None:
     features = judged(judge, pipeline.decoded(codes[:1].expand(int((drawn == right).sum()), -1))).features
     real = Gaussian.of(judged(judge, x).features)
     assert alone["label_frechet_distance"] == pytest.approx(frechet_distance(Gaussian.of(features), real), rel=1e-4)
-    none = measured([-1, (right + 2) % 4])
-    assert (none["label_agreement"], none["label_frechet_distance"]) == (None, None)
+    rare = [right, *[(right + 2) % 4] * 999]  # there, but not among the 40 that are drawn
+    for y in ([-1, (right + 2) % 4], [-1], rare):
+        none = measured(y)
+        assert (none["label_agreement"], none["label_frechet_distance"]) == (None, None)

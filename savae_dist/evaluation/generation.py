@@ -141,10 +141,10 @@ def measure_classes(
     A class that cannot be asked for counts as one that the judge does not see.
     """
     y = y[y >= 0]
-    if not len(y) or not torch.isin(y, torch.tensor(pipeline.labels)).any():
+    drawn = y[torch.randint(len(y), (count,), generator=torch.Generator().manual_seed(seed))] if len(y) else y
+    asked = drawn[torch.isin(drawn, torch.tensor(pipeline.labels, dtype=y.dtype))].sort().values
+    if len(asked) < 2:  # too few for a distance
         return {"label_frechet_distance": None, "label_agreement": None}
-    drawn = y[torch.randint(len(y), (count,), generator=torch.Generator().manual_seed(seed))]
-    asked = drawn[torch.isin(drawn, torch.tensor(pipeline.labels))].sort().values
     each = zip(*asked.unique(return_counts=True), strict=True)
     codes = torch.cat([pipeline.latents(int(n), int(label), seed + int(label)) for label, n in each])
     seen = judged(judge, pipeline.decoded(codes))
