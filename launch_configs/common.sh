@@ -1,6 +1,8 @@
 # Sourced by slurm/*.sh and container.sh: watch a launcher, and end with the code of the trainer.
 # Launchers turn every code into 1; the true one stands in the run's status.json.
+# TRAINER: a program in place of `-m savae_dist.train`, such as beta_vae.py, which enters a system of its own.
 # shellcheck shell=bash
+read -r -a trainer <<<"${TRAINER:--m savae_dist.train}"
 
 # watch STOP LAUNCHER...: run the launcher until its end. On SIGTERM or SIGINT call STOP, which tells the trainers to
 # save, and go on waiting. Sets `launcher` (its pid), `code`, `started` (seconds) and `stopped` (whether a signal came).
@@ -24,7 +26,7 @@ true_code() {
         echo 0
         return
     fi
-    config=$(python -m savae_dist.train --print-config "$@" 2>/dev/null) || refused=$?
+    config=$(python "${trainer[@]}" --print-config "$@" 2>/dev/null) || refused=$?
     if [ "$refused" -ne 0 ]; then
         echo "$refused" # the configuration; the trainer has said what is wrong
         return

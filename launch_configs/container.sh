@@ -17,5 +17,5 @@ stop() {
 }
 
 read -r -a command <<<"${LAUNCHER:-accelerate launch --quiet} ${LAUNCH:-}"
-watch stop "${command[@]}" -m savae_dist.train "$@"
+watch stop "${command[@]}" "${trainer[@]}" "$@"
 exit "$(true_code "$@")"

@@ -28,6 +28,7 @@ FREE_KEYS = {
     *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
     *("judge", "compile", "accumulate", "ddp.bucket_mb", "timeout", "debug.check_ranks"),
     *("data.workers", "data.lanes", "data.cache", "data.validation", "data.bad_budget"),
+    *("data.cache_dir", "data.cache_bytes", "data.outage_limit"),
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,6 +28,7 @@ DEEPSPEED = {
     "DEEPSPEED_CONFIG_FILE": (("none",), "leave it out; zero_stage is all that the launch decides"),
 }
 PROC = Path("/proc")
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 # NCCL ends the process without a word when its time is over: gloo, asked beside it in every iteration, comes first.
 NCCL_GRACE_SECONDS = 3.0
 # Strategies of Accelerate that the engine knows nothing of.
@@ -161,20 +164,43 @@ def requested_processes() -> int | None:
     """
     pid = os.getppid()
     for _ in range(8):  # torchrun's agent may stand in between
+        words = _launched_with(pid)
+        if words is not None:
+            return _processes_in(words)
         try:
-            words = (PROC / str(pid) / "cmdline").read_text().split("\0")
-            parent = int((PROC / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            pid = int((PROC / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[1])
         except (OSError, ValueError):  # no /proc, or the process is gone: nothing can be said
             return None
-        for number, word in enumerate(words[:3]):
-            if Path(word).name in ("accelerate-launch", "accelerate.commands.launch"):
-                return _processes_in(words[number + 1 :])
-            command_line = Path(word).name in ("accelerate", "accelerate.commands.accelerate_cli")
-            if command_line and words[number + 1 : number + 2] == ["launch"]:
-                return _processes_in(words[number + 2 :])
-        if parent <= 1:
+        if pid <= 1:
             return None
-        pid = parent
+    return None
+
+
+def follow_launcher() -> None:
+    """Have this process sent SIGTERM when the `accelerate launch` that started it ends (Linux only).
+
+    Of a single process it hands no signal on: its trainer would go on alone, and keep the next launch out of `output`.
+    """
+    launcher = os.getppid()
+    if world_size() > 1 or _launched_with(launcher) is None:
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != launcher:  # it was faster
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _launched_with(pid: int) -> list[str] | None:
+    """The arguments of the `accelerate launch` that this process is; None where it is another, or can't be seen."""
+    try:
+        words = (PROC / str(pid) / "cmdline").read_text().split("\0")
+    except OSError:
+        return None
+    for number, word in enumerate(words[:3]):
+        if Path(word).name in ("accelerate-launch", "accelerate.commands.launch"):
+            return words[number + 1 :]
+        command_line = Path(word).name in ("accelerate", "accelerate.commands.accelerate_cli")
+        if command_line and words[number + 1 : number + 2] == ["launch"]:
+            return words[number + 2 :]
     return None
 
 

@@ -45,8 +45,8 @@ def load(arguments: Sequence[str]) -> RunConfig:
     except (ValueError, YAMLError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
     if config.output is None:
-        name = Path(files[0] if files else DEFAULT).stem
         same = not overrides or (not OmegaConf.missing_keys(preset) and digest(_typed(preset.copy())) == digest(config))
+        name = Path(files[0]).stem if files else DEFAULT if same else config.system.name
         config.output = f"runs/{name}" if same else f"runs/{name}-{digest(config)}"
     return config
 
@@ -79,11 +79,15 @@ def _kept(preset: DictConfig, changes: DictConfig) -> DictConfig:
 
 
 def _changes(overrides: Sequence[str]) -> DictConfig:
+    tars = [override.partition("=")[0] for override in overrides if override.endswith(".tar")]
     for override in overrides:
+        key = override.partition("=")[0]
+        if tars.count(key) > 1:  # of which the last would count, as of other keys
+            raise ConfigError(f"{key} names {tars.count(key)} tars: a pattern needs quotes, '{key}=shards-{{0..9}}.tar'")
         try:
             OmegaConf.from_dotlist([override])
         except YAMLError as error:
-            raise ConfigError(f"{override.partition('=')[0]}: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
     return OmegaConf.from_dotlist(list(overrides))
 
 

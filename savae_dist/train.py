@@ -60,6 +60,7 @@ def train(config: configuration.RunConfig, check: bool = False) -> int:
 
     with status, Stop(give_up, launch.world_size()) as stop:
         try:
+            launch.follow_launcher()
             report = _train(config, check, status, stop)
         except UserError as error:
             status.end(type(error).__name__, error.code, str(error), alone=not error.everywhere)

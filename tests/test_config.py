@@ -66,6 +66,14 @@ def test_the_command_line_may_come_first_and_the_last_word_counts() -> None:
     assert (config.seed, config.networks.width) == (2, 8)
 
 
+def test_a_pattern_that_the_shell_has_expanded_is_refused() -> None:
+    """Of a key that is given twice the last word counts: the run would silently train on one shard."""
+    expanded = [f"data.train=s3://bucket/shard-{n}.tar" for n in range(3)]
+    with pytest.raises(ConfigError, match=r"data\.train names 3 tars: a pattern needs quotes"):
+        load(expanded)
+    assert load(["data.train=elsewhere", expanded[0]]).data.train == "s3://bucket/shard-0.tar"
+
+
 def test_a_preset_is_its_file() -> None:
     path = resolve.PRESET_FOLDERS[0] / "mnist_k100.yaml"
     assert to_yaml(load(["mnist_k100"])) == to_yaml(load([str(path)]))
@@ -337,6 +345,7 @@ def test_the_output_folder_is_a_function_of_the_arguments() -> None:
     one = load(["demo", "seed=1"]).output
     assert one == load(["demo", "seed=1"]).output
     assert re.fullmatch(r"runs/demo-[0-9a-f]{8}", str(one))
+    assert re.fullmatch(r"runs/vae-[0-9a-f]{8}", str(load(["system.name=vae"]).output))
     others = [load(["demo", f"{change}"]).output for change in ("seed=2", "system.beta=0.5", "optimizers.vec.lr=0.5")]
     assert len({one, "runs/demo", *others}) == 5
     assert load(["demo", "seed=1", "output=here"]).output == "here"
@@ -351,6 +360,7 @@ FREE_CHANGES = [
     "compile=true",
     "timeout=9",
     "debug.check_ranks=1",
+    "data.cache_bytes=1000000",
 ]
 
 

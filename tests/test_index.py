@@ -227,6 +227,20 @@ def test_with_spec_refuses_other_samples(tmp_path):
     one_line(caught, "(1, 6, 5)", "(1, 28, 28)")
 
 
+def test_with_spec_refuses_other_names_of_the_classes(tmp_path):
+    """Else a test set that lacks a class would count the next one's samples as that class."""
+    sets = {name: tmp_path / name for name in ("abc", "ac", "ab", "unnamed")}
+    for name, folder in sets.items():
+        pack(images(4), np.zeros(4, int), folder, class_names=() if name == "unnamed" else tuple(name))
+    train = Shards.open(sets["abc"])
+    for name in ("ab", "unnamed"):
+        assert Shards.open(sets[name]).with_spec(train.spec).spec == train.spec
+        assert train.with_spec(Shards.open(sets[name]).spec).spec.classes == Shards.open(sets[name]).spec.classes
+    with pytest.raises(DataError) as caught:
+        Shards.open(sets["ac"]).with_spec(train.spec)
+    one_line(caught, "class 1 'c'", "'b'", "--class-names a,b,c")
+
+
 def test_missing_and_cut_shards(tmp_path, capsys):
     folder = tmp_path / "set"
     pack(images(30), np.zeros(30, int), folder, shard_size=10)

@@ -49,6 +49,13 @@ def test_one_node_s_command(job: Job) -> None:
     assert not job.requeued
 
 
+@pytest.mark.parametrize("script", ["slurm/one_node.sh", "container.sh"])
+def test_a_system_of_one_s_own(script: str, job: Job) -> None:
+    assert job.run(script, "system.name=own", "seed=1", FAKE=":", TRAINER="own.py", SLURM_CPUS_PER_TASK="64") == (0, "")
+    (started,) = (line for line in job.log if line.startswith("accelerate"))
+    assert started.endswith(" own.py system.name=own seed=1")
+
+
 def test_several_nodes_commands(job: Job) -> None:
     nodes = {"SLURM_NNODES": "3", "SLURM_JOB_NODELIST": "n07 n08 n11", "SLURM_GPUS_ON_NODE": "4"}
     assert job.run("slurm/several_nodes.sh", "mnist_k2", FAKE=":", **nodes) == (0, "")

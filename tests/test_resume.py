@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -114,15 +115,18 @@ def test_frozen_stays_frozen_to_the_bit(whole: Path) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_saves_and_the_same_command_goes_on(processes: int, data: Path, tmp_path: Path) -> None:
-    """The signal reaches one rank; all stop after the same step, with 75 in status.json."""
+@pytest.mark.parametrize(("processes", "to"), [(1, "trainer"), (1, "launcher"), (2, "trainer")])
+def test_sigterm_saves_and_the_same_command_goes_on(processes: int, to: str, data: Path, tmp_path: Path) -> None:
+    """The signal reaches one rank, or the launcher alone; all stop after the same step, with 75 in status.json."""
     steps = ["system.vec_steps=150", "system.decoder_steps=2", "checkpoint_every=1000", "networks.norm=group"]
     arguments = [*SMALL, *steps, f"data.train={data}"]
     output = tmp_path / "run"
     running, trainers = started(processes, *arguments, f"output={output}")
-    os.kill(trainers[-1], signal.SIGTERM)
+    os.kill(trainers[-1] if to == "trainer" else running.pid, signal.SIGTERM)
     running.wait(timeout=90)
+    deadline = time.monotonic() + 90
+    while to == "launcher" and status(output)["exit_code"] is None and time.monotonic() < deadline:
+        time.sleep(0.1)  # `accelerate launch` of a single process ends before its trainer
     assert running.stderr is not None
     running.stderr.close()
     assert status(output)["exit_code"] == 75, status(output)

@@ -176,6 +176,39 @@ def test_a_sweep_runs_evaluates_skips_and_tabulates(
 
 
 @pytest.mark.slow
+def test_a_sweep_of_one_s_own_system(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = tmp_path / "own.py"
+    trainer.write_text(
+        "import sys\n"
+        "from dataclasses import dataclass\n"
+        "from savae_dist.systems import SYSTEMS, VAE\n"
+        "from savae_dist.train import main\n"
+        "@dataclass(frozen=True)\n"
+        "class Own(VAE):\n"
+        "    name: str = 'own_vae'\n"
+        "SYSTEMS['own_vae'] = Own()\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(main())\n"
+    )
+    arguments = ["demo", str(tmp_path / "sweep"), "system.name=own_vae,vae", *SMALL, f"data.train={data}"]
+    try:
+        assert sweep.main([*arguments, "--launch", CPU, "--trainer", str(trainer)]) == 0
+    finally:
+        SYSTEMS.pop("own_vae", None)
+    table = capsys.readouterr().out
+    assert table.count("| own_vae | 1 |") == table.count("| vae | 1 |") == 1
+
+
+def test_a_judge_that_is_missing_shows_before_the_first_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["dcgan", str(tmp_path / "sweep"), *SMALL, f"data.train={data}", "--evaluate", str(data)]
+    assert sweep.main([*arguments, "--judge", str(tmp_path / "none")]) != 0
+    assert str(tmp_path / "none") in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.slow
 def test_a_run_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sweep"
     assert sweep.main(["demo", str(out), f"data.train={tmp_path / 'nowhere'}", "--launch", CPU]) == 1

@@ -8,7 +8,8 @@
 
 CONFIG is a preset or a YAML file, values are separated by commas outside brackets. Or CONFIG is a comparison, a YAML
 file with the trainer's arguments of each run by a name, `compare: {NAME: [PRESET, key=value, ...], ...}`, and perhaps
-arguments of all, `common: [key=value, ...]`.
+arguments of all, `common: [key=value, ...]`. With `--trainer FILE.py` the runs are of a system of one's own, which that
+file enters and trains.
 
 Each run is started as its users start it, in a folder of OUT with a log beside it. What is finished is not run again,
 so the same command goes on where it was stopped. A run that diverges is a result. OUT/results.csv holds a row per run;
@@ -23,6 +24,7 @@ import csv
 import json
 import os
 import re
+import runpy
 import statistics
 import subprocess
 import sys
@@ -129,12 +131,13 @@ def share_cores(jobs: int) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
 
 
-def run(trial: Trial, launch: str | None) -> None:
+def run(trial: Trial, launch: str | None, trainer: str | None = None) -> None:
     """Start the trainer, or let it go on, unless this trial is ended; what it says goes into the log."""
     if trial.exit_code is not None:
         return
     options = ["--config_file", launch] if launch else []
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *options, "-m", "savae_dist.train"]
+    program = [trainer] if trainer else ["-m", "savae_dist.train"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *options, *program]
     trial.folder.parent.mkdir(parents=True, exist_ok=True)
     with log_of(trial).open("a") as log:
         subprocess.run(
@@ -240,6 +243,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("axes", nargs="*", metavar="key=v1,v2", help="values to combine; one value is for all runs")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     parser.add_argument("--launch", metavar="FILE", help="Accelerate's launch file; without one, its own default")
+    parser.add_argument("--trainer", metavar="FILE.py", help="in place of savae_dist.train; systems of one's own")
     parser.add_argument("--evaluate", metavar="SHARDS", help="measure every finished run on these shards")
     parser.add_argument("--judge", help="a pipeline that judges them")
     parser.add_argument(
@@ -258,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     share_cores(options.jobs)
 
     def one(trial: Trial) -> Row:
-        run(trial, options.launch)
+        run(trial, options.launch, options.trainer)
         if options.evaluate:
             evaluate(trial, options.evaluate, options.judge)
         values = row(trial)
@@ -266,6 +270,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return values
 
     try:
+        if options.trainer:
+            runpy.run_path(options.trainer)  # which enters its systems
+        if options.judge:
+            Pipeline.from_pretrained(options.judge)  # that it is there shows now, not after the first training
         found = trials(options.config, options.out, options.axes)
         with ThreadPoolExecutor(options.jobs) as pool:
             rows = list(pool.map(one, found))

@@ -26,7 +26,7 @@ train() {
     # shellcheck disable=SC2016 # SLURM_NODEID is the node's
     watch stop srun --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=0 \
         bash -c 'exec accelerate launch --quiet --machine_rank "$SLURM_NODEID" "$@"' launcher \
-        --num_processes $((SLURM_NNODES * processes)) "${options[@]}" -m savae_dist.train "$@"
+        --num_processes $((SLURM_NNODES * processes)) "${options[@]}" "${trainer[@]}" "$@"
     code=$(true_code "$@")
     if [ "$code" -eq 75 ]; then
         requeue
