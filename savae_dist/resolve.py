@@ -83,7 +83,9 @@ def _changes(overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         key = override.partition("=")[0]
         if tars.count(key) > 1:  # of which the last would count, as of other keys
-            raise ConfigError(f"{key} names {tars.count(key)} tars: a pattern needs quotes, '{key}=shards-{{0..9}}.tar'")
+            raise ConfigError(
+                f"{key} names {tars.count(key)} tars: a pattern needs quotes, '{key}=shards-{{0..9}}.tar'"
+            )
         try:
             OmegaConf.from_dotlist([override])
         except YAMLError as error:
