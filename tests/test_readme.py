@@ -1,4 +1,4 @@
-"""What the README promises: its own system runs as printed, and its commands and keys exist."""
+"""What README and docs promise: the own system runs as printed, and commands, keys and defaults exist."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from launching import ROOT, environment, status
 
 from savae_dist import resolve
+from savae_dist.config import FREE_KEYS, RunConfig, as_dict
+from savae_dist.optim import OptimizerConfig
 from savae_dist.pipeline import Pipeline
+from savae_dist.systems import SAVAE
 
 README = (ROOT / "README.md").read_text()
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -57,3 +62,19 @@ def test_the_lines_of_each_system_are_those_of_its_file() -> None:
     assert {name for name, _ in said} == files
     for name, lines in said:
         assert len((ROOT / "savae_dist" / "systems" / name).read_text().splitlines()) == int(lines), name
+
+
+def test_the_reference_has_every_key_with_its_default() -> None:
+    rows = re.findall(r"^\| `([\w.]+)`( \*)? \| (\S.*?) \| ", CONFIGURATION, re.MULTILINE)
+    told = {
+        key: None if default == "none" and key == "data.augment" else yaml.safe_load(default)
+        for key, _, default in rows
+    }
+    plain = as_dict(RunConfig(system=SAVAE(), optimizers={"NAME": OptimizerConfig()}))
+    known = {key.removeprefix("optimizers.NAME."): value for key, value in plain.items()} | {"data.augment": None}
+    known.pop("system.name")
+    known["name"] = "adam"
+    assert len(told) == len(rows)
+    assert told == known
+    lanes = {"data.lanes"}  # free for `auto` to be what the run began with
+    assert {key for key, star, _ in rows if star} == FREE_KEYS - lanes
