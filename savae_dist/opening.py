@@ -17,6 +17,7 @@ from savae_dist.data import Mixture, SampleOrder, Shards, Store, demo_shards
 from savae_dist.errors import CheckpointError, ConfigError
 from savae_dist.feed import Slicing
 from savae_dist.networks import FeatureNetwork, Network
+from savae_dist.peers import Peers
 from savae_dist.phases import Phase
 from savae_dist.preprocess import DataSpec
 
@@ -77,21 +78,23 @@ def starting_state(
     return TrainingState(first.name, step=0, total=0, origin=0, run=identity)
 
 
-def resume(config: RunConfig, start: TrainingState, networks: dict[str, Network]) -> tuple[TrainingState, Path | None]:
-    """The state of the newest checkpoint in the run's folder, its networks loaded; or `start`.
+def resume(
+    config: RunConfig, start: TrainingState, networks: dict[str, Network], peers: Peers
+) -> tuple[TrainingState, Path | None]:
+    """The state of the newest checkpoint in the run's folder, its networks loaded; or `start`. The same on all ranks.
 
     ConfigError if the folder is used and `resume=never`; CheckpointError if it belongs to another run.
     """
     folder = Path(config.output or ".")
     if config.resume == "never" and (folder / "config.yaml").exists():
         raise ConfigError(f"output={folder} is already used and resume=never; choose another output")
-    found = checkpoint.newest(folder / "checkpoints")
+    found = peers.choose(folder / "checkpoints", checkpoint.newest, checkpoint.problem)
     if found is None:
         return start, None
     state = checkpoint.read_state(found)
     if config.data.lanes == "auto":  # of another number of processes, perhaps
         start.run["lanes"] = state.run["lanes"]
-    for key in start.run | state.run:  # a strength of data.augment that is 0 has no key
+    for key in (start.run | state.run).keys() - configuration.FREE_KEYS:  # an augmentation that is off has no key
         if state.run.get(key) != start.run.get(key):
             raise CheckpointError(
                 f"{found} was trained with {key}={state.run.get(key)}, not {start.run.get(key)}: "

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from savae_dist import __version__
-from savae_dist.errors import ConfigError, DriftError, OccupiedError
+from savae_dist.errors import CheckpointError, ConfigError, DriftError, OccupiedError, UserError
 
 # Paths that a node may have its own of; check_shared looks at the first one itself.
 PER_NODE = {"output", "data.cache_dir"}
+MET: dict[str, type[UserError]] = {kind.__name__: kind for kind in (CheckpointError, ConfigError, OccupiedError)}
 SHARED_FOLDER_SECONDS = 30.0  # network file systems remember for a while that a folder was not there
 
 
@@ -92,11 +93,39 @@ class Peers:
                     "num_processes in the launch file to the GPUs of a node, or widen CUDA_VISIBLE_DEVICES"
                 )
 
-    def raise_everywhere(self, error: ConfigError | OccupiedError | None) -> None:
-        """What rank 0 has met, on every rank; all must call it."""
-        met = self.gather({"code": error.code if error else 0, "text": str(error)})[0]
-        if met["code"]:
-            raise (OccupiedError if met["code"] == OccupiedError.code else ConfigError)(met["text"])
+    def raise_everywhere(self, error: UserError | None) -> None:
+        """What rank 0 has met (one of `MET`), on every rank; all must call it."""
+        met = self.gather({"kind": type(error).__name__, "text": str(error)})[0]
+        if met["kind"] in MET:
+            raise MET[met["kind"]](met["text"])
+
+    def choose(
+        self, folder: Path, newest: Callable[[Path], Path | None], problem: Callable[[Path], str | None]
+    ) -> Path | None:
+        """What `newest` finds in `folder` on rank 0, for all ranks; CheckpointError if one of them cannot read it.
+
+        Ranks that looked for themselves might go on from different steps: over a network a folder may show late.
+        """
+        found, error = None, None
+        if self.rank == 0:
+            try:
+                found = newest(folder)
+            except CheckpointError as met:
+                error = met
+        self.raise_everywhere(error)
+        name = self.gather({"name": found.name if found else None})[0]["name"]
+        if name is None:
+            return None
+        reason, until = None, time.monotonic() + SHARED_FOLDER_SECONDS
+        while self.rank and (reason := problem(folder / name)) and time.monotonic() < until:
+            time.sleep(0.5)
+        for rank, record in enumerate(self.gather({"reason": reason, "host": socket.gethostname()})):
+            if record["reason"]:
+                raise CheckpointError(
+                    f"{folder / name}: rank {rank} on {record['host']} cannot read what rank 0 can "
+                    f"({record['reason']}): see to its file system, then run it again"
+                )
+        return folder / name
 
     def check_shared(self, folder: Path) -> None:
         """ConfigError on every rank unless all nodes see one and the same `folder`; leaves nothing behind."""

@@ -170,7 +170,7 @@ class Pipeline:
 
     def completed(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """An encoder's codes z `[n, ...]` as the decoder takes them: with labels y `[n]` where it is told those."""
-        return z if self.prior is None else self.prior.complete(z, y)
+        return z if self.prior is None else self.prior.complete(z, None if y is None else y.to(z.device))
 
     @property
     def latent_dim(self) -> int:

@@ -53,7 +53,7 @@ class Run:
             check_zero(self.phases)
         self.networks = opening.build_networks(config, self.spec, self.slicing, state.device)
         start = opening.starting_state(config, self.shards, self.networks, self.phases[0], ranks)
-        self.training, self.resumed_from = opening.resume(config, start, self.networks)
+        self.training, self.resumed_from = opening.resume(config, start, self.networks, peers)
         self.order = training_order(
             self.shards,
             Proportions(tuple(data.weights), data.labelled_fraction, data.balance),
@@ -217,15 +217,20 @@ class Run:
             raise SaveError(message or "rank 0 could not save; see status.json")
 
     def _pipeline(self, phase: Phase, updates: Mapping[str, PreparedUpdate]) -> Pipeline:
-        """The networks but those that a later phase trains first; averaged ones where an average is kept."""
-        number = self.phases.index(phase) + 1
-        trained, later = (
+        """The networks but those that are still as they were initialised; averaged ones where an average is kept."""
+        begun = [one for one in self.phases[: self.phases.index(phase) + 1] if self.steps(one)]
+        trained, ever = (
             {name for one in phases for update in one.updates for name in update.trains}
-            for phases in (self.phases[:number], self.phases[number:])
+            for phases in (begun, self.phases)
         )
+        given = Path(self.config.networks.initial or "none")
         averaged = {name: a.network for update in updates.values() for name, a in update.averages.items()}
-        names = (n for n in self.system.pipeline if n in self.networks and (n in trained or n not in later))
-        networks = {name: averaged.get(name, self.networks[name]) for name in names}
+        names = [name for name in self.system.pipeline if name in self.networks]
+        networks = {
+            name: averaged.get(name, self.networks[name])
+            for name in names
+            if name in trained or name not in ever or (given / name).is_dir()
+        }
         return Pipeline(networks, self.spec, system=configuration.plain(self.system))
 
     def validate(self, phase: Phase, updates: Mapping[str, PreparedUpdate]) -> None:

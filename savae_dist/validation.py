@@ -34,6 +34,7 @@ LANES, WINDOW = 8, 4  # of the order in which the labelled ones are surveyed
 NOT_MEASURED = {  # without a network in that role
     "encoder": "samples are generated, not encoded or reconstructed; tools/evaluate.py --judge measures them",
     "classifier": "accuracy and class flips do not apply",
+    "decoder": "nothing is reconstructed or generated: the phase that trains it has no steps",
 }
 
 
@@ -82,6 +83,8 @@ class Validation:
         self.feed = survey.feed
         self.class_means = metrics.class_means(survey.samples(), shards.spec) if survey.labelled else None
         self.judge = Pipeline.from_pretrained(judge).to(self.feed.device) if judge else None
+        if self.judge is not None:
+            metrics.check_judge(self.judge, shards.spec)
 
     def measure(self, pipeline: Pipeline) -> dict[str, Any]:
         """Every sample once, each on one rank; the figures of merit, the same on all ranks."""

@@ -14,6 +14,7 @@ import pytest
 from savae_dist.pipeline import Pipeline
 from tools import ava_experiment as experiment
 from tools import sweep
+from tools.trials import Trial
 
 
 def test_equation_17_by_hand() -> None:
@@ -89,7 +90,7 @@ def test_cells_from_the_command_line(
 def test_a_cell_that_failed_is_named_and_no_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(trial: sweep.Trial, launch: str | None) -> None:
+    def fail(trial: Trial, launch: str | None) -> None:
         trial.folder.mkdir(parents=True)
         (trial.folder / "status.json").write_text(json.dumps({"outcome": "DataError", "exit_code": 65}))
 

@@ -46,7 +46,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "cards": frozenset({"pipeline", "preprocess"}),
     "evaluation": frozenset({"pipeline", "data", "losses", "networks", "preprocess"}),
     "validation": frozenset({"evaluation", "pipeline", "data", "feed", "tracking", "preprocess"}),
-    "opening": frozenset({"checkpoint", "config", "data", "batch_norm", "feed", "networks", "phases", "preprocess"}),
+    "opening": frozenset(
+        {"checkpoint", "config", "data", "batch_norm", "feed", "networks", "peers", "phases", "preprocess"}
+    ),
     "briefing": frozenset({"data", "launch", "run"}),
     "run": ANY,
     "train": ANY,
@@ -54,7 +56,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 USE_ACCELERATE = {"engine", "parallel", "optim", "checkpoint", "tracking", "launch", "peers", "run", "train"}
 # Tools use the package, not the trainer; `benchmark` and `scaling` measure it, `sweep` starts it.
 FORBIDDEN_TO_TOOLS = {"engine", "opening", "run", "train"}
-FREE_TOOLS = {"benchmark", "scaling", "sweep"}
+FREE_TOOLS = {"benchmark", "scaling", "sweep", "trials"}
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from torch import nn
 from savae_dist.networks import (
     NETWORKS,
     Classifier,
+    CodeDiscriminator,
     ConvCritic,
     ConvDecoder,
     ConvEncoder,
@@ -44,6 +45,20 @@ def test_any_shape_goes_there_and_back(shape: tuple[int, ...], pools: int) -> No
     assert [f.shape[1] for f in features] == [4, 4, 8]
     assert decoder(posterior.mean).shape == x.shape
     assert ConvCritic(shape, width=4, pools=pools)(x).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "critic",
+    [ConvCritic((1, 9, 9), 4), DcganCritic((1, 9, 9), 4), HouCritic((1, 9, 9), 4), CodeDiscriminator(81, 8)],
+    ids=lambda c: c.model_type,
+)
+def test_scores_are_never_in_half_precision(critic: nn.Module) -> None:
+    """What a loss takes means, squares and logarithms of."""
+    x = torch.rand(4, 1, 9, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        score = critic(x.flatten(1) if isinstance(critic, CodeDiscriminator) else x)
+    assert score.dtype == torch.float32
+    assert score.shape == (4,)
 
 
 def test_the_structure_of_section_3_2() -> None:

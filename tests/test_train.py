@@ -43,6 +43,54 @@ def test_a_collapse_is_named(data: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "the posterior has collapsed" in capsys.readouterr().err
 
 
+def test_a_network_that_was_not_trained_is_not_handed_out(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor measured: its numbers would look like results. One that was brought along is both."""
+    first, then = tmp_path / "first", tmp_path / "then"
+    sets = [f"data.train={data}", f"data.validation={data}"]
+    assert main([*SMALL, *sets, "system.vec_steps=2", "system.decoder_steps=0", f"output={first}"]) == 0
+    assert {path.name for path in (first / "pipeline").iterdir() if path.is_dir()} == {"encoder", "classifier"}
+    summary = json.loads((first / "summary.json").read_text())
+    assert (summary["reconstruction_mse"], summary["class_flip_rate"]) == (None, None)
+    assert summary["accuracy"] is not None
+    assert "no decoder: nothing is reconstructed" in capsys.readouterr().err
+    assert main([*SMALL, *sets, *TWO, f"output={tmp_path / 'whole'}"]) == 0
+    given = f"networks.initial={tmp_path / 'whole' / 'pipeline'}"
+    assert main([*SMALL, *sets, "system.vec_steps=0", "system.decoder_steps=0", given, f"output={then}"]) == 0
+    assert (then / "pipeline" / "decoder").is_dir()
+    assert json.loads((then / "summary.json").read_text())["reconstruction_mse"] is not None
+
+
+def test_classes_that_were_not_trained_on_are_measured_without_their_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (60, 12, 12)).astype(np.uint8), np.arange(60) % 4
+    for name, labels in (("four", y), ("three", np.minimum(y, 2)), ("none", np.full(60, -1))):
+        pack(x, labels, tmp_path / name, shard_size=30, block=8)
+    words = [*SMALL, "max_steps=2", f"data.validation={tmp_path / 'four'}"]
+    for number, (system, train) in enumerate((("savae", "three"), ("vae", "none"))):
+        output = tmp_path / f"run{number}"
+        assert main([*words, f"system.name={system}", f"data.train={tmp_path / train}", f"output={output}"]) == 0
+        beyond = 15 if train == "three" else 60
+        assert f"60 for validation ({beyond} of classes that data.train has none of, so" in capsys.readouterr().err
+        summary = json.loads((output / "summary.json").read_text())
+        assert summary["reconstruction_mse"] > 0
+        assert (summary["accuracy"] is None) == (system == "vae")
+
+
+def test_a_judge_that_does_not_fit_is_refused_at_the_start(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL, "max_steps=2", f"data.train={data}", f"data.validation={data}"]
+    assert main([*words, "system.name=vae", f"output={tmp_path / 'vae'}"]) == 0
+    capsys.readouterr()
+    assert main([*words, f"judge={tmp_path / 'vae'}", f"output={tmp_path / 'run'}"]) == 2
+    assert "classifier" in capsys.readouterr().err.splitlines()[-1]
+    assert status(tmp_path / "run")["outcome"] == "ConfigError"
+
+
 @pytest.mark.parametrize("spec", ["rgb", "signal"])
 def test_other_kinds_of_samples(spec: str, tmp_path: Path) -> None:
     """Colour images that are not square; signals of two channels, most of them unlabelled."""

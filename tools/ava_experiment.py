@@ -34,8 +34,10 @@ from savae_dist.pipeline import Pipeline
 
 if __package__:
     from . import sweep
+    from .trials import ENDED, Trial, combine
 else:
     import sweep  # type: ignore[no-redef]
+    from trials import ENDED, Trial, combine  # type: ignore[no-redef]
 
 MEMBERS = ("vae", "ava1", "ava2", "ava3", "ava4", "ava5")
 RATES = (*(f"{n / 10:g}" for n in range(10, 0, -1)), *(f"{n / 100:g}" for n in range(9, 0, -1)))
@@ -94,19 +96,19 @@ def packed(images: np.ndarray, out: Path) -> Path:
     return shards
 
 
-def cells(out: Path, members: Sequence[str], shards: Path, changes: Sequence[str]) -> list[sweep.Trial]:
+def cells(out: Path, members: Sequence[str], shards: Path, changes: Sequence[str]) -> list[Trial]:
     """A trial per member and learning rate."""
     axes = [f"optimizers.default.lr={','.join(RATES)}", f"data.train={shards}", f"data.validation={shards}", *changes]
     found = []
     for member in members:
         preset = "vae_ten_images" if member == "vae" else "ava_ten_images"
-        found += sweep.trials(preset, out.absolute() / member, [f"system.name={member}", *axes])
+        found += combine(preset, out.absolute() / member, [f"system.name={member}", *axes])
     if len(found) != len(members) * len(RATES):
         raise ConfigError("one value for each key: a cell is one run, and the learning rates are the paper's")
     return found
 
 
-def cell(trial: sweep.Trial, images: np.ndarray) -> sweep.Row:
+def cell(trial: Trial, images: np.ndarray) -> sweep.Row:
     """One run, from wherever it stands to its figures."""
     sweep.run(trial, None)
     known = sweep.row(trial)
@@ -181,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines += ["", title, "", *table(rows, options.members, column)]
     (options.out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
-    return 0 if all(row["exit_code"] in sweep.ENDED for row in rows) else 1
+    return 0 if all(row["outcome"] in ENDED for row in rows) else 1
 
 
 if __name__ == "__main__":

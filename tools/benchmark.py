@@ -29,12 +29,13 @@ from savae_dist.phases import Phase
 from savae_dist.systems import SAVAE
 
 if __package__:  # an installed command, or a test
-    from . import handwritten, loaders, scaling, sweep
+    from . import handwritten, loaders, scaling
+    from .trials import named
 else:  # python tools/benchmark.py
     import handwritten  # type: ignore[no-redef]
     import loaders  # type: ignore[no-redef]
     import scaling  # type: ignore[no-redef]
-    import sweep  # type: ignore[no-redef]
+    from trials import named  # type: ignore[no-redef]
 
 EPOCHS = 10
 CONSTANT = "optimizers.vec.schedule=constant"
@@ -114,7 +115,7 @@ def step(arguments: argparse.Namespace) -> None:
 def systems(arguments: argparse.Namespace) -> None:
     """An iteration of each phase of several systems, beside the first one's."""
     torch.set_num_threads(arguments.threads)
-    _, starts = sweep.named(arguments.config)
+    _, starts = named(arguments.config)
     configs = {name: resolve.load([*words, *arguments.changes]) for name, words in starts.items()}
     (size, precision), *others = {(config.data.batch_size, config.precision) for config in configs.values()}
     if others:

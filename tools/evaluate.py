@@ -45,7 +45,10 @@ def open_reader(source: str, pipeline: Pipeline) -> Reader:
     shards = Shards.open(source)
     if shards.spec.shape != pipeline.spec.shape or shards.spec.kind != pipeline.spec.kind:
         raise ConfigError(f"{source} holds {shards.spec.shape}, and the pipeline takes {pipeline.spec.shape}")
-    return Reader(shards.with_spec(pipeline.spec), Order.sequential(shards.counts), bad_budget=shards.size)
+    shards = shards.with_spec(pipeline.spec)
+    if shards.foreign:
+        print(f"{source}: {shards.foreign} samples are of classes not trained on: unlabelled", file=sys.stderr)
+    return Reader(shards, Order.sequential(shards.counts), bad_budget=shards.size)
 
 
 def table(values: Values) -> str:
@@ -77,9 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         reader = open_reader(options.shards, pipeline)
         training = open_reader(options.training, pipeline) if options.training else None
         values = evaluate(pipeline, reader, training, judge, options.samples)
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "metrics.json").write_text(json.dumps(values, indent=2) + "\n")
         drawn = report.first(reader)
         report.write_figures(pipeline, normalise(drawn.x, pipeline.spec), drawn.y, options.out / "figures")
-        (options.out / "metrics.json").write_text(json.dumps(values, indent=2) + "\n")
     except (UserError, ValueError, OSError) as error:
         print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else ConfigError.code

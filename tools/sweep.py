@@ -23,106 +23,30 @@ import argparse
 import csv
 import json
 import os
-import re
 import runpy
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from savae_dist.config import RunConfig, digest
-from savae_dist.errors import ConfigError, DivergedError, UserError
+from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import figures
 from savae_dist.pipeline import Pipeline
-from savae_dist.resolve import load, read_yaml
+
+if __package__:
+    from .trials import Trial, combine, read_json, split
+else:
+    from trials import Trial, combine, read_json, split  # type: ignore[no-redef]
 
 Row = dict[str, Any]
-ENDED = (0, DivergedError.code)  # exit codes after which there is nothing left to run
 COLUMNS = (
     *("accuracy", "reconstruction_mse", "class_mean_mse", "sharpness", "sample_sharpness", "frechet_distance"),
     *("frechet_floor", "judge_confidence", "class_balance", "inception_score", "label_frechet_distance"),
     *("label_agreement", "training_seconds"),
 )
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One combination: `varied` are the keys that have several values (config or name among them), with this one's.
-
-    arguments: the trainer's, but for `output`.
-    """
-
-    arguments: tuple[str, ...]
-    varied: Mapping[str, str]
-    resolved: RunConfig
-    folder: Path
-
-    @property
-    def exit_code(self) -> int | None:
-        """None while it is not ended, whatever for."""
-        status = read_json(self.folder / "status.json")
-        return status["exit_code"] if status.get("exit_code") in ENDED else None
-
-
-def split(values: str) -> list[str]:
-    """At the commas that stand in no bracket."""
-    parts, depth = [""], 0
-    for character in values:
-        depth += (character in "[{(") - (character in ")}]")
-        if character == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
-def named(configs: str) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """CONFIG as the trainer's arguments by name; and what the names are, `config` or, in a comparison, `name`."""
-    listed = split(configs)
-    if len(listed) > 1 or not configs.endswith((".yaml", ".yml")):
-        return "config", {config: (config,) for config in listed}
-    content: dict[str, Any] = OmegaConf.to_container(read_yaml(Path(configs)))  # type: ignore[assignment]
-    if "compare" not in content:
-        return "config", {configs: (configs,)}
-    compared = content.pop("compare")
-    common = content.pop("common", [])
-    if content or not isinstance(compared, dict) or not compared:
-        raise ConfigError(f"{configs}: a comparison holds `compare: {{NAME: [PRESET, key=value, ...], ...}}`, `common`")
-    for name, words in [*compared.items(), ("common", common)]:
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise ConfigError(f"{configs}: {name}: give the trainer's arguments as a list, [PRESET, key=value, ...]")
-    return "name", {str(name): (*common, *words) for name, words in compared.items()}
-
-
-def trials(configs: str, out: Path, arguments: Sequence[str]) -> list[Trial]:
-    """Every combination, each resolved, so that a wrong key ends the sweep before anything is started."""
-    kind, starts = named(configs)
-    axes = {kind: list(starts)}
-    for argument in arguments:
-        key, equals, listed = argument.partition("=")
-        if not equals or key in axes or key == "output":
-            raise ConfigError(f"{argument}: give each key once, as key=v1,v2; `output` is the sweep's")
-        axes[key] = split(listed)
-    found = []
-    outermost = sorted(axes, key=lambda key: key != "seed")  # so that the whole table is there after the first seed
-    for combination in product(*(axes[key] for key in outermost)):
-        by_key = dict(zip(outermost, combination, strict=True))
-        values = {key: by_key[key] for key in axes}
-        varied = {key: value for key, value in values.items() if len(axes[key]) > 1}
-        name = values.pop(kind)
-        overrides = tuple(f"{key}={value}" for key, value in values.items())
-        resolved = load([*starts[name], *overrides])
-        words = [f"{key}={value}" for key, value in varied.items()] or [Path(name).stem]
-        folder = re.sub(r"[^A-Za-z0-9.=_+-]+", "_", "-".join(words))[:120]
-        found.append(Trial((*starts[name], *overrides), varied, resolved, out / f"{folder}-{digest(resolved)}"))
-    return found
 
 
 def share_cores(jobs: int) -> None:
@@ -177,17 +101,14 @@ def row(trial: Trial) -> Row:
     for phase, steps in summary.get("steps", {}).items():
         rate = summary["samples_per_second"].get(phase)
         seconds += steps * size / rate if rate else 0.0
+    asked = read_json(trial.folder / "evaluation" / "asked.json").get("shards")
+    validation = trial.resolved.data.validation
+    if isinstance(validation, str) and asked == str(Path(validation).absolute()):  # the run has their baselines
+        metrics = {name: value for name, value in metrics.items() if value is not None}
     numbers = {k: v for k, v in (summary | metrics).items() if isinstance(v, int | float) and k != "seed"}
     status = read_json(trial.folder / "status.json")
     end = {"outcome": status.get("outcome", "not started"), "exit_code": status.get("exit_code")}
     return {**trial.varied, **end, "training_seconds": seconds or None, **numbers, "folder": str(trial.folder)}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Empty where there is none."""
-    values = json.loads(path.read_text()) if path.is_file() else {}
-    assert isinstance(values, dict), path
-    return values
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
@@ -274,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             runpy.run_path(options.trainer)  # which enters its systems
         if options.judge:
             Pipeline.from_pretrained(options.judge)  # that it is there shows now, not after the first training
-        found = trials(options.config, options.out, options.axes)
+        found = combine(options.config, options.out, options.axes)
         with ThreadPoolExecutor(options.jobs) as pool:
             rows = list(pool.map(one, found))
         write_csv(rows, options.out / "results.csv")

@@ -124,7 +124,7 @@ class Reader(Dataset[RawBatch]):
             ids = self.shards.starts[shards] + rows
             x = held[ids]
             faults = {i: known[one] for i, one in enumerate(ids.tolist()) if one in known} if known else {}
-        for index in np.flatnonzero((labels < UNLABELLED) | (labels >= self.shards.spec.classes)).tolist():
+        for index in np.flatnonzero(labels < UNLABELLED).tolist():
             faults[index] = "label"
         return x, faults
 
@@ -140,7 +140,7 @@ class Reader(Dataset[RawBatch]):
         shards, rows = order.window_of(position)
         labels = self.shards.labels(shards, rows)
         fit = (labels == UNLABELLED) == (label == UNLABELLED)
-        fit &= (labels >= UNLABELLED) & (labels < self.shards.spec.classes)
+        fit &= labels >= UNLABELLED
         fit &= (shards != original[0]) | (rows != original[1])
         shards, rows, labels = shards[fit], rows[fit], labels[fit]
         tried: set[int] = set()

@@ -16,7 +16,7 @@ import numpy as np
 
 from savae_dist.data.index import INDEX, LABELS
 from savae_dist.data.remote import Catalogue
-from savae_dist.data.scan import BLOCK, SAMPLE
+from savae_dist.data.scan import BLOCK, SAMPLE, UNLABELLED
 from savae_dist.data.sets import Source, check_shards, find_all
 from savae_dist.data.store import Store, is_remote, name_of
 from savae_dist.errors import ConfigError, DataError
@@ -76,7 +76,7 @@ class Shards:
         )
 
     def with_spec(self, spec: DataSpec) -> Shards:
-        """The same shards seen as `spec`, such as validation data as the training data; labels beyond it are bad."""
+        """The same shards seen as `spec`, such as validation data as the training data; labels beyond it are none."""
         if (spec.kind, spec.shape) != (self.spec.kind, self.spec.shape):
             raise DataError(
                 f"{self.home} holds {self.spec.kind} samples of shape {self.spec.shape}, "
@@ -211,15 +211,21 @@ class Shards:
         return tables
 
     def labels(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """int64 [n] labels; -1: unlabelled, -2: could not be read."""
+        """int64 [n] labels; -1: unlabelled, or of a class that `spec` does not have; -2: could not be read."""
         places = self._first[shards] + rows
         if len(self._labels) == 1:
-            return self._labels[0][places].astype(np.int64)
-        labels = np.empty(len(places), np.int64)
-        for number, table in enumerate(self._labels):
-            here = self._folder_of[shards] == number
-            labels[here] = table[places[here]]
-        return labels
+            labels = self._labels[0][places].astype(np.int64)
+        else:
+            labels = np.empty(len(places), np.int64)
+            for number, table in enumerate(self._labels):
+                here = self._folder_of[shards] == number
+                labels[here] = table[places[here]]
+        return np.where(labels < self.spec.classes, labels, UNLABELLED)
+
+    @property
+    def foreign(self) -> int:
+        """Samples of classes that `spec` does not have: in a validation set, of those that were not trained on."""
+        return sum(count for label, count in self.label_counts.items() if label >= self.spec.classes)
 
     def all_labels(self) -> np.ndarray:
         """int64 [size], by id."""

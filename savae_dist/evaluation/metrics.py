@@ -61,7 +61,8 @@ class ClassMeans:
 
     def known(self, y: Tensor) -> Tensor:
         """Whether a label has a mean, bool `[n]`."""
-        return (y >= 0) & (self.sums["count"][y.clamp_min(0)] > 0)
+        count = torch.cat([self.sums["count"], torch.zeros(1)])  # whose last is that of -1
+        return count[y] > 0
 
     def of(self, name: str, y: Tensor) -> Tensor:
         """The class means `[n, ...]` of labels y `[n]`, all of them known."""
@@ -129,6 +130,9 @@ def check_judge(judge: Pipeline, spec: DataSpec) -> None:
     """ValueError unless the judge can classify samples that are normalised as `spec` says."""
     for role in ("encoder", "classifier"):
         judge.role(role)
+    for number, (here, there) in enumerate(zip(spec.class_names, judge.spec.class_names, strict=False)):
+        if here != there:
+            raise ValueError(f"class {number} is {here!r}, and {there!r} to the judge: train it on sets that agree")
     theirs = replace(judge.spec, classes=spec.classes, class_names=spec.class_names, rate=spec.rate)
     if theirs != spec:
         raise ValueError(

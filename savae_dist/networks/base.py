@@ -109,7 +109,7 @@ class Decoder(Network):
 
 
 class Critic(Network):
-    """x `[batch, *shape]` -> unbounded score `[batch]`, high for real samples."""
+    """x `[batch, *shape]` -> unbounded score `[batch]`, high for real samples, never in half precision."""
 
 
 class Classifier(Network):
@@ -117,7 +117,7 @@ class Classifier(Network):
 
 
 class Discriminator(Network):
-    """What it judges `[batch, ...]` -> logit `[batch]` of the probability that it is real."""
+    """What it judges `[batch, ...]` -> logit `[batch]` of the probability that it is real, never in half precision."""
 
 
 @contextmanager

@@ -195,7 +195,7 @@ class ConvCritic(Critic):
         x = features.flatten(1)
         for layer in self.dense:
             x = act(layer(x))
-        return self.score(x).squeeze(1)
+        return full_precision(self.score(x).squeeze(1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

@@ -89,7 +89,7 @@ class DcganCritic(Critic):
 
     def head(self, features: Tensor) -> Tensor:
         """The scores `[batch]` of these activations."""
-        return self.score(features.flatten(1)).squeeze(1)
+        return full_precision(self.score(features.flatten(1)).squeeze(1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

@@ -157,4 +157,4 @@ class HouCritic(Critic):
     def forward(self, x: Tensor) -> Tensor:
         for convolve, block in zip(self.convs, self.residuals, strict=True):
             x = block(act(convolve(x)))
-        return self.score(x).flatten()
+        return full_precision(self.score(x).flatten())

@@ -132,4 +132,4 @@ class CodeDiscriminator(Discriminator):
         initialise(self)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z).squeeze(1)
+        return full_precision(self.layers(z).squeeze(1))

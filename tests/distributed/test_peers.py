@@ -16,7 +16,7 @@ import json, os, sys
 from pathlib import Path
 import torch
 from savae_dist import claim, launch, peers
-from savae_dist.errors import UserError
+from savae_dist.errors import CheckpointError, UserError
 
 torch.set_num_threads(1)
 state = launch.start("fp32", 30.0)
@@ -53,6 +53,15 @@ tell("not shared", here.check_shared, folder / f"disk{rank}")
 (folder / "file").touch()
 tell("not writable", here.check_shared, folder / "file" / "run")
 
+def none_whole(folder):
+    raise CheckpointError("none verifies")
+
+
+said["chosen"] = str(here.choose(folder, lambda f: f / ("step-4" if rank else "step-8"), lambda path: None))
+said["nothing"] = here.choose(folder, lambda f: f / "step-4" if rank else None, lambda path: None)
+tell("none whole", here.choose, folder, none_whole, lambda path: None)
+tell("blind", here.choose, folder, lambda f: f / "step-8", lambda path: "a.json is missing" if odd else None)
+
 claim.PATIENCE_SECONDS = 6.0  # longer than the ranks wait for each other
 first, second = claim.Claim(folder / "run"), claim.Claim(folder / "run")
 tell("claim", first.take, here)
@@ -85,6 +94,7 @@ def test_ranks_that_meet(ranks: int, tmp_path: Path) -> None:
     told, odd = said[0], ranks - 1
     assert told["nodes"] == ranks
     assert told["gather"] == [{"rank": r, "text": "x" * (1 + 70 * r)} for r in range(ranks)]
+    assert (told["chosen"], told["nothing"]) == (f"{tmp_path}/step-8", None)
     for name in ("alike", "own gpus", "shared", "claim", "claim again", "equal"):
         assert told[name] == [0, ""]
     expected = {
@@ -96,6 +106,8 @@ def test_ranks_that_meet(ranks: int, tmp_path: Path) -> None:
         "not shared": (2, [f"output={tmp_path}/disk: node ", f"{odd} (", "all nodes share"]),
         "not writable": (2, ["rank 0 cannot write there"]),
         "occupied": (75, [f"output={tmp_path}/run: another launch is at work there"]),
+        "none whole": (76, ["none verifies"]),
+        "blind": (76, [f"{tmp_path}/step-8: rank {odd} on ", "cannot read what rank 0 can (a.json is missing)"]),
         "no claim": (2, ["rank 0 cannot write there"]),
         "drift": (70, [f"vec step 2: parameters are no longer the same on all ranks: decoder on rank {odd} against"]),
     }
