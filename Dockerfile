@@ -1,6 +1,7 @@
-# docker build -t savae-dist .
-# docker run -v "$PWD/runs:/home/trainer/runs" savae-dist [PRESET or FILE.yaml] [key=value ...]
+# docker build --build-arg USER_ID=$(id -u) -t savae-dist .
+# mkdir -p runs && docker run -v "$PWD/runs:/home/trainer/runs" savae-dist [PRESET or FILE.yaml] [key=value ...]
 #
+# USER_ID: who writes into the mounted folders.
 # BASE: any image with Python >= 3.11. A torch that the base image brings (CUDA images) is kept, and not replaced by the
 #       pinned one: docker build --build-arg BASE=pytorch/pytorch:TAG -t savae-dist .
 # EXTRAS: optional dependencies, such as "deepspeed" or "deepspeed,remote".
@@ -26,7 +27,7 @@ RUN python -m pip install -c constraints.txt ".${EXTRAS:+[${EXTRAS}]}"
 # Hands SIGTERM on to the trainer, which saves, and ends with its exit code.
 RUN ln -s /opt/savae-dist/launch_configs/container.sh /usr/local/bin/savae-launch
 
-# By number, so that Kubernetes can prove that it is not root.
+# A number, so that Kubernetes can prove that it is not root.
 ARG USER_ID=10001
 RUN useradd --create-home --uid ${USER_ID} trainer
 USER ${USER_ID}
