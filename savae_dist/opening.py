@@ -94,7 +94,7 @@ def resume(
     state = checkpoint.read_state(found)
     if config.data.lanes == "auto":  # of another number of processes, perhaps
         start.run["lanes"] = state.run["lanes"]
-    for key in (start.run | state.run).keys() - configuration.FREE_KEYS:  # an augmentation that is off has no key
+    for key in sorted((start.run | state.run).keys() - configuration.FREE_KEYS):  # what is not augmented has no key
         if state.run.get(key) != start.run.get(key):
             raise CheckpointError(
                 f"{found} was trained with {key}={state.run.get(key)}, not {start.run.get(key)}: "

@@ -57,7 +57,8 @@ def _tensors(what: str, path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{what} does not exist and is not downloaded: put VGG-19's weights there under torchvision's names, converted by {CONVERT}"
+            f"{what} does not exist and is not downloaded: put VGG-19's weights there, under torchvision's "
+            f"names, converted by {CONVERT}"
         ) from error
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{what} cannot be read ({' '.join(str(error).split())}); convert it again") from error

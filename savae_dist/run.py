@@ -223,13 +223,14 @@ class Run:
             {name for one in phases for update in one.updates for name in update.trains}
             for phases in (begun, self.phases)
         )
-        given = Path(self.config.networks.initial or "none")
+        initial = self.config.networks.initial
+        given = {path.name for path in Path(initial).iterdir()} if initial else set()
         averaged = {name: a.network for update in updates.values() for name, a in update.averages.items()}
         names = [name for name in self.system.pipeline if name in self.networks]
         networks = {
             name: averaged.get(name, self.networks[name])
             for name in names
-            if name in trained or name not in ever or (given / name).is_dir()
+            if name in trained or name not in ever or name in given
         }
         return Pipeline(networks, self.spec, system=configuration.plain(self.system))
 
