@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 def describe(run: Run) -> str:
     """Launch, data, system, phases and output, a line each."""
-    validation = f"{run.validation_shards.size:,} for validation" if run.validation_shards else "none for validation"
-    if run.validation_shards and run.validation_shards.foreign:
-        validation += f" ({run.validation_shards.foreign:,} of classes that data.train has none of, so unlabelled)"
+    shards = run.validation_shards
+    validation = f"{shards.size:,}" if shards else "none"
+    foreign = shards.foreign if shards else 0
+    untrained = f" ({foreign:,} of classes that data.train has none of, so unlabelled)" * (foreign > 0)
     sizes = ", ".join(f"{k} {sum(p.numel() for p in n.parameters()):,}" for k, n in run.networks.items())
     steps = ", ".join(f"{phase.name} {run.steps(phase):,} steps" for phase in run.phases)
     going_on = f", continuing {run.resumed_from.name}" if run.resumed_from is not None else ""
     lines = [
         f"launch:     {launch.describe(run.state, run.config.precision, run.zero)}",
-        f"data:       {run.shards.describe()}; {validation}",
+        f"data:       {run.shards.describe()}; {validation} for validation{untrained}",
         f"system:     {run.system.name}, {sizes} parameters",
         f"phases:     {steps}, global batch {run.slicing.size} ({run.training.run['lanes']} lanes)",
         f"output:     {run.folder}{going_on}",

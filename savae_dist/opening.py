@@ -94,7 +94,8 @@ def resume(
     state = checkpoint.read_state(found)
     if config.data.lanes == "auto":  # of another number of processes, perhaps
         start.run["lanes"] = state.run["lanes"]
-    for key in sorted((start.run | state.run).keys() - configuration.FREE_KEYS):  # what is not augmented has no key
+    # An augmentation of strength 0 has no key on one side; a key that was freed since has one on the other.
+    for key in sorted((start.run | state.run).keys() - configuration.FREE_KEYS):
         if state.run.get(key) != start.run.get(key):
             raise CheckpointError(
                 f"{found} was trained with {key}={state.run.get(key)}, not {start.run.get(key)}: "

@@ -51,6 +51,11 @@ class DataSpec:
         if self.normalise == "dataset" and not len(self.mean) == len(self.std) == self.shape[0]:
             raise ValueError("normalise=dataset needs one mean and one std per channel in the index")
 
+    def renamed(self, other: DataSpec) -> tuple[int, str, str] | None:
+        """The first class that this and `other` name differently: its number, the name here, the name there."""
+        pairs = zip(self.class_names, other.class_names, strict=False)
+        return next(((number, *names) for number, names in enumerate(pairs) if names[0] != names[1]), None)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
         return cls(**values)

@@ -52,6 +52,8 @@ class Run:
         if self.zero:
             check_zero(self.phases)
         self.networks = opening.build_networks(config, self.spec, self.slicing, state.device)
+        initial = config.networks.initial  # read once: it may be another run's checkpoint, and go
+        self.given = {path.name for path in Path(initial).iterdir()} if initial else set()
         start = opening.starting_state(config, self.shards, self.networks, self.phases[0], ranks)
         self.training, self.resumed_from = opening.resume(config, start, self.networks, peers)
         self.order = training_order(
@@ -223,14 +225,12 @@ class Run:
             {name for one in phases for update in one.updates for name in update.trains}
             for phases in (begun, self.phases)
         )
-        initial = self.config.networks.initial
-        given = {path.name for path in Path(initial).iterdir()} if initial else set()
         averaged = {name: a.network for update in updates.values() for name, a in update.averages.items()}
         names = [name for name in self.system.pipeline if name in self.networks]
         networks = {
             name: averaged.get(name, self.networks[name])
             for name in names
-            if name in trained or name not in ever or name in given
+            if name in trained or name not in ever or name in self.given
         }
         return Pipeline(networks, self.spec, system=configuration.plain(self.system))
 

@@ -82,12 +82,12 @@ class Shards:
                 f"{self.home} holds {self.spec.kind} samples of shape {self.spec.shape}, "
                 f"not {spec.kind} {spec.shape}; name data of the same kind and shape"
             )
-        for number, (ours, theirs) in enumerate(zip(self.spec.class_names, spec.class_names, strict=False)):
-            if ours != theirs:
-                raise DataError(
-                    f"{self.home} calls class {number} {ours!r}, and what it is to fit calls it {theirs!r}: pack it "
-                    f"again with --class-names {','.join(spec.class_names)}"
-                )
+        if renamed := self.spec.renamed(spec):
+            number, ours, theirs = renamed
+            raise DataError(
+                f"{self.home} calls class {number} {ours!r}, and what it is to fit calls it {theirs!r}: pack it "
+                f"again with --class-names {','.join(spec.class_names)}"
+            )
         other = copy.copy(self)
         other.spec = spec
         return other

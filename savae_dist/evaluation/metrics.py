@@ -127,12 +127,12 @@ def summarise(sums: Sums) -> dict[str, float | None]:
 
 
 def check_judge(judge: Pipeline, spec: DataSpec) -> None:
-    """ValueError unless the judge can classify samples that are normalised as `spec` says."""
+    """ValueError unless the judge can classify samples that are normalised as `spec` says, into its classes."""
     for role in ("encoder", "classifier"):
         judge.role(role)
-    for number, (here, there) in enumerate(zip(spec.class_names, judge.spec.class_names, strict=False)):
-        if here != there:
-            raise ValueError(f"class {number} is {here!r}, and {there!r} to the judge: train it on sets that agree")
+    if renamed := spec.renamed(judge.spec):
+        number, here, there = renamed
+        raise ValueError(f"class {number} is {here!r}, and {there!r} to the judge: train it on sets that agree")
     theirs = replace(judge.spec, classes=spec.classes, class_names=spec.class_names, rate=spec.rate)
     if theirs != spec:
         raise ValueError(

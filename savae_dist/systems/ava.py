@@ -123,7 +123,7 @@ class AVA:
     def deceive(self, score_hat: Tensor) -> Tensor:
         """E log(1 - d(x')), or -E log d(x')."""
         if self.adversarial == "saturating":
-            return F.logsigmoid(-full_precision(score_hat)).mean()
+            return F.logsigmoid(-score_hat).mean()
         return losses.critic_loss("non_saturating", score_hat, +1)
 
     def generated(self, nets: SimpleNamespace, batch: Batch) -> Tensor:
@@ -144,4 +144,4 @@ def lean(errors: Tensor, score_hat: Tensor) -> Tensor:
     that of d's one neuron. errors `[batch, ...]`, score_hat `[batch]`, the logit of d(x').
     """
     weight = full_precision(errors).flatten(1).sum(1).detach()
-    return -(weight * full_precision(score_hat).sigmoid()).mean()
+    return -(weight * score_hat.sigmoid()).mean()
