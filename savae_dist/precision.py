@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+from savae_dist.config.schema import Precision
 
 # Precision -> what to use on a CPU, where nothing is gained by it.
 NEEDS_GPU = {"fp16": "bf16", "tf32": "fp32"}

@@ -13,13 +13,16 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from savae_dist import briefing, launch, resolve
-from savae_dist import config as configuration
+from savae_dist.config import load
+from savae_dist.config.identity import as_dict, to_yaml
+from savae_dist.config.schema import RunConfig
+from savae_dist.distributed import launch
+from savae_dist.distributed.ranks import Peers
+from savae_dist.distributed.signals import Stop, has_peers, leave, lost_peer
 from savae_dist.errors import ConfigError, Preempted, RankLost, UserError
-from savae_dist.peers import Peers
-from savae_dist.run import Run
-from savae_dist.stopping import Stop, has_peers, leave, lost_peer
-from savae_dist.tracking import Status
+from savae_dist.run import start_report
+from savae_dist.run.run import Run
+from savae_dist.run.status_file import Status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_intermixed_args(argv)
     try:
-        config = resolve.load(options.config)
+        config = load.load(options.config)
         if options.print_config:
-            print(configuration.to_yaml(config), end="")
+            print(to_yaml(config), end="")
             return 0
         return train(config, options.check)
     except UserError as error:
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def train(config: configuration.RunConfig, check: bool = False) -> int:
+def train(config: RunConfig, check: bool = False) -> int:
     """Train, or continue, the run that `config` describes; its folder's status.json tells how it ended."""
     status = Status(None if check else Path(config.output or "."), launch.is_main())
 
@@ -78,20 +81,20 @@ def train(config: configuration.RunConfig, check: bool = False) -> int:
     return 0
 
 
-def _train(config: configuration.RunConfig, check: bool, status: Status, stop: Stop) -> str:
+def _train(config: RunConfig, check: bool, status: Status, stop: Stop) -> str:
     state = launch.start(config.precision, config.timeout)
     peers = Peers(state, config.timeout)
     status.join(peers.launch, peers.node, peers.nodes)
     stop.join(peers.group)
     folder = Path(config.output or ".")
-    peers.check_alike(configuration.as_dict(config))
+    peers.check_alike(as_dict(config))
     peers.check_shared(folder)
     status.claim(peers)
     with opened(config, state, status, stop, peers) as run:
         if check:
-            return briefing.check(run)
+            return start_report.check(run)
         status.begin()
-        run.tracker.say(briefing.describe(run))
+        run.tracker.say(start_report.describe(run))
         for phase in run.remaining_phases():
             run.train(phase)
         run.finish()
@@ -108,7 +111,7 @@ def rank_lost(status: Status, reason: str) -> RankLost:
     return lost
 
 
-def opened(config: configuration.RunConfig, state: PartialState, status: Status, stop: Stop, peers: Peers) -> Run:
+def opened(config: RunConfig, state: PartialState, status: Status, stop: Stop, peers: Peers) -> Run:
     """The run, ready to train; what does not fit together there (a ValueError) is the configuration's fault."""
     try:
         return Run(config, state, status, stop, peers)

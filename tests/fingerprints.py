@@ -2,9 +2,9 @@
 
     python tests/fingerprints.py [PRESET ...] [--processes N] [--checkout FOLDER]
 
-The demo is trained to its end, every other preset for two steps of each phase, on made-up samples. A line holds the preset,
-and the digest of all weights and optimiser states of its last checkpoint. The digests of one machine compare with each
-other only: other processors round otherwise.
+The demo is trained to its end, every other preset for two steps of each phase, on made-up samples. A line holds the
+preset, and the digest of all weights and optimiser states of its last checkpoint. Compare only digests of one machine:
+other processors round otherwise.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ import resource
 from pathlib import Path
 
 import pytest
-from launching import scalars, status, train
+from helpers.launching import scalars, status, train
 
-from savae_dist.pipeline import Pipeline
+from savae_dist.pipeline.pipeline import Pipeline
 
 pytestmark = pytest.mark.slow
 

@@ -28,9 +28,9 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 
 from savae_dist.data import pack
-from savae_dist.data.index import INDEX
+from savae_dist.data.index.tables import INDEX
 from savae_dist.errors import ConfigError, DivergedError, UserError
-from savae_dist.pipeline import Pipeline
+from savae_dist.pipeline.pipeline import Pipeline
 
 if __package__:
     from . import sweep

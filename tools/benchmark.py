@@ -20,13 +20,14 @@ import numpy as np
 import psutil
 import torch
 
-from savae_dist import launch, resolve
+from savae_dist.config import load
 from savae_dist.data import Shards, pack
+from savae_dist.distributed import launch
+from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import ConfigError, UserError
-from savae_dist.feed import Slicing
-from savae_dist.peers import Peers
-from savae_dist.phases import Phase
 from savae_dist.systems import SAVAE
+from savae_dist.systems.phases import Phase
+from savae_dist.training.batches import Slicing
 
 if __package__:  # an installed command, or a test
     from . import handwritten, loaders, scaling
@@ -93,7 +94,7 @@ def step(arguments: argparse.Namespace) -> None:
     asked = {"networks.width": arguments.width, "data.batch_size": arguments.batch}
     asked |= {"system.beta": arguments.beta, "system.gamma": arguments.gamma}
     # At a constant rate, as the hand-written loop: these steps have no end for a schedule to lead to.
-    config = resolve.load([*(f"{key}={value}" for key, value in asked.items()), CONSTANT])
+    config = load.load([*(f"{key}={value}" for key, value in asked.items()), CONSTANT])
     device = launch.start("fp32", config.timeout).device
     wait = scaling.device_wait(device)
     print(f"{machine(device)}; {', '.join(f'{key}={value}' for key, value in asked.items())}")
@@ -116,7 +117,7 @@ def systems(arguments: argparse.Namespace) -> None:
     """An iteration of each phase of several systems, beside the first one's."""
     torch.set_num_threads(arguments.threads)
     _, starts = named(arguments.config)
-    configs = {name: resolve.load([*words, *arguments.changes]) for name, words in starts.items()}
+    configs = {name: load.load([*words, *arguments.changes]) for name, words in starts.items()}
     (size, precision), *others = {(config.data.batch_size, config.precision) for config in configs.values()}
     if others:
         raise ConfigError(f"they differ in batch or precision: add data.batch_size={size} precision={precision}")
@@ -137,7 +138,7 @@ def systems(arguments: argparse.Namespace) -> None:
 def scale(arguments: argparse.Namespace) -> None:
     """Throughput of 1 and of several processes, what the reduction costs them, and where the time goes."""
     asked = [f"networks.width={arguments.width}", f"data.batch_size={arguments.batch}", *arguments.changes]
-    config = resolve.load(asked)
+    config = load.load(asked)
     phases = [phase for phase in config.system.phases() if arguments.phase in (phase.name, "both")]
     if not phases:
         raise ConfigError(f"--phase={arguments.phase}: {config.system.name} has no such phase")

@@ -18,8 +18,8 @@ import torch
 
 from savae_dist.data import Order, Reader, Shards
 from savae_dist.errors import ConfigError, UserError
-from savae_dist.evaluation import generation, report
-from savae_dist.pipeline import Pipeline
+from savae_dist.evaluation import report, sample_metrics
+from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 
 Values = dict[str, float | None]
@@ -30,13 +30,13 @@ def evaluate(
     reader: Reader,
     training: Reader | None = None,
     judge: Pipeline | None = None,
-    samples: int = generation.DRAWN,
+    samples: int = sample_metrics.DRAWN,
 ) -> Values:
     """All figures of merit; those that need a network that the pipeline has not are None."""
     baseline = report.batches(training) if training else None
     values: Values = report.evaluate(pipeline, report.batches(reader), baseline, judge)
     if "decoder" in pipeline.networks:
-        values |= generation.measure_samples(pipeline, report.batches(reader), judge, samples)
+        values |= sample_metrics.measure_samples(pipeline, report.batches(reader), judge, samples)
     return values
 
 
@@ -64,7 +64,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("out", type=Path, help="folder for metrics.json and the figures")
     parser.add_argument("--judge", help="a pipeline whose classifier judges reconstructions and samples")
     parser.add_argument("--training", help="the training shards: adds the class-mean baselines")
-    parser.add_argument("--samples", type=int, default=generation.DRAWN, help="drawn from the prior (%(default)s)")
+    parser.add_argument("--samples", type=int, default=sample_metrics.DRAWN, help="drawn from the prior (%(default)s)")
     options = parser.parse_args(argv)
     if options.samples < 2:
         parser.error("--samples must be at least 2")

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from savae_dist.cards import model_card
 from savae_dist.errors import ConfigError, UserError
-from savae_dist.folders import CONFIG, POSTERIORS, write_config
-from savae_dist.pipeline import Pipeline
+from savae_dist.pipeline.folder import CONFIG, POSTERIORS, write_config
+from savae_dist.pipeline.model_card import model_card
+from savae_dist.pipeline.pipeline import Pipeline
 
 
 def export(source: str, out: Path, license: str | None = None) -> Pipeline:

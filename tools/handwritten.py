@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from savae_dist.config import RunConfig
+from savae_dist.config.schema import RunConfig
 from savae_dist.data import Order, Reader, Request, Shards
 from savae_dist.errors import ConfigError
 from savae_dist.networks import Network

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from savae_dist.config import DataConfig
+from savae_dist.config.schema import DataConfig
 from savae_dist.data import Order, Reader, Request, Shards, loader, pack
 from savae_dist.errors import ConfigError
 

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from savae_dist.data import Shards, summary
-from savae_dist.data.demo import pack_digits
-from savae_dist.data.sharding import Options, pack_source
-from savae_dist.data.sources import Source, arrays, idx
+from savae_dist.data.packing.digits import pack_digits
+from savae_dist.data.packing.packer import Options, pack_source
+from savae_dist.data.packing.sources import Source, arrays, idx
 from savae_dist.errors import UserError
 
 # Each imports what reads its files only when it is chosen.
 
 
 def from_images(a: argparse.Namespace) -> Source:
-    from savae_dist.data.sources.images import images
+    from savae_dist.data.packing.sources.images import images
 
     return images(a.source, a.size, a.mode)
 
@@ -32,20 +32,20 @@ def from_idx(a: argparse.Namespace) -> Source:
 
 
 def from_table(a: argparse.Namespace) -> Source:
-    from savae_dist.data.sources.tables import Columns, table
+    from savae_dist.data.packing.sources.tables import Columns, table
 
     return table(a.source, Columns(a.x, a.y, a.shape, a.size, a.mode))
 
 
 def from_hub(a: argparse.Namespace) -> Source:
-    from savae_dist.data.sources.tables import Columns, hub
+    from savae_dist.data.packing.sources.tables import Columns, hub
 
     columns = Columns(a.x, a.y, a.shape, a.size, a.mode)
     return hub(a.source, columns, split=a.split, config=a.config, data_files=a.data_files or None, revision=a.revision)
 
 
 def from_recordings(a: argparse.Namespace) -> Source:
-    from savae_dist.data.sources.recordings import Windows, recordings
+    from savae_dist.data.packing.sources.recordings import Windows, recordings
 
     windows = Windows(a.length, a.hop or a.length, a.rate, a.source_rate, tuple(a.variable))
     shares = {"validation": a.validation, "test": a.test}

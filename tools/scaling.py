@@ -21,14 +21,14 @@ from typing import Any
 import torch
 
 from savae_dist.data import Order, Reader, Request, loader
-from savae_dist.engine import PreparedUpdate, UpdateModule, run_phase
+from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import ConfigError
-from savae_dist.feed import Feed, Slicing, read_plan
-from savae_dist.parallel import Replicas
-from savae_dist.peers import Peers
-from savae_dist.phases import Phase
 from savae_dist.precision import autocast
 from savae_dist.preprocess import normalise
+from savae_dist.systems.phases import Phase
+from savae_dist.training.batches import Feed, Slicing, read_plan
+from savae_dist.training.engine import PreparedUpdate, UpdateModule, run_phase
+from savae_dist.training.strategies import Replicas
 
 if __package__:
     from . import handwritten, loaders

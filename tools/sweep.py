@@ -34,7 +34,7 @@ from typing import Any
 
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import figures
-from savae_dist.pipeline import Pipeline
+from savae_dist.pipeline.pipeline import Pipeline
 
 if __package__:
     from .trials import Trial, combine, read_json, split

@@ -12,9 +12,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from savae_dist.config import RunConfig, digest, to_yaml
+from savae_dist.config.identity import digest, to_yaml
+from savae_dist.config.load import load, read_yaml
+from savae_dist.config.schema import RunConfig
 from savae_dist.errors import ConfigError, DivergedError
-from savae_dist.resolve import load, read_yaml
 
 ENDED = ("done", DivergedError.__name__)  # outcomes after which there is nothing left to run
 

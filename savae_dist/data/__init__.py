@@ -1,14 +1,14 @@
 """Shards -> batches: an index of where samples lie, an order that is arithmetic, and a reader of mapped files."""
 
-from savae_dist.data.demo import demo_shards
-from savae_dist.data.mixture import Mixture, Proportions, SampleOrder, training_order
-from savae_dist.data.order import Order, Request, Sequential, evaluation_requests
-from savae_dist.data.pack import pack, summary
-from savae_dist.data.reader import RawBatch, Reader, loader
-from savae_dist.data.shards import Shards
-from savae_dist.data.sources import read_arrays
-from savae_dist.data.store import Store
-from savae_dist.data.survey import index_set, survey
+from savae_dist.data.index.report import index_set, survey
+from savae_dist.data.index.shards import Shards
+from savae_dist.data.order.mixture import Mixture, Proportions, SampleOrder, training_order
+from savae_dist.data.order.order import Order, Request, Sequential, evaluation_requests
+from savae_dist.data.packing.digits import demo_shards
+from savae_dist.data.packing.pack import pack, summary
+from savae_dist.data.packing.sources import read_arrays
+from savae_dist.data.reading.reader import RawBatch, Reader, loader
+from savae_dist.data.remote.store import Store
 
 __all__ = [
     "Mixture",

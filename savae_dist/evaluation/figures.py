@@ -21,7 +21,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from savae_dist.evaluation.metrics import SEGMENT, log_spectrum
-from savae_dist.pipeline import Pipeline
+from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 
 # Petroff 2021, "Accessible color sequences for data visualization": told apart with any colour vision.

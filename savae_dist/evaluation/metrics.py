@@ -14,7 +14,7 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from savae_dist.pipeline import Pipeline
+from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 
 Batches = Iterable[tuple[Tensor, Tensor]]

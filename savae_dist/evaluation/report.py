@@ -11,7 +11,7 @@ from torch import Tensor
 
 from savae_dist.data import RawBatch, Reader, Request, evaluation_requests, loader
 from savae_dist.evaluation import figures, metrics
-from savae_dist.pipeline import Pipeline
+from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 
 EVALUATION_BATCH = 256

@@ -1,10 +1,10 @@
 """The systems, each with the defaults of its paper; `system.name` chooses one."""
 
-from savae_dist.phases import System
 from savae_dist.systems.aae import AAE
 from savae_dist.systems.ava import AVA
 from savae_dist.systems.dfc_vae import DFCVAE
 from savae_dist.systems.gan import DCGAN, LSGAN, WGAN
+from savae_dist.systems.phases import System
 from savae_dist.systems.savae import SAVAE
 from savae_dist.systems.vae import VAE
 from savae_dist.systems.vae_gan import VAEGAN

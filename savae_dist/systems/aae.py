@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from savae_dist import losses
 from savae_dist.latents import full_precision, one_hot
 from savae_dist.networks import (
     AllConvDecoder,
@@ -31,8 +30,9 @@ from savae_dist.networks import (
 )
 from savae_dist.networks.base import Norm
 from savae_dist.networks.codes import LabelUse, PriorKind
-from savae_dist.phases import Batch, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
+from savae_dist.systems import losses
+from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
 

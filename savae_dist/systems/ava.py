@@ -17,12 +17,12 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from savae_dist import losses
 from savae_dist.latents import full_precision
 from savae_dist.networks import CodeDiscriminator, CriticBackbone, Network, make_autoencoder, make_critic
 from savae_dist.networks.base import Norm
-from savae_dist.phases import Batch, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
+from savae_dist.systems import losses
+from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
 CODE_UNITS = 128  # of D's two layers, of which the paper says nothing

@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from savae_dist import losses
 from savae_dist.errors import ConfigError
 from savae_dist.networks import (
     Backbone,
@@ -24,9 +23,10 @@ from savae_dist.networks import (
 from savae_dist.networks.base import Norm
 from savae_dist.networks.features import tap_statistics
 from savae_dist.networks.hou import STAGES
-from savae_dist.phases import Batch, BatchUse, Phase, Recalibration, Update, check_numbers
+from savae_dist.pipeline.feature_network import open_features
 from savae_dist.preprocess import DataSpec
-from savae_dist.pretrained import open_features
+from savae_dist.systems import losses
+from savae_dist.systems.phases import Batch, BatchUse, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
 CALIBRATED = 100.0  # nats that beta L_rec charges for the mean image, about what a small image's code may cost

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from savae_dist.networks import CriticBackbone, Network, make_critic, make_decoder
 from savae_dist.networks.base import Norm
-from savae_dist.phases import Batch, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
+from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
 PIPELINE = ("decoder",)

@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from savae_dist import losses
 from savae_dist.latents import Posterior
-from savae_dist.losses import AdversarialForm, Reduction
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, Network
 from savae_dist.networks.base import Norm
 from savae_dist.networks.conv import FEATURE_STAGES, FeatureTap
-from savae_dist.phases import Batch, BatchUse, Loss, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
+from savae_dist.systems import losses
+from savae_dist.systems.losses import AdversarialForm, Reduction
+from savae_dist.systems.phases import Batch, BatchUse, Loss, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
 LatentInput = Literal["sample", "mean"]

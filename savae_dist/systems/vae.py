@@ -8,11 +8,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from savae_dist import losses
 from savae_dist.networks import Backbone, Network, make_autoencoder
 from savae_dist.networks.base import Norm
-from savae_dist.phases import Batch, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
+from savae_dist.systems import losses
+from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from savae_dist import losses
 from savae_dist.networks import CriticBackbone, Network, make_autoencoder, make_critic
 from savae_dist.networks.base import Norm
-from savae_dist.phases import Batch, Phase, Recalibration, Update, check_numbers
 from savae_dist.preprocess import DataSpec
+from savae_dist.systems import losses
+from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launching import SMALL, shards, side_by_side
+from helpers.launching import SMALL, shards, side_by_side
 from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.distributed
@@ -18,10 +18,11 @@ PROGRAM = """
 import json, os, sys
 import torch
 from torch.profiler import ProfilerActivity, profile
-from savae_dist import stopping, train
+from savae_dist.distributed import signals
+from savae_dist import train
 
 torch.set_num_threads(1)
-agreed, running, seen = stopping.Stop.agreed, [], []
+agreed, running, seen = signals.Stop.agreed, [], []
 
 def counted(stop):
     answer = agreed(stop)
@@ -35,11 +36,11 @@ def counted(stop):
     running[-1].__enter__()
     return answer
 
-stopping.Stop.agreed = counted
+signals.Stop.agreed = counted
 code = train.main(sys.argv[1:])
 if os.environ["RANK"] == "0":
     print(json.dumps(seen))
-stopping.leave(code)  # a profiler is open
+signals.leave(code)  # a profiler is open
 """
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import SMALL, environment, shards, status, weights
+from helpers.launching import SMALL, environment, shards, status, weights
+from helpers.ranks import run_ranks
 from safetensors.numpy import load_file
-from workers import run_ranks
 
 from savae_dist.train import main
 
 pytestmark = pytest.mark.distributed
 
-WORKER = Path(__file__).with_name("runs_worker.py")
+WORKER = Path(__file__).parents[1] / "helpers" / "runs_worker.py"
 STEPS = ["system.vec_steps=3", "system.decoder_steps=3", "checkpoint_every=2", "keep_checkpoints=9", "ema=0.5"]
 SGD = ["optimizers.default.name=sgd", "optimizers.default.lr=0.02", "optimizers.default.momentum=0.9"]
 CLIPPED = ["optimizers.default.clip_norm=0.5", "optimizers.critic.clip_weights=0.05", "accumulate=2"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from launching import (
+from helpers.launching import (
     SMALL,
     command,
     ended,
@@ -160,7 +160,8 @@ def zombie(pid: int) -> bool:
 BUG = """
 import sys
 from accelerate import PartialState
-from savae_dist import engine, train
+from savae_dist.training import engine
+from savae_dist import train
 step = engine.PreparedUpdate.step
 
 def broken(self, which, slices, iteration):

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from launching import SMALL, scalars, shards, status, train, weights
-from parity_worker import SETTINGS, combinations
+from helpers.launching import SMALL, scalars, shards, status, train, weights
+from helpers.parity_worker import SETTINGS, combinations
+from helpers.ranks import run_ranks
 from safetensors.torch import load_file
 from torch import Tensor
-from workers import run_ranks
 
 pytestmark = pytest.mark.distributed
 
-WORKER = Path(__file__).with_name("parity_worker.py")
+WORKER = Path(__file__).parents[1] / "helpers" / "parity_worker.py"
 Results = dict[int, dict[str, dict[str, Tensor]]]  # ranks -> "setting zero accumulate" -> what came out
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import ROOT, environment
+from helpers.contract import OPTIONS, make
+from helpers.launching import ROOT, environment
 from safetensors.torch import load_file
-from test_systems import OPTIONS, make
 
 from savae_dist.preprocess import DataSpec
 
 pytestmark = pytest.mark.distributed
 
-WORKER = Path(__file__).with_name("systems_worker.py")
+WORKER = Path(__file__).parents[1] / "helpers" / "systems_worker.py"
 
 
 def launched(processes: int, out: Path) -> dict[str, dict[str, torch.Tensor]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from launching import (
+from helpers.launching import (
     SMALL,
     ended,
     environment,

@@ -1,0 +1,1 @@
+"""A run's configuration: its keys, and how they are read."""

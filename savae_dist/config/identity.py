@@ -1,0 +1,55 @@
+"""A configuration as plain values, and the part of it that makes a run this run."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from savae_dist.config.schema import RunConfig
+
+# Keys that may change when a run goes on: they alter neither the mathematics nor the order of the data.
+FREE_KEYS = {
+    *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
+    *("judge", "compile", "accumulate", "ddp.bucket_mb", "timeout", "debug.check_ranks"),
+    *("data.workers", "data.lanes", "data.cache", "data.validation", "data.bad_budget"),
+    *("data.cache_dir", "data.cache_bytes", "data.outage_limit"),
+}
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved configuration; as a FILE.yaml it gives the same run."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def as_dict(config: RunConfig) -> dict[str, Any]:
+    """Dotted keys to plain values."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, node: Any) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                walk(f"{prefix}{key}.", value)
+            else:
+                flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+
+    walk("", OmegaConf.to_container(OmegaConf.structured(config)))
+    return flat
+
+
+def plain(system: object) -> dict[str, Any]:
+    """A system's name and hyperparameters as JSON-able values."""
+    values = OmegaConf.to_container(OmegaConf.structured(system))
+    assert isinstance(values, dict)
+    return {str(k): list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The keys that make a run this run: all but the free ones."""
+    return {key: value for key, value in as_dict(config).items() if key not in FREE_KEYS}
+
+
+def digest(config: RunConfig) -> str:
+    """Eight hexadecimal digits of the run's identity."""
+    return hashlib.sha256(repr(sorted(identity(config).items())).encode()).hexdigest()[:8]

@@ -1,0 +1,230 @@
+"""Every key of a run but its system's, with its type and its default.
+
+A system's hyperparameters are the fields of its own class. This module imports neither torch nor anything of the
+package but its errors, so that a wrong key is refused before torch is loaded and every part may take its defaults here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from savae_dist.errors import ConfigError
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+# Augmentations by name, in the order in which they are applied; a strength lies in [0, limit). Masking comes last, so
+# that what is masked stays 0. `training.augment` says what each does.
+AUGMENTATIONS: dict[str, float] = {
+    **dict.fromkeys(("crop", "flip", "shift", "cutout", "time_shift", "scaling"), 1.0),
+    "jitter": math.inf,
+    "masking": 1.0,
+}
+
+
+def nearest(word: str, known: Any) -> str:
+    """` (did you mean 'x'?)`, or nothing."""
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def at_least_one(values: Mapping[str, Any]) -> None:
+    """ConfigError unless the numbers among these are 1 or more."""
+    for key, value in values.items():
+        if isinstance(value, int) and value < 1:
+            raise ConfigError(f"{key} must be at least 1, not {value}")
+
+
+@dataclass
+class NetworksConfig:
+    """width: the paper's open channel number w. pools: halvings of the input, more for large ones.
+    norm: `batch` normalises over a process's part of the global batch, `sync_batch` (GPUs) over all processes' parts.
+
+    initial: folder with trained networks by name (a checkpoint's `networks`, or a pipeline) to start from.
+    """
+
+    width: int = 16
+    norm: Literal["batch", "sync_batch", "group", "none"] = "batch"
+    pools: int = 2
+    initial: str | None = None
+
+    def check(self) -> None:
+        at_least_one({"networks.width": self.width})
+        if not 0 <= self.pools <= 6:
+            raise ConfigError(f"networks.pools must lie between 0 and 6, not {self.pools}")
+
+
+@dataclass
+class DataConfig:
+    """train, validation: a packed folder, a brace pattern of tars, or a list, on disk or behind URLs (s3://, gs://,
+    https://, hf:// ...); train null: the embedded digits.
+
+    batch_size: samples per optimiser step, over all processes. normalise: of signals: `window` or `dataset` statistics.
+    lanes: parallel streams through the shards, fixed for a run; auto = max(8, processes). bad_budget: the share of the
+    set that may be unusable before a process (each counts what it meets) stops the run.
+    weights: shares of the sets that `train` lists; none: as large as they are. labelled_fraction: share of labelled
+    samples in every batch; null: as the data has them. balance: a class of n labelled samples is drawn n^(1 - balance)
+    often: 0 as it is, 1 all classes equally.
+    cache_dir: where remote shards are kept, at most cache_bytes of them; null: ~/.cache/savae_dist.
+    outage_limit: seconds for which a store may be out of reach before the run stops.
+    augment: strengths by name, of `AUGMENTATIONS`; `none` in YAML for none at all.
+    """
+
+    train: str | list[str] | None = None
+    validation: str | list[str] | None = None
+    batch_size: int = 128
+    workers: int = 0
+    shuffle_window: int = 16
+    lanes: int | Literal["auto"] = "auto"
+    normalise: Literal["window", "dataset", "none"] = "window"
+    cache: Literal["none", "memory"] = "none"
+    cache_dir: str | None = None
+    cache_bytes: int = 50_000_000_000
+    # Below the ten minutes after which NCCL ends a run in which one rank makes the others wait.
+    outage_limit: float = 540.0
+    bad_budget: float = 0.01
+    weights: list[float] = field(default_factory=list)
+    labelled_fraction: float | None = None
+    balance: float = 0.0
+    augment: dict[str, float] = field(default_factory=dict)
+
+    def check(self) -> None:
+        at_least_one(
+            {f"data.{key}": self.__dict__[key] for key in ("batch_size", "shuffle_window", "lanes", "cache_bytes")}
+        )
+        for key, source in (("train", self.train), ("validation", self.validation)):
+            if isinstance(source, list) and not all(isinstance(one, str) for one in source):
+                raise ConfigError(f"data.{key} must be a path or a list of paths, not {source}")
+        if self.workers < 0:
+            raise ConfigError(f"data.workers must not be negative, not {self.workers}")
+        if not 0 <= self.outage_limit < math.inf:
+            raise ConfigError(f"data.outage_limit is a number of seconds, not {self.outage_limit}")
+        for key in ("bad_budget", "labelled_fraction", "balance"):
+            share = self.__dict__[key]
+            if share is not None and not 0 <= share <= 1:
+                raise ConfigError(f"data.{key} is a share between 0 and 1, not {share}")
+        if self.weights and not (isinstance(self.train, list) and len(self.weights) == len(self.train)):
+            raise ConfigError(f"data.weights={self.weights} needs one number for each set that data.train lists")
+        if self.weights and not (min(self.weights) >= 0 and 0 < sum(self.weights) < math.inf):
+            raise ConfigError(f"data.weights must not be negative, nor all 0, not {self.weights}")
+        for name, strength in self.augment.items():
+            if name not in AUGMENTATIONS:
+                raise ConfigError(
+                    f"data.augment.{name}: no such augmentation{nearest(name, AUGMENTATIONS)}; "
+                    f"known: {', '.join(AUGMENTATIONS)}"
+                )
+            if not 0 <= strength < AUGMENTATIONS[name]:
+                raise ConfigError(f"data.augment.{name} must lie in [0, {AUGMENTATIONS[name]:g}), not {strength}")
+
+
+@dataclass
+class DebugConfig:
+    """check_ranks: compare all parameters of all ranks, bit for bit, every so many steps; 0: never."""
+
+    check_ranks: int = 0
+
+    def check(self) -> None:
+        if self.check_ranks < 0:
+            raise ConfigError(f"debug.check_ranks must not be negative, not {self.check_ranks}")
+
+
+@dataclass
+class OptimizerConfig:
+    """How one update steps. The schedule counts the iterations of the update's phase.
+
+    schedule: `constant`, `cosine` (to zero at the phase's end) or `step` (times `decay_factor` every `decay_every`
+        iterations); each after a linear rise over `warmup` iterations.
+    clip_norm, clip_value: of the gradient; clip_weights: of the weights after the step; null: none.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.0  # of sgd
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    warmup: int = 0
+    decay_every: int = 1000
+    decay_factor: float = 0.5
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    clip_weights: float | None = None
+
+    def check(self, key: str) -> None:
+        """ValueError that names the key (`optimizers.critic`) if a value cannot work."""
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"{key}.lr must be positive, not {self.lr}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"{key}.betas must lie in [0, 1), not {self.betas}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"{key}.momentum must lie in [0, 1), not {self.momentum}")
+        if self.warmup < 0 or not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"{key}.warmup and {key}.weight_decay must not be negative")
+        if self.decay_every < 1 or not 0 < self.decay_factor <= 1:
+            raise ValueError(f"{key}.decay_every must be at least 1 and {key}.decay_factor in (0, 1]")
+        for name, value in (("norm", self.clip_norm), ("value", self.clip_value), ("weights", self.clip_weights)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{key}.clip_{name} must be positive or null, not {value}")
+
+
+@dataclass
+class DdpConfig:
+    """bucket_mb: gradients are reduced over the processes in pieces of so many MiB, each as soon as it is full.
+
+    Under ZeRO it is also the size of the pieces in which the new weights are gathered.
+    """
+
+    bucket_mb: float = 25.0
+
+    def check(self) -> None:
+        if not 0 < self.bucket_mb < math.inf:
+            raise ConfigError(f"ddp.bucket_mb must be positive, not {self.bucket_mb}")
+
+
+@dataclass
+class RunConfig:
+    """A run. `system` is the dataclass that `system.name` names; `optimizers` has one entry per update."""
+
+    system: Any = None
+    networks: NetworksConfig = field(default_factory=NetworksConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizers: dict[str, OptimizerConfig] = field(default_factory=dict)
+    ddp: DdpConfig = field(default_factory=DdpConfig)
+    precision: Precision = "fp32"
+    accumulate: int = 1
+    compile: bool = False
+    ema: float = 0.0  # decay of the weight average that is validated and exported; 0: none
+    seed: int = 0
+    output: str | None = None  # null: runs/NAME, with a digest of what differs from the preset
+    resume: Literal["auto", "never"] = "auto"
+    max_steps: int | None = None  # caps every phase, for trials
+    log_every: int = 50
+    validate_every: int = 1000
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 3
+    judge: str | None = None  # a pipeline whose classifier, trained independently, judges reconstructions
+    timeout: float = 600.0  # seconds that a rank waits for its peers before it gives them up for lost
+    debug: DebugConfig = field(default_factory=DebugConfig)
+    nonfinite_limit: int = 20  # the run ends after so many steps in a row without a finite gradient
+
+    def check(self) -> None:
+        """ConfigError for values that the types allow and that cannot work; ranks are checked at the launch."""
+        counts = ("accumulate", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints")
+        at_least_one({key: self.__dict__[key] for key in (*counts, "nonfinite_limit", "max_steps")})
+        self.networks.check()
+        self.data.check()
+        self.ddp.check()
+        self.debug.check()
+        if not 1 <= self.timeout < 1e6:
+            raise ConfigError(f"timeout is seconds, from 1 to a million, not {self.timeout}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must lie in [0, 2^63), not {self.seed}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema must lie in [0, 1), not {self.ema}")
+        if self.data.batch_size % self.accumulate:
+            raise ConfigError(
+                f"data.batch_size={self.data.batch_size} must be a multiple of accumulate={self.accumulate}"
+            )

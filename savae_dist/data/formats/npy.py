@@ -1,0 +1,127 @@
+"""From the bytes of one member to an array of the stored shape: images by `pictures`, windows by their npy header."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+
+import numpy as np
+
+from savae_dist.errors import BadSample
+
+IMAGES = ("png", "jpg", "jpeg", "webp")
+NPY_MAGIC = b"\x93NUMPY"
+# All that a plain array needs to say. numpy evaluates a header as a Python literal, which is slower and takes more.
+NPY_KEYS = (
+    re.compile(rb"['\"]descr['\"]\s*:\s*['\"]([<>|=]?[a-zA-Z?]\d{0,3})['\"]"),
+    re.compile(rb"['\"]fortran_order['\"]\s*:\s*(True|False)\b"),
+    re.compile(rb"['\"]shape['\"]\s*:\s*\(([\d\sL,]{0,200})\)"),
+)
+
+
+def npy_header(data: bytes | memoryview) -> tuple[np.dtype, tuple[int, ...], int]:
+    """dtype, shape and where the values start; ValueError unless it is a plain C-order array that is all there."""
+    dtype, shape, start = npy_claims(data)
+    if len(data) - start != dtype.itemsize * math.prod(shape):
+        raise ValueError("cut short")
+    return dtype, shape, start
+
+
+def npy_claims(data: bytes | memoryview) -> tuple[np.dtype, tuple[int, ...], int]:
+    """As `npy_header`, whether the values are there or not."""
+    head = bytes(data[:65536])
+    if head[:6] != NPY_MAGIC or head[6:7] not in (b"\1", b"\2", b"\3"):
+        raise ValueError("no npy header")
+    start = 10 if head[6] == 1 else 12
+    end = start + int.from_bytes(head[8:start], "little")
+    found = [key.search(head, start, end) for key in NPY_KEYS]
+    if end > len(head) or None in found:
+        raise ValueError("not the header of a plain array")
+    descr, fortran, numbers = (match[1] for match in found if match is not None)
+    try:
+        dtype = np.dtype(descr.decode())
+        shape = tuple(int(number.strip(b" \tL")) for number in numbers.split(b",") if number.strip())
+    except (TypeError, ValueError) as error:
+        raise ValueError("not the header of a plain array") from error
+    if dtype.kind not in "biufc" or (fortran == b"True" and len(shape) > 1):
+        raise ValueError("not a plain array in C order")
+    return dtype, shape, end
+
+
+def as_stored(x: np.ndarray) -> np.ndarray:
+    """Values in the type that is stored: uint8 images, float32 windows."""
+    if x.dtype == np.bool_:
+        return x.astype(np.uint8) * np.uint8(255)
+    if x.dtype == np.uint8:
+        return x
+    if x.dtype.kind == "f" or x.dtype.newbyteorder("=") == np.int16:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is found as such
+            return x.astype(np.float32, copy=False)
+    raise BadSample("dtype")
+
+
+def stored(x: np.ndarray) -> np.ndarray:
+    """A sample as it is stored; BadSample where it is neither a uint8 image nor a float window of finite values."""
+    x = as_stored(x)
+    x = x[..., 0] if x.dtype == np.uint8 and x.ndim == 3 and x.shape[2] == 1 else x
+    if not storable(x.dtype, x.shape):
+        raise BadSample("shape")
+    if x.dtype == np.float32 and not np.isfinite(x).all():
+        raise BadSample("finite")
+    return x
+
+
+def storable(dtype: np.dtype, shape: tuple[int, ...]) -> bool:
+    """Whether samples can have this form: uint8 [h, w] or [h, w, c], float32 [length] or [channels, length]."""
+    return len(shape) in {"uint8": (2, 3), "float32": (1, 2)}.get(dtype.name, ()) and math.prod(shape) > 0
+
+
+def decode_npy(data: bytes) -> np.ndarray:
+    try:
+        dtype, shape, start = npy_header(data)
+        return as_stored(np.frombuffer(data, dtype, offset=start).reshape(shape))
+    except ValueError as error:
+        raise BadSample("undecodable") from error
+
+
+def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: np.dtype | None = None) -> np.ndarray:
+    """One sample as stored; BadSample unless it has `shape` and `dtype` (None: any that can be stored).
+
+    An image becomes gray or RGB as `shape` has it.
+    """
+    if data[:6] == NPY_MAGIC:
+        x = decode_npy(data)
+        if shape is None or x.shape != shape or x.dtype == np.float32:
+            x = stored(x)
+    else:
+        from savae_dist.data.formats.images import (  # here, so that packed sets never load OpenCV
+            MEMBERS,
+            decode_picture,
+        )
+
+        if dtype is not None and dtype != np.uint8:
+            raise BadSample("dtype")
+        if shape is None:
+            return decode_picture(data, "auto", None, MEMBERS)
+        x = decode_picture(data, "gray" if len(shape) == 2 else "rgb", shape[:2], MEMBERS)
+    if dtype is not None and x.dtype != dtype:
+        raise BadSample("dtype")
+    if shape is not None and x.shape != shape:
+        raise BadSample("shape")
+    return x
+
+
+def encode_image(image: np.ndarray) -> bytes:
+    """PNG of a uint8 image [h, w] or [h, w, 3]."""
+    import cv2
+
+    done, data = cv2.imencode(".png", image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1]))
+    assert done
+    return data.tobytes()
+
+
+def encode_npy(x: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.ascontiguousarray(x), version=(1, 0), allow_pickle=False)
+    return stream.getvalue()

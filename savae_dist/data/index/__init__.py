@@ -1,0 +1,1 @@
+"""Where each sample lies in its shards."""

@@ -1,0 +1,221 @@
+"""The index of shards behind URLs: fetched where the packer's lies beside them, else built by reading them once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from braceexpand import braceexpand
+from filelock import FileLock
+
+from savae_dist.data.index.scan import BLOCK, SAMPLE, Layout
+from savae_dist.data.index.tables import (
+    INDEX,
+    index_shard,
+    read_index,
+    tell_left_out,
+    write_index,
+    write_json,
+    write_labels,
+)
+from savae_dist.data.remote.cache import FORMAT_VERSION
+from savae_dist.data.remote.prefetch import THREADS, Ahead
+from savae_dist.data.remote.retry import Refused, WrongContent, shown
+from savae_dist.data.remote.store import Store, is_remote, name_of
+from savae_dist.errors import ConfigError, DataError
+
+A = TypeVar("A")
+B = TypeVar("B")
+AT_ONCE = 16  # tables and sizes: they are small, so the way there and back is what takes time
+PLAIN_NAME = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")
+
+
+class Catalogue:
+    """The indices that lie in remote folders, each fetched once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def expand(self, url: str) -> list[str]:
+        """A remote folder made by the packer, a tar or a brace pattern of these to the URLs of its shards."""
+        try:
+            urls = list(braceexpand(url))
+        except ValueError as error:
+            raise ConfigError(f"the shard pattern {shown(url)} has unbalanced braces") from error
+        return [shard for one in urls for shard in self._expand_one(one)]
+
+    def _expand_one(self, url: str) -> list[str]:
+        if name_of(url).endswith(".tar"):
+            return [url]
+        folder = url.rstrip("/")
+        try:
+            return [shard["name"] for shard in self.index(folder)["shards"]]
+        except Refused as error:
+            raise DataError(
+                f"{error}; a URL that is no .tar is a folder made by tools/make_shards.py; "
+                "name other shards by a pattern such as s3://bucket/shard-{000000..000099}.tar"
+            ) from error
+
+    def index(self, folder: str) -> dict[str, Any]:
+        """The packer's index of a folder, its shards named by their URLs; Refused where there is none."""
+        if folder not in self._known:
+            url = f"{folder}/{INDEX}"
+            try:
+                index = json.loads(self.store.read(url))
+                if index["format_version"] != FORMAT_VERSION:
+                    raise ValueError(f"format_version {index['format_version']}, not {FORMAT_VERSION}")
+                for shard in index["shards"]:
+                    if not all(PLAIN_NAME.fullmatch(shard[key]) for key in ("name", "table")):
+                        raise ValueError(f"{shard['name']} names what lies elsewhere")
+                    shard["name"] = f"{folder}/{shard['name']}"
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{shown(url)} is no index of shards ({error}); pack the set again") from error
+            self._known[folder] = index
+        return self._known[folder]
+
+
+def find_or_fetch(named: Sequence[Path | str], catalogue: Catalogue) -> tuple[Path, dict[str, Any]]:
+    """The local folder of the index that covers these shards, some or all of them remote, and it cut to them.
+
+    The tables of all samples lie there, some 24 bytes for each. Whatever another process of the node has fetched or
+    built is found.
+    """
+    names, store = list(map(str, named)), catalogue.store
+    home = store.home("\n".join(names))
+    if not (home / INDEX).exists():
+        index = _packed_index(names, catalogue)
+        if index is not None:
+            home = store.home(json.dumps(index))
+        with FileLock(home / ".index.lock"):
+            if not (home / INDEX).exists():
+                if index is not None:
+                    _fetch_tables(index, home, store)
+                else:
+                    _build(named, home, store)
+    index = read_index(home)
+    known = {shard["name"]: shard for shard in index["shards"]}
+    return home, {**index, "shards": [known[name] for name in names]}
+
+
+def _packed_index(names: Sequence[str], catalogue: Catalogue) -> dict[str, Any] | None:
+    """The index that lies beside these shards and covers them; None if none does."""
+    folders = {name.rpartition("/")[0] for name in names}
+    if len(folders) > 1 or not is_remote(names[0]):
+        return None
+    try:
+        index = catalogue.index(folders.pop())
+    except Refused:
+        return None
+    return index if {shard["name"] for shard in index["shards"]} >= set(names) else None
+
+
+def _fetch_tables(index: dict[str, Any], home: Path, store: Store) -> None:
+    """The tables of all shards into `home`, `index.json` last: it is there only when all is."""
+    _at_once(partial(_fetch_table, index["layout"], home, store), index["shards"])
+    write_labels(home, index["shards"])
+    write_json(home / INDEX, index)
+
+
+def _fetch_table(layout: str, home: Path, store: Store, shard: dict[str, Any]) -> None:
+    folder, kinds = shard["name"].rpartition("/")[0], [("idx", SAMPLE)]
+    if layout == "packed" and shard["count"]:
+        kinds.append(("blocks", BLOCK))
+    files = [f"{shard['table']}.{what}.npy" for what, _ in kinds]
+    for _ in range(WrongContent.TRIES):
+        contents = [store.read(f"{folder}/{file}") for file in files]
+        if _verified(contents, [dtype for _, dtype in kinds], shard):
+            break
+    else:
+        raise DataError(f"{shown(folder)}/{files[0]} does not fit its {INDEX}; upload it again, or pack the set again")
+    for file, content in zip(files, contents, strict=True):
+        (home / file).write_bytes(content)
+
+
+def _verified(contents: Sequence[bytes], dtypes: Sequence[np.dtype], shard: dict[str, Any]) -> bool:
+    """Whether these are the tables of the shard, which its index knows by their sha256, and point into it."""
+    digest = hashlib.sha256()
+    for content, expected in zip(contents, dtypes, strict=True):
+        try:
+            shape, start = _table_header(content, expected)
+        except ValueError:
+            return False
+        if len(content) - start != expected.itemsize * shape[0] or (expected == SAMPLE and shape[0] != shard["count"]):
+            return False
+        table = np.frombuffer(content, expected, offset=start)
+        room = np.int64(shard["bytes"]) - table["size"].astype(np.int64)
+        if (table["offset"].astype(np.int64) < 0).any() or (table["offset"].astype(np.int64) > room).any():
+            return False
+        digest.update(table.tobytes())
+    return digest.hexdigest() == shard["sha256"]
+
+
+def _table_header(content: bytes, expected: np.dtype) -> tuple[tuple[int], int]:
+    """Shape of a table, and where its rows start."""
+    stream = io.BytesIO(content)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("not as np.save writes it")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype != expected or len(shape) != 1:
+        raise ValueError("not a table")
+    return shape, stream.tell()
+
+
+def _build(named: Sequence[Path | str], home: Path, store: Store) -> None:
+    """Scan all shards, the remote ones on their way through the cache."""
+    sizes = _at_once(lambda one: store.size(one) if isinstance(one, str) else 0, named)
+
+    def fetch(number: int, stop: threading.Event) -> None:
+        url = named[number]
+        if isinstance(url, str):
+            store.fetch(url, sizes[number], None, stop)
+
+    common, scanned = Layout(), []
+    with Ahead(fetch) as ahead:
+        for number, one in enumerate(named):
+            fit = int(np.searchsorted(np.cumsum(sizes[number:][: 1 + THREADS]), store.cache.limit, side="right"))
+            for near in reversed(range(number, number + fit)):
+                store.touch(str(named[near]), sizes[near], None)
+            ahead.want(range(number + 1, number + fit))
+            if isinstance(one, str):
+                scanned.append(_scan(one, sizes[number], home, common, store))
+            else:
+                scanned.append(index_shard(one, home, common))
+    write_index(home, scanned, (), 0.0)
+    tell_left_out(home)
+
+
+def _at_once(work: Callable[[A], B], jobs: Sequence[A]) -> list[B]:
+    """work(job) for all of them, in threads; the first error ends it."""
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        return list(pool.map(work, jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _scan(url: str, size: int, home: Path, common: Layout, store: Store) -> dict[str, Any]:
+    with store.open(url, size, None) as file:
+        # Under this name the open file can be read even when the cache has let go of it.
+        link = home / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name_of(url)}"
+        link.unlink(missing_ok=True)
+        os.symlink(f"/proc/self/fd/{file.fileno()}", link)
+        try:
+            result = index_shard(link, home, common)
+        except DataError as error:
+            raise DataError(str(error).replace(str(link), shown(url))) from error
+        finally:
+            link.unlink()
+    result["shard"]["name"] = url
+    store.verified(url, result["shard"]["bytes"], result["shard"]["crc32"])
+    return result

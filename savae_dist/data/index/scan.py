@@ -1,0 +1,285 @@
+"""One pass over a tar, once: where each sample lies, its crc and label, and what is of no use. Training parses nothing.
+
+The members of a key belong together wherever they stand in their shard. Keys need not differ between shards.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from savae_dist.data.formats.npy import IMAGES, decode, npy_claims, npy_header, storable
+from savae_dist.data.formats.tar import Data, ends, open_tar, walk
+from savae_dist.data.index.reasons import Reasons, Tally, shown
+from savae_dist.errors import BadSample, DataError
+
+# A sample of `samples` is its image or npy member; one of `packed` is its row in a block.
+SAMPLE = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4"), ("label", "<i4")])
+# A block is the values of one KEY.x.npy; `first` is the row of the shard that it starts with.
+BLOCK = np.dtype([("offset", "<i8"), ("size", "<i8"), ("first", "<u4"), ("crc", "<u4")])
+UNLABELLED, UNREADABLE = -1, -2  # labels; the second is never valid, so such a sample is bad
+MAX_CLASSES = 1 << 20
+MAX_BYTES = 1 << 30  # of a member that is one sample
+NAME = re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL)  # WebDataset's rule: the key ends at the first dot
+SINGLE = (*IMAGES, "npy")
+END = ""  # no key: what stands there is gone
+USED = {*SINGLE, "cls", "x.npy", "y.npy"}  # all else is passed over unread: json, txt, pkl, pth, pyd, ...
+
+
+class Member(NamedTuple):
+    offset: int
+    size: int
+
+
+@dataclass
+class Group:
+    """The members of one key by extension; `fault`: why it cannot be used."""
+
+    members: dict[str, Member] = field(default_factory=dict)
+    fault: str = ""
+    copies: Counter[str] = field(default_factory=Counter)
+
+    def usable(self) -> bool:
+        return "x.npy" in self.members or self.sample() is not None
+
+    def sample(self) -> Member | None:
+        return next((self.members[extension] for extension in SINGLE if extension in self.members), None)
+
+    def label(self) -> Member | None:
+        return self.members.get("y.npy" if "x.npy" in self.members else "cls")
+
+
+class Scan(NamedTuple):
+    """samples, blocks: the tables (no blocks in the `samples` layout). dropped: what has no row in them; bad: which
+    rows are known to be of no use. whole: False where the tar does not end as it should."""
+
+    samples: np.ndarray
+    blocks: np.ndarray
+    dropped: Reasons
+    bad: Reasons
+    whole: bool
+
+
+class Moments:
+    """Mean and variance per channel, gathered in float64 by Chan's rule (no cancellation at large offsets)."""
+
+    def __init__(self, channels: int) -> None:
+        self.n, self.mean, self.m2 = 0, np.zeros(channels), np.zeros(channels)
+
+    def add(self, x: np.ndarray) -> None:
+        """x: windows [n, length] or [n, channels, length]; those with values that are not finite are left out."""
+        x = x.reshape(len(x), len(self.mean), -1)
+        x = x[np.isfinite(x).all((1, 2))].astype(np.float64)
+        if not x.size:
+            return
+        mean = x.mean((0, 2))
+        self.merge(x.shape[0] * x.shape[2], mean, ((x - mean[:, None]) ** 2).sum((0, 2)))
+
+    def merge(self, n: int, mean: np.ndarray, m2: np.ndarray) -> None:
+        """Add what other Moments have gathered."""
+        if not n:
+            return
+        delta, total = mean - self.mean, self.n + n
+        self.m2 = self.m2 + m2 + delta**2 * self.n * n / total
+        self.mean = self.mean + delta * n / total
+        self.n = total
+
+    def std(self) -> np.ndarray:
+        return np.sqrt(self.m2 / max(self.n, 1))
+
+
+@dataclass
+class Layout:
+    """What all shards of a set share; the first sample that can be read decides. Labels from `classes` on are bad."""
+
+    layout: str | None = None
+    dtype: np.dtype | None = None
+    shape: tuple[int, ...] | None = None
+    moments: Moments | None = None
+    classes: int = MAX_CLASSES
+
+    def settle(self, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        """Fix both, and start the moments anew."""
+        self.dtype, self.shape = dtype, shape
+        if dtype == np.float32:
+            self.moments = Moments(1 if len(shape) == 1 else shape[0])
+
+
+def scan_shard(path: Path, common: Layout, decode_all: bool = False) -> Scan:
+    """The tables of a shard. decode_all: images are decoded too, to find those that cannot be."""
+    data = open_tar(path)
+    dropped = Tally()
+    shard = _Shard(data, common, dropped, decode_all)
+    for key, group in gather(data, dropped).items():
+        packed = "x.npy" in group.members
+        if group.fault:
+            count = _claimed_rows(data, group.members.get("x.npy"))
+            dropped.add(group.fault, [shown(key)], count)
+        elif not group.usable():
+            dropped.add("no sample", [shown(key)])
+        else:
+            if common.layout is None:
+                common.layout = "packed" if packed else "samples"
+            if packed != (common.layout == "packed"):
+                raise DataError(f"{path}: {shown(key)} mixes blocks and single samples in one set; pack them again")
+            (shard.add_block if packed else shard.add_sample)(shown(key), group)
+    samples = np.concatenate(shard.samples or [np.empty(0, SAMPLE)])
+    return Scan(samples, np.array(shard.blocks, BLOCK), dropped.reasons, shard.bad.reasons, ends(data))
+
+
+def gather(data: Data, dropped: Tally) -> dict[str, Group]:
+    """The groups of a tar in the order of their first members; a second member of one name is a `duplicate`."""
+    groups: dict[str, Group] = {}
+    beside: dict[str, str] = {}  # key of what stands beside damage, and of what is damaged
+    before, damage = "", ""
+    for entry in walk(data):
+        name = NAME.fullmatch(entry.name)
+        key, extension = (name[1], name[2].lower()) if name else (f"byte {entry.offset}", "")
+        damaged = entry.fault in ("header", "truncated")
+        if not damaged and (name is None or (entry.fault and extension not in USED)):
+            continue
+        group = groups.setdefault(key, Group())
+        if damaged:
+            beside[before] = key
+        elif damage:
+            beside.setdefault(key, damage)
+        before, damage = key, key if damaged else ""
+        if extension in USED or not group.members:  # a damaged .json costs no sample
+            group.fault = group.fault or entry.fault or ("name" if _leaves(key) else "")
+        if extension in group.members:
+            group.copies[extension] += 1
+        elif extension in USED:
+            group.members[extension] = Member(entry.offset, entry.size)
+    if not ends(data):
+        beside.setdefault(before, END)
+    for key, group in groups.items():
+        if group.copies:
+            dropped.add("duplicate", [shown(key)], max(group.copies.values()))
+    return _without_torn(groups, beside)
+
+
+def _leaves(key: str) -> bool:
+    return key.startswith("/") or ".." in key.split("/")
+
+
+def _without_torn(groups: dict[str, Group], beside: dict[str, str]) -> dict[str, Group]:
+    """Beside damage, a sample without label where most have one is not unlabelled: it was what is damaged."""
+    labelled = [group.label() is not None for key, group in groups.items() if group.usable() and key not in beside]
+    mostly = 2 * sum(labelled) > len(labelled)
+    found = set()
+    for key, culprit in beside.items():
+        group = groups.get(key, Group(fault="none"))
+        if not group.fault and (not group.usable() or (mostly and group.label() is None)):
+            group.fault = groups[culprit].fault if culprit in groups else "truncated"
+            found.add(culprit)
+    return {key: group for key, group in groups.items() if group.members or key not in found}
+
+
+def _claimed_rows(data: Data, member: Member | None) -> int:
+    """How many samples a block says that it holds; 1 where it does not say, or is none."""
+    if member is None:
+        return 1
+    try:
+        rows = npy_claims(data[member.offset : member.offset + 4096])[1][0]
+    except (ValueError, IndexError):
+        return 1
+    return max(1, min(rows, member.size))
+
+
+class _Shard:
+    """The rows of one shard as they are found."""
+
+    def __init__(self, data: Data, common: Layout, dropped: Tally, decode_all: bool) -> None:
+        self.data, self.common, self.dropped, self.decode_all = data, common, dropped, decode_all
+        self.bytes = np.frombuffer(data, np.uint8)
+        self.samples: list[np.ndarray] = []
+        self.blocks: list[tuple[int, int, int, int]] = []
+        self.rows, self.bad = 0, Tally()
+
+    def add_sample(self, key: str, group: Group) -> None:
+        member, common = group.sample(), self.common
+        assert member is not None
+        if member.size > MAX_BYTES:
+            return self.dropped.add("too many bytes", [key])
+        content = self.data[member.offset : member.offset + member.size]
+        label = _label(self.data, group.label(), common.classes)
+        reason = "label" if label == UNREADABLE else ""
+        if common.shape is None or common.moments is not None or self.decode_all:
+            try:
+                x = decode(content, common.shape, common.dtype)
+                if common.shape is None:
+                    common.settle(x.dtype, x.shape)
+                if common.moments is not None:  # windows are decoded for the statistics
+                    common.moments.add(x[None])
+            except BadSample as error:
+                reason = reason or str(error)
+        if reason:  # it keeps its row: the reader counts it and draws another
+            self.bad.add(reason, [key])
+        self._add(np.array([(member.offset, member.size, zlib.crc32(content), label)], SAMPLE))
+
+    def add_block(self, key: str, group: Group) -> None:
+        member, common = group.members["x.npy"], self.common
+        try:
+            dtype, shape, start = npy_header(memoryview(self.data)[member.offset : member.offset + member.size])
+        except ValueError:
+            return self.dropped.add("undecodable", [key], _claimed_rows(self.data, member))
+        if common.shape is None and storable(dtype, shape[1:]):
+            common.settle(dtype, shape[1:])
+        if dtype != common.dtype or shape[1:] != common.shape:
+            reason = "dtype" if dtype != common.dtype and common.dtype is not None else "shape"
+            return self.dropped.add(reason, [key], shape[0] if shape else 1)
+        try:
+            y = _block_labels(self.data, group.label(), shape[0], common.classes)
+        except ValueError:
+            return self.dropped.add("label", [key], shape[0])
+        if not shape[0]:
+            return None
+        offset, size = member.offset + start, member.size - start
+        values = self.bytes[offset : offset + size]
+        reasons = np.where(y == UNREADABLE, "label", np.full(shape[0], "", "<U6"))
+        if common.moments is not None:
+            x = values.view(dtype).reshape(shape)
+            common.moments.add(x)
+            reasons[(reasons == "") & ~np.isfinite(x.reshape(shape[0], -1)).all(1)] = "finite"
+        for reason in sorted(set(reasons.tolist()) - {""}):
+            rows = np.flatnonzero(reasons == reason).tolist()
+            self.bad.add(reason, (f"{key}[{row}]" for row in rows), len(rows))
+        table = np.empty(shape[0], SAMPLE)
+        step = size // max(shape[0], 1)
+        table["offset"] = offset + step * np.arange(shape[0])
+        table["size"] = step
+        table["crc"] = [zlib.crc32(row.data) for row in values.reshape(shape[0], step)]
+        table["label"] = y
+        self.blocks.append((offset, size, self.rows, zlib.crc32(values.data)))
+        self._add(table)
+
+    def _add(self, table: np.ndarray) -> None:
+        self.samples.append(table)
+        self.rows += len(table)
+
+
+def _label(data: Data, member: Member | None, classes: int) -> int:
+    if member is None:
+        return UNLABELLED
+    text = data[member.offset : member.offset + min(member.size, 64)].strip()
+    if member.size > 64 or re.fullmatch(rb"-?\d{1,9}", text) is None:
+        return UNREADABLE
+    return int(text) if UNLABELLED <= int(text) < classes else UNREADABLE
+
+
+def _block_labels(data: Data, member: Member | None, rows: int, classes: int) -> np.ndarray:
+    if member is None:
+        return np.full(rows, UNLABELLED)
+    content = memoryview(data)[member.offset : member.offset + member.size]
+    dtype, shape, start = npy_header(content)
+    if dtype.kind not in "iu" or shape != (rows,):
+        raise ValueError(f"y.npy holds {dtype.name} {shape}, not {rows} integers")
+    y = np.frombuffer(content, dtype, offset=start)
+    usable = (y >= UNLABELLED) & (y < classes)  # before the cast, which wraps what is too large for it
+    return np.where(usable, y, UNREADABLE).astype(np.int64)

@@ -1,0 +1,233 @@
+"""An indexed set of shards: what the index says of each sample, and the shards' files."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from savae_dist.data.index.open import Source, check_shards, find_all
+from savae_dist.data.index.remote import Catalogue
+from savae_dist.data.index.scan import BLOCK, SAMPLE, UNLABELLED
+from savae_dist.data.index.tables import INDEX, LABELS
+from savae_dist.data.remote.store import Store, is_remote, name_of
+from savae_dist.errors import ConfigError, DataError
+from savae_dist.preprocess import DataSpec, Normalise
+
+
+class Shards:
+    """An indexed set of shards: what it holds and where; nothing of the tars is read or kept open.
+
+    counts: int64 [shards], samples in each. starts: int64 [shards], the id of the first of each.
+    parts: int64 [shards], the number of the set that each belongs to, where several are opened together.
+    store: through which remote shards are read; needed only where there are any.
+    spec: what the samples are. digest: sha256 of the content of the index, wherever the shards lie.
+    """
+
+    def __init__(self, home: Path, index: dict[str, Any], store: Store | None = None) -> None:
+        check_shards(home, index["shards"])
+        self.home, self.index, self.store = home, index, store
+        self.remote = any(is_remote(shard["name"]) for shard in index["shards"])
+        self.counts = np.array([shard["count"] for shard in index["shards"]], np.int64)
+        self.starts = np.cumsum(self.counts) - self.counts
+        self.parts = np.array([shard.get("part", 0) for shard in index["shards"]], np.int64)
+        self._first = np.array([shard["first"] for shard in index["shards"]], np.int64)
+        folders = [shard.get("folder", "") for shard in index["shards"]]
+        self._folders, self._folder_of = np.unique(folders, return_inverse=True)
+        self.size = int(self.counts.sum())
+        if not self.size:
+            raise DataError(f"{home} holds no samples; make the set again")
+        self.names = [name_of(shard["name"]) for shard in index["shards"]]
+        self.stored_shape, self.stored_dtype = tuple(index["shape"]), str(index["dtype"])
+        self.packed = index["layout"] == "packed"
+        self.label_counts = {label: int(counts.sum()) for label, counts in self.label_table().items()}
+        self.spec = self._spec()
+
+    @classmethod
+    def open(cls, source: Source | Sequence[Source], store: Store | None = None) -> Shards:
+        """A folder, a brace pattern or one tar, on disk or behind a URL, or a list of these that are joined.
+
+        DataError where a local shard is missing, a store cannot be reached, or the sets of a list do not fit together.
+        """
+        catalogue = Catalogue(store or Store())
+        return cls(*find_all(source, catalogue), catalogue.store)
+
+    def _spec(self) -> DataSpec:
+        shape, kind = self.stored_shape, self.index["kind"]
+        if kind == "image":
+            shape = (1, *shape) if len(shape) == 2 else (shape[2], *shape[:2])
+        else:
+            shape = (1, *shape) if len(shape) == 1 else shape
+        return DataSpec(
+            kind=kind,
+            shape=shape,
+            classes=self.index["classes"],
+            normalise="unit" if kind == "image" else "window",
+            rate=self.index["rate"],
+            class_names=self.index["class_names"],
+        )
+
+    def with_spec(self, spec: DataSpec) -> Shards:
+        """The same shards seen as `spec`, such as validation data as the training data; labels beyond it are none."""
+        if (spec.kind, spec.shape) != (self.spec.kind, self.spec.shape):
+            raise DataError(
+                f"{self.home} holds {self.spec.kind} samples of shape {self.spec.shape}, "
+                f"not {spec.kind} {spec.shape}; name data of the same kind and shape"
+            )
+        if renamed := self.spec.renamed(spec):
+            number, ours, theirs = renamed
+            raise DataError(
+                f"{self.home} calls class {number} {ours!r}, and what it is to fit calls it {theirs!r}: pack it "
+                f"again with --class-names {','.join(spec.class_names)}"
+            )
+        other = copy.copy(self)
+        other.spec = spec
+        return other
+
+    def with_normalise(self, mode: Normalise) -> Shards:
+        """The same shards with another normalisation: `window`, `dataset` (by this set's statistics) or `none`."""
+        statistics = self.index["statistics"] if mode == "dataset" else None
+        if mode == "dataset" and statistics is None:
+            raise ConfigError("normalise=dataset is for signals; images take normalise=unit")
+        mean, std = (statistics["mean"], statistics["std"]) if statistics else ((), ())
+        return self.with_spec(replace(self.spec, normalise=mode, mean=tuple(mean), std=tuple(std)))
+
+    @cached_property
+    def digest(self) -> str:
+        content = copy.deepcopy(self.index)
+        for shard in content["shards"]:
+            shard["name"] = name_of(shard["name"])
+            for local in ("table", "first", "folder", "part", "dropped", "bad", "whole"):  # not of the samples
+                shard.pop(local, None)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def describe(self) -> str:
+        """`1,500 images 1x8x8, 10 classes, 0 unlabelled`."""
+        spec, rate = self.spec, f" at {self.spec.rate:g} Hz" if self.spec.rate else ""
+        return (
+            f"{self.size:,} {spec.kind}s {'x'.join(map(str, spec.shape))}{rate}, {spec.classes} classes, "
+            f"{self.label_counts.get(-1, 0):,} unlabelled"
+        )
+
+    def path(self, shard: int) -> Path:
+        """Where a shard lies, or will lie once it is fetched."""
+        entry = self.index["shards"][shard]
+        if not is_remote(entry["name"]):
+            return self.home / entry["name"]
+        assert self.store is not None
+        return self.store.path(entry["name"], entry["bytes"], entry.get("crc32"))
+
+    def open_shard(self, shard: int) -> BinaryIO:
+        """The shard's file, fetched if it is remote and not here."""
+        entry = self.index["shards"][shard]
+        if not is_remote(entry["name"]):
+            return self.path(shard).open("rb")
+        assert self.store is not None
+        return self.store.open(entry["name"], entry["bytes"], entry.get("crc32"))
+
+    def fetch(self, shard: int, stop: threading.Event) -> None:
+        """Have a shard here, marked as used last."""
+        entry = self.index["shards"][shard]
+        if is_remote(entry["name"]):
+            assert self.store is not None
+            self.store.fetch(entry["name"], entry["bytes"], entry.get("crc32"), stop)
+
+    def keep(self, wanted: Sequence[int]) -> list[int]:
+        """The first of these shards that the cache can hold together; it lets go of all others before them.
+
+        wanted: in the order of need. Those that are here are marked as used, the first one last: else the first
+        download would take the place of one that is wanted too.
+        """
+        assert self.store is not None
+        entries = [self.index["shards"][shard] for shard in wanted]
+        sizes = np.cumsum([entry["bytes"] if is_remote(entry["name"]) else 0 for entry in entries])
+        count = int(np.searchsorted(sizes, self.store.cache.limit, side="right"))
+        for entry in reversed(entries[:count]):
+            self.store.touch(entry["name"], entry["bytes"], entry.get("crc32"))
+        return list(wanted[:count])
+
+    def check_cache(self, at_once: int) -> None:
+        """ConfigError unless the cache can hold so many remote shards, whichever they are."""
+        need, remote = self.cache_need(at_once), sum(is_remote(shard["name"]) for shard in self.index["shards"])
+        if self.store is not None and need > self.store.cache.limit:
+            raise ConfigError(
+                f"data.cache_bytes={self.store.cache.limit} cannot hold the {min(at_once, remote)} remote "
+                f"shards that all lanes need for this window and the next: set it to {need} or lower "
+                "data.shuffle_window"
+            )
+
+    def cache_need(self, at_once: int) -> int:
+        """Bytes of so many remote shards, the largest."""
+        sizes = sorted(shard["bytes"] for shard in self.index["shards"] if is_remote(shard["name"]))
+        return int(sum(sizes[-at_once:]))
+
+    def samples(self, shard: int) -> np.ndarray:
+        """The mapped table of a shard's samples (`scan.SAMPLE`)."""
+        return self._table(shard, "idx", SAMPLE, int(self.counts[shard]))
+
+    def blocks(self, shard: int) -> np.ndarray:
+        """The mapped table of a packed shard's blocks (`scan.BLOCK`)."""
+        return self._table(shard, "blocks", BLOCK, None)
+
+    def _table(self, shard: int, what: str, dtype: np.dtype, count: int | None) -> np.ndarray:
+        path = self.home / f"{self.index['shards'][shard]['table']}.{what}.npy"
+        try:
+            table = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read ({error}); delete {self.home / INDEX} to index again") from error
+        if table.dtype != dtype or table.ndim != 1 or count not in (None, len(table)):
+            raise DataError(f"{path} does not fit its index; delete {self.home / INDEX} to index again")
+        return np.asarray(table)
+
+    def label_table(self) -> dict[int, np.ndarray]:
+        """Label -> int64 [shards], its samples in each."""
+        table: dict[int, np.ndarray] = {}
+        for number, shard in enumerate(self.index["shards"]):
+            for label, n in shard["labels"].items():
+                table.setdefault(int(label), np.zeros(len(self.counts), np.int64))[number] = n
+        return table
+
+    @cached_property
+    def _labels(self) -> list[np.ndarray]:
+        """int32, one table per index: mapped, since a thousand million of them are 4 GB in each process."""
+        tables = []
+        for number, folder in enumerate(self._folders):
+            path = self.home / folder / LABELS
+            try:
+                labels = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise DataError(f"{path} cannot be read ({error}); delete {INDEX} beside it to index again") from error
+            if labels.dtype != np.int32 or len(labels) < (self._first + self.counts)[self._folder_of == number].max():
+                raise DataError(f"{path} does not fit its index; delete {INDEX} beside it to index again")
+            tables.append(labels)
+        return tables
+
+    def labels(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """int64 [n] labels; -1: unlabelled, or of a class that `spec` does not have; -2: could not be read."""
+        places = self._first[shards] + rows
+        if len(self._labels) == 1:
+            labels = self._labels[0][places].astype(np.int64)
+        else:
+            labels = np.empty(len(places), np.int64)
+            for number, table in enumerate(self._labels):
+                here = self._folder_of[shards] == number
+                labels[here] = table[places[here]]
+        return np.where(labels < self.spec.classes, labels, UNLABELLED)
+
+    @property
+    def foreign(self) -> int:
+        """Samples of classes that `spec` does not have: in a validation set, of those that were not trained on."""
+        return sum(count for label, count in self.label_counts.items() if label >= self.spec.classes)
+
+    def all_labels(self) -> np.ndarray:
+        """int64 [size], by id."""
+        shards = np.repeat(np.arange(len(self.counts)), self.counts)
+        return self.labels(shards, np.arange(self.size) - self.starts[shards])

@@ -1,0 +1,183 @@
+"""The index of a set of shards: one JSON table, and small tables beside it that say where each sample lies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from savae_dist.data.index.reasons import Tally
+from savae_dist.data.index.scan import MAX_CLASSES, Layout, scan_shard
+from savae_dist.data.processes import run_jobs
+from savae_dist.data.remote.cache import FORMAT_VERSION
+from savae_dist.errors import DataError, SaveError
+
+INDEX, LABELS = "index.json", "labels.npy"
+
+
+def build_index(
+    paths: Sequence[Path],
+    home: Path,
+    class_names: Sequence[str] = (),
+    rate: float = 0.0,
+    *,
+    decode_all: bool = False,
+    processes: int = 1,
+) -> None:
+    """Scan the shards and write their tables into `home`, `index.json` last: an index is there only when whole.
+
+    Labels beyond the class names, if there are any, are bad. decode_all: images are decoded too, to find the bad ones.
+    """
+    common = Layout(classes=len(class_names) or MAX_CLASSES)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".index-", dir=home) as folder:
+
+            def scan(number: int) -> None:
+                scanned = index_shard(paths[number], home, common, decode_all)
+                (Path(folder) / str(number)).write_text(json.dumps(scanned))
+
+            settled = 0
+            while settled < len(paths) and common.shape is None:  # here: the first sample of all decides for all shards
+                scan(settled)
+                settled += 1
+            run_jobs(range(settled, len(paths)), scan, processes, "indexing")
+            results = [json.loads((Path(folder) / str(number)).read_text()) for number in range(len(paths))]
+        write_index(home, results, class_names, rate)
+    except OSError as error:
+        raise SaveError(f"{home} cannot be written ({error}); free some space or name another folder") from error
+
+
+def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequence[str], rate: float) -> None:
+    """`index.json` of shards whose tables are there; `scanned`: what `index_shard` gave for each."""
+    shards = [one["shard"] for one in scanned]
+    first = home / shards[0]["name"]
+    common = Layout(next((one["layout"] for one in scanned if one["layout"]), None))
+    for one in scanned:
+        if common.shape is None and one["shape"] is not None:
+            common.settle(np.dtype(one["dtype"]), tuple(one["shape"]))
+    if common.shape is None or common.dtype is None:
+        raise DataError(f"{first}: no sample that can be read; members are KEY.png|jpg|jpeg|webp|npy with KEY.cls")
+    write_labels(home, shards)
+    kind = "image" if common.dtype == np.uint8 else "signal"
+    highest = max((int(label) for shard in shards for label in shard["labels"]), default=-1)
+    moments = common.moments
+    for one in scanned:
+        if moments is not None and one["moments"] is not None:
+            n, mean, m2 = one["moments"]
+            moments.merge(n, np.array(mean), np.array(m2))
+    index = {
+        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "layout": common.layout,
+        "dtype": common.dtype.name,
+        "shape": list(common.shape),
+        "classes": max(len(class_names), highest + 1, 0),
+        "class_names": list(class_names),
+        "rate": rate,
+        "statistics": moments and {"mean": moments.mean.tolist(), "std": moments.std().tolist()},
+        "shards": shards,
+    }
+    write_json(home / INDEX, index)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Under its name only when whole."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
+    """The labels of all samples in one table, which every process maps; each shard learns where its own begin."""
+    partial = home / f"{LABELS}.partial"
+    labels = np.lib.format.open_memmap(partial, "w+", np.int32, (sum(shard["count"] for shard in shards),))
+    first = 0
+    for shard in shards:
+        shard["first"] = first
+        labels[first : first + shard["count"]] = np.load(home / f"{shard['table']}.idx.npy", mmap_mode="r")["label"]
+        first += shard["count"]
+    labels.flush()
+    os.replace(partial, home / LABELS)
+
+
+def _save(path: Path, table: np.ndarray) -> None:
+    """In place of an older one, which somebody may have mapped."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        np.save(file, table)
+    os.replace(partial, path)
+
+
+def _crc32(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            crc = zlib.crc32(piece, crc)
+    return crc
+
+
+def tell_left_out(home: Path) -> None:
+    """A line where an index that was just built leaves out or doubts something: nobody asked for it."""
+    shards = read_index(home)["shards"]
+    left_out = Tally(reasons for shard in shards for reasons in (shard["dropped"], shard["bad"]))
+    if left_out.total:
+        print(f"savae_dist: indexed {home}: {left_out.total:,} samples are of no use: {left_out}", file=sys.stderr)
+
+
+def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False) -> dict[str, Any]:
+    """Scan one shard, write its tables into `home` and return what `write_index` needs, as JSON.
+
+    common: what the shards before it settled; the first sample of all decides on dtype and shape. Its moments are
+    those of this shard only, and merged later in the order of the shards: the same sums, whoever scanned which.
+    """
+    if common.shape is not None and common.dtype is not None:
+        common.settle(common.dtype, common.shape)
+    scan = scan_shard(path, common, decode_all)
+    inside = path.parent == home
+    folder = hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:8]  # shards of one name may lie in several
+    table = path.stem if inside else f"{path.stem}-{folder}"
+    _save(home / f"{table}.idx.npy", scan.samples)
+    if len(scan.blocks):
+        _save(home / f"{table}.blocks.npy", scan.blocks)
+    labels, counts = np.unique(scan.samples["label"], return_counts=True)
+    moments = common.moments
+    shard = {
+        "name": path.name if inside else str(path),
+        "table": table,
+        "count": len(scan.samples),
+        "bytes": path.stat().st_size,
+        "crc32": _crc32(path),
+        "sha256": hashlib.sha256(scan.samples.tobytes() + scan.blocks.tobytes()).hexdigest(),
+        "labels": {str(label): n for label, n in zip(labels.tolist(), counts.tolist(), strict=True)},
+        "dropped": scan.dropped,
+        "bad": scan.bad,
+        "whole": scan.whole,
+    }
+    return {
+        "shard": shard,
+        "layout": common.layout,
+        "dtype": common.dtype and common.dtype.name,
+        "shape": common.shape and list(common.shape),
+        "moments": moments and [moments.n, moments.mean.tolist(), moments.m2.tolist()],
+    }
+
+
+def read_index(home: Path) -> dict[str, Any]:
+    path = home / INDEX
+    try:
+        index = json.loads(path.read_text())
+        version = index["format_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete it to index the shards again") from error
+    if version != FORMAT_VERSION:
+        raise DataError(f"{path} has format_version {version}, not {FORMAT_VERSION}; delete it to index again")
+    return index

@@ -1,0 +1,240 @@
+"""A source to a set of shards: read in parts, shuffled, written and indexed; in several processes and resumable."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from savae_dist import __version__
+from savae_dist.data.index.scan import Layout
+from savae_dist.data.index.shards import Shards
+from savae_dist.data.index.tables import index_shard, write_index
+from savae_dist.data.order.permutation import PACK, permutation
+from savae_dist.data.packing.pack import check_options, entries_of, summary, write_tar
+from savae_dist.data.packing.sources.base import Bad, Source, resolve
+from savae_dist.data.packing.spool import Form, Part, Spool, checked, save_json, write_part
+from savae_dist.data.processes import run_jobs
+from savae_dist.errors import ConfigError, DataError, SaveError
+
+DROPPED = "dropped.csv"
+FIRST = 5  # names shown in messages
+
+
+@dataclass(frozen=True)
+class Options:
+    """How shards are made; see `pack`. bad_budget: how many samples may be unusable before the packer stops.
+
+    labelled: how many samples of the (training) set keep their label, as equally over the classes as they have samples;
+    all the others are unlabelled. None: as the source has them.
+    """
+
+    layout: Literal["packed", "samples"] = "packed"
+    shard_size: int = 8192
+    block: int = 256
+    seed: int = 0
+    class_names: tuple[str, ...] = ()
+    rate: float = 0.0
+    bad_budget: int = 0
+    labelled: int | None = None
+
+
+def pack_source(
+    source: Source,
+    out: str | os.PathLike[str],
+    options: Options | None = None,
+    *,
+    processes: int = 1,
+    overwrite: bool = False,
+) -> list[dict[str, Any]]:
+    """Write `out` (or `out`/train, validation, test) and return the summary of each set.
+
+    Same source and options, same bytes, whatever the number of processes. Memory: a block and, of the order, 24 bytes
+    per sample, but no samples. Disk: until the end also all samples decoded, in a hidden folder beside `out`. That
+    stays where packing is cut off; the same command then goes on from the parts and shards that are whole.
+    """
+    options, out = options or Options(), Path(out).absolute()
+    check_options(options.layout, options.shard_size, options.block, options.seed)
+    if options.labelled is not None and options.labelled < 1:
+        raise ConfigError("--labelled must be at least 1")
+    if processes < 1:
+        raise ConfigError("--processes must be at least 1")
+    work = out.parent / f".{out.name}.packing"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(work):
+            if not _renamed(work, out):
+                if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+                    raise ConfigError(f"{out} exists and is not empty; name another folder or pass --overwrite")
+                _make(source, options, work, out, processes)
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise SaveError(f"{out} cannot be written ({error}); free some space and run the same command again") from error
+    bad = _read_dropped(out)
+    folders = [out] if "" in source.splits else [out / name for name in dict.fromkeys(source.splits)]
+    return [summary(Shards.open(folder)) | bad for folder in folders]
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """One packer at a time. The children hold the lock too, so the next one waits for those of one that was killed."""
+    path = Path(f"{work}.lock")
+    while True:
+        file = path.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another packer that is at work in {work}", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:  # else its last owner has removed it: it guards nothing
+            break
+        file.close()
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink()
+
+
+def _renamed(work: Path, out: Path) -> bool:
+    """Whether a packer was cut off after its last step, the renaming, and before it tidied up."""
+    return (work / "whole").exists() and not (work / "new").exists() and out.exists()
+
+
+def _make(source: Source, options: Options, work: Path, out: Path, processes: int) -> None:
+    form = _begin(source, options, work)
+    parts = _read(source, form, work, options.bad_budget, processes)
+    numbers, names = resolve(
+        dict.fromkeys(chain.from_iterable(part.labels for part in parts)), options.class_names or source.class_names
+    )
+    rate = _one_rate(options.rate, parts)
+    new = work / "new"
+    for split in dict.fromkeys(source.splits):
+        mine = [i for i, own in enumerate(source.splits) if own == split]
+        if not any(parts[i].count for i in mine):
+            raise DataError(f"no usable sample for {split or out}; see the dropped ones with a --bad-budget")
+        spool = Spool(
+            [(work / f"part-{i:06d}", parts[i].count) for i in mine if parts[i].count],
+            [[numbers[label] for label in parts[i].labels] for i in mine if parts[i].count],
+            form,
+        )
+        if options.labelled is not None and split in ("", "train"):
+            spool.keep_labels(options.labelled, options.seed)
+        _write(spool, options, names, rate, new / split, work / f"shards{split and '-'}{split}", processes)
+    _save_dropped(new, parts)
+    (work / "whole").touch()
+    if out.exists():
+        out.rename(work / "old")
+    new.rename(out)
+
+
+def _begin(source: Source, options: Options, work: Path) -> Form:
+    """The folder of a packer that was cut off, if it was making the same thing, else a new one."""
+    kept = {name: value for name, value in asdict(options).items() if name != "bad_budget"}
+    plan = {"version": __version__, "source": source.identity, "splits": list(source.splits), **kept}
+    plan = json.loads(json.dumps(plan))
+    path = work / "plan.json"
+    if path.exists():
+        before = json.loads(path.read_text())
+        if before["plan"] == plan:
+            return Form(before["form"]["dtype"], tuple(before["form"]["shape"]))
+    if work.exists():
+        shutil.rmtree(work)
+    items = checked(item for part in range(len(source.splits)) for item in source.read(part))
+    bad: list[tuple[str, str]] = []
+    for item in items:  # the first usable sample decides, whoever reads it later
+        if isinstance(item, Bad):
+            bad.append(item)
+            _check_budget(bad, options.bad_budget)
+            continue
+        form = Form(item.x.dtype.name, item.x.shape)
+        if options.layout == "samples" and len(form.shape) == 3 and form.shape[2] != 3:
+            raise DataError(f"PNG members hold 1 or 3 channels, not {form.shape[2]}; use --layout packed")
+        work.mkdir()
+        save_json(path, {"plan": plan, "form": asdict(form)})
+        return form
+    raise DataError(f"the source holds no usable sample: {_told(bad) or 'it is empty'}; name another")
+
+
+def _read(source: Source, form: Form, work: Path, budget: int, processes: int) -> list[Part]:
+    """Every part into the work folder; those that are there are left as they are."""
+    paths = [work / f"part-{number:06d}.json" for number in range(len(source.splits))]
+    bad = [one for path in paths if path.exists() for one in Part.load(path).bad]
+    _check_budget(bad, budget)
+
+    def read(number: int) -> None:
+        write_part(paths[number], source.read(number), form)
+
+    def after(number: int) -> None:
+        bad.extend(Part.load(paths[number]).bad)
+        _check_budget(bad, budget)
+
+    run_jobs([i for i, path in enumerate(paths) if not path.exists()], read, processes, "reading", after)
+    return [Part.load(path) for path in paths]
+
+
+def _write(
+    spool: Spool, options: Options, names: tuple[str, ...], rate: float, home: Path, done: Path, processes: int
+) -> None:
+    """The shards of one set and their tables; the index comes last, so that there is one only of a whole set."""
+    home.mkdir(parents=True, exist_ok=True)
+    done.mkdir(exist_ok=True)
+    count = -(-spool.size // options.shard_size)
+    shards = np.array_split(permutation(spool.size, options.seed, PACK), count)
+
+    def write(number: int) -> None:
+        path = home / f"shards-{number:06d}.tar"
+        write_tar(path, number, entries_of(spool.take, shards[number], options.layout, options.block, rate))
+        save_json(done / f"{number:06d}.json", index_shard(path, home, Layout()))
+
+    missing = [i for i in range(count) if not (done / f"{i:06d}.json").exists()]
+    run_jobs(missing, write, processes, f"writing {home.name if home.name != 'new' else 'shards'}")
+    write_index(home, [json.loads((done / f"{i:06d}.json").read_text()) for i in range(count)], names, rate)
+
+
+def _one_rate(given: float, parts: Sequence[Part]) -> float:
+    rates = sorted({rate for part in parts for rate in part.rates})
+    if len(rates) > 1:
+        shown = ", ".join(f"{rate:g}" for rate in rates[:FIRST])
+        raise DataError(f"the recordings have {len(rates)} sampling rates ({shown} Hz); bring them to one with --rate")
+    return rates[0] if rates else given
+
+
+def _told(bad: Sequence[tuple[str, str]]) -> str:
+    reasons = ", ".join(f"{reason}: {n}" for reason, n in sorted(Counter(reason for reason, _ in bad).items()))
+    return f"{reasons} ({', '.join(name for _, name in bad[:FIRST])}{', ...' * (len(bad) > FIRST)})" if bad else ""
+
+
+def _check_budget(bad: Sequence[tuple[str, str]], budget: int) -> None:
+    if len(bad) > budget:
+        raise DataError(
+            f"unusable samples {_told(bad)}: more than --bad-budget {budget}; "
+            "repair or remove them (shape: images take --size and --mode), or raise the budget"
+        )
+
+
+def _save_dropped(folder: Path, parts: Sequence[Part]) -> None:
+    bad = [one for part in parts for one in part.bad]
+    if bad:
+        with (folder / DROPPED).open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([("reason", "name"), *bad])
+
+
+def _read_dropped(folder: Path) -> dict[str, Any]:
+    if not (folder / DROPPED).exists():
+        return {}
+    with (folder / DROPPED).open(newline="") as file:
+        bad = [(row["reason"], row["name"]) for row in csv.DictReader(file)]
+    return {"dropped": f"{len(bad)}, {_told(bad)}, all in {DROPPED}"}

@@ -1,0 +1,153 @@
+"""What a source was read into before it is shuffled: one file of equal records per part, on disk and not in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from savae_dist.data.formats.npy import stored
+from savae_dist.data.order.permutation import LABELS, permutation
+from savae_dist.data.packing.sources.base import Bad, Item
+from savae_dist.errors import BadSample, DataError
+
+OPEN_PARTS = 128  # kept mapped; each takes two file descriptors
+
+
+@dataclass(frozen=True)
+class Form:
+    """What all samples of a set share: the stored dtype and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def record(self) -> np.dtype:
+        return np.dtype([("x", self.dtype, self.shape), ("label", "<i4"), ("at", "<i8"), ("size", "<i4")])
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was read from one part. labels: those that occur; a record holds the place of its own in this list, or -1.
+
+    rates: of the samples that name theirs. bad: (reason, name) of each sample that could not be used.
+    """
+
+    count: int
+    labels: list[str | int]
+    rates: list[float]
+    bad: list[tuple[str, str]]
+
+    @classmethod
+    def load(cls, path: Path) -> Part:
+        return cls(**json.loads(path.read_text()))
+
+
+def checked(items: Iterator[Item], form: Form | None = None) -> Iterator[Item]:
+    """The same items with x as stored; Bad where it is of no use or, given a form, of another one."""
+    for number, item in enumerate(items):
+        if isinstance(item, Bad):
+            yield item
+            continue
+        try:
+            x = stored(item.x)
+            if form is not None and (x.dtype.name, x.shape) != (form.dtype, form.shape):
+                raise BadSample("shape" if x.dtype.name == form.dtype else "dtype")
+            yield item._replace(x=x)
+        except BadSample as error:
+            names = [str(item.attributes[key]) for key in ("path", "file", "start") if key in item.attributes]
+            yield Bad(str(error), " at ".join(names) or f"sample {number}")
+
+
+def write_part(path: Path, items: Iterator[Item], form: Form) -> None:
+    """`path`.records, `path`.attributes and, once they are whole, `path`.json."""
+    labels: dict[str | int, int] = {}
+    rates: set[float] = set()
+    bad: list[tuple[str, str]] = []
+    count = at = 0
+    with path.with_suffix(".records").open("wb") as records, path.with_suffix(".attributes").open("wb") as attributes:
+        for item in checked(items, form):
+            if isinstance(item, Bad):
+                bad.append(item)
+                continue
+            text = json.dumps(item.attributes, separators=(",", ":")).encode() if item.attributes else b""
+            label = -1 if item.label is None else labels.setdefault(item.label, len(labels))
+            records.write(item.x.tobytes())
+            records.write(np.array([(label, at, len(text))], "<i4,<i8,<i4").tobytes())
+            attributes.write(text)
+            if "rate" in item.attributes:
+                rates.add(item.attributes["rate"])
+            at += len(text)
+            count += 1
+        for file in (records, attributes):
+            file.flush()
+            os.fsync(file.fileno())
+    save_json(path.with_suffix(".json"), asdict(Part(count, list(labels), sorted(rates), bad)))
+
+
+def save_json(path: Path, value: Any) -> None:
+    """At once or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value))
+    os.replace(partial, path)
+
+
+class Spool:
+    """The records of several parts as one sequence.
+
+    parts: (path, count) of each. labels: for each part the class numbers of its `Part.labels`.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Path, int]], labels: Sequence[Sequence[int]], form: Form) -> None:
+        self.paths, self.form = [path for path, _ in parts], form
+        self.labels = [np.array([*numbers, -1], np.int64) for numbers in labels]  # -1 takes the last
+        self.ends = np.cumsum([count for _, count in parts])
+        self.size = int(self.ends[-1]) if parts else 0
+        self.kept: np.ndarray | None = None
+        self._open = lru_cache(OPEN_PARTS)(self._map)
+
+    def _map(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        attributes = self.paths[part].with_suffix(".attributes")
+        records = np.memmap(self.paths[part].with_suffix(".records"), self.form.record(), "r")
+        empty = not attributes.stat().st_size
+        return records, np.empty(0, np.uint8) if empty else np.memmap(attributes, np.uint8, "r")
+
+    def keep_labels(self, count: int, seed: int) -> None:
+        """Leave `count` samples their label, drawn class by class in turn, and none to the others; DataError if fewer.
+
+        Memory: 16 bytes per sample while it chooses, one byte of them stays.
+        """
+        y = np.concatenate([self.labels[i][self._open(i)[0]["label"]] for i in range(len(self.paths))])
+        shuffled = permutation(self.size, seed, LABELS)
+        shuffled = shuffled[y[shuffled] >= 0]
+        if len(shuffled) < count:
+            raise DataError(f"--labelled {count}: only {len(shuffled)} samples have a label; ask for fewer")
+        by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
+        _, first, sizes = np.unique(y[by_class], return_index=True, return_counts=True)
+        turn = np.arange(len(by_class)) - np.repeat(first, sizes)  # how many of its class come before it
+        self.kept = np.zeros(self.size, bool)
+        self.kept[by_class[np.argsort(turn, kind="stable")[:count]]] = True
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """x [n, ...], y int64 [n] and the attributes of the rows."""
+        x = np.empty((len(rows), *self.form.shape), self.form.dtype)
+        y = np.empty(len(rows), np.int64)
+        attributes: list[dict[str, Any]] = [{}] * len(rows)
+        parts = np.searchsorted(self.ends, rows, side="right")
+        for part in np.unique(parts).tolist():
+            here = np.flatnonzero(parts == part)
+            records, text = self._open(part)
+            first = int(self.ends[part]) - len(records)
+            chosen = records[rows[here] - first]
+            x[here], y[here] = chosen["x"], self.labels[part][chosen["label"]]
+            for i, at, size in zip(here.tolist(), chosen["at"].tolist(), chosen["size"].tolist(), strict=True):
+                if size:
+                    attributes[i] = json.loads(text[at : at + size].tobytes())
+        if self.kept is not None:
+            y[~self.kept[rows]] = -1
+        return x, y, attributes

@@ -1,0 +1,238 @@
+"""Requests for global batches to batches of raw samples, behind torch's own DataLoader."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from savae_dist.data.index.scan import UNLABELLED
+from savae_dist.data.index.shards import Shards
+from savae_dist.data.order.mixture import SampleOrder
+from savae_dist.data.order.order import Request, Sequential
+from savae_dist.data.reading.gather import Fetcher
+from savae_dist.data.remote.prefetch import THREADS, Ahead
+from savae_dist.errors import ConfigError, DataError
+
+ATTEMPTS = 100
+PREFETCH = 4  # batches that each worker reads ahead
+LOAD_ROWS = 4096  # rows per step when the whole set is read into memory
+
+
+@dataclass
+class RawBatch:
+    """The wanted slots of one global batch, as stored; `preprocess.normalise` makes it what the networks see.
+
+    x: uint8 [n, h, w] or [n, h, w, c], or float32 [n, length] or [n, channels, length].
+    y: int64 [n], -1 where unlabelled. id: int64 [n], number of the sample in the set. slot: int64 [n], its place in
+    the global batch. labelled: number of labelled samples in the whole global batch, not only in these slots.
+    bad: (reason, shard, key) of each bad sample that was met, and drawn again or (in evaluation) dropped.
+    """
+
+    x: Tensor
+    y: Tensor
+    id: Tensor
+    slot: Tensor
+    labelled: int
+    bad: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def pin_memory(self) -> RawBatch:
+        """Called by torch's DataLoader."""
+        x, y, ids, slot = (tensor.pin_memory() for tensor in (self.x, self.y, self.id, self.slot))
+        return RawBatch(x, y, ids, slot, self.labelled, self.bad)
+
+    def __reduce__(self) -> tuple[Callable[..., RawBatch], tuple[Any, ...]]:
+        # From a worker only x goes through shared memory: the file descriptor of a tensor costs more than its bytes.
+        return _batch, (self.x, self.y.numpy(), self.id.numpy(), self.slot.numpy(), self.labelled, self.bad)
+
+
+def _batch(
+    x: Tensor, y: np.ndarray, ids: np.ndarray, slots: np.ndarray, labelled: int, bad: list[tuple[str, str, str]]
+) -> RawBatch:
+    return RawBatch(x, torch.from_numpy(y), torch.from_numpy(ids), torch.from_numpy(slots), labelled, bad)
+
+
+class Reader(Dataset[RawBatch]):
+    """`reader[request]` is a RawBatch: the same for the same request, whoever asks and whatever was asked before.
+
+    bad_budget: how many different bad samples this process may meet before it stops with DataError.
+    cache: `memory` reads the whole set at once, here; `none` reads each batch from the mapped shards.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        order: SampleOrder | Sequential,
+        bad_budget: int,
+        cache: Literal["none", "memory"] = "none",
+    ) -> None:
+        if cache not in ("none", "memory"):
+            raise ConfigError(f"data.cache must be none or memory, not {cache}")
+        self.shards, self.bad_budget = shards, bad_budget
+        self.order = self._fitting(order)
+        self.fetcher = Fetcher(shards)
+        self._met: dict[tuple[int, int], str] = {}
+        self._memory = self._load() if cache == "memory" else None
+        self.streams = shards.remote and self._memory is None
+
+    def _fitting(self, order: SampleOrder | Sequential) -> SampleOrder | Sequential:
+        if order.counts.shape != self.shards.counts.shape or (order.counts > self.shards.counts).any():
+            raise ConfigError("the order was made for other shards; make it with the counts of these")
+        return order
+
+    def with_order(self, order: SampleOrder | Sequential) -> Reader:
+        """The same samples, budget and memory, drawn in another order."""
+        other = copy.copy(self)
+        other.order = self._fitting(order)
+        return other
+
+    def __getitem__(self, request: Request) -> RawBatch:
+        positions = request.start + np.arange(request.size)
+        shards, rows = self.order.locate(positions)
+        labels = self.shards.labels(shards, rows)
+        labelled = int(np.count_nonzero(labels != UNLABELLED))
+        slots = np.asarray(request.slots, np.int64)
+        shards, rows, labels = shards[slots], rows[slots], labels[slots]
+        x, faults = self._read(shards, rows, labels)
+        bad: list[tuple[str, str, str]] = []
+        for index, reason in sorted(faults.items()):
+            bad.append(self._report(int(shards[index]), int(rows[index]), reason))
+            if not isinstance(self.order, Sequential):
+                other = self._redraw(self.order, int(positions[slots[index]]), int(labels[index]), bad)
+                shards[index], rows[index], labels[index], x[index] = other
+        ids = self.shards.starts[shards] + rows
+        if faults and isinstance(self.order, Sequential):
+            keep = np.setdiff1d(np.arange(len(slots)), list(faults))
+            x, labels, ids, slots = x[keep], labels[keep], ids[keep], slots[keep]
+        return _batch(torch.from_numpy(x), labels, ids, slots, labelled, bad)
+
+    def _read(self, shards: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        """Samples, and the reason for each bad one by index."""
+        if self._memory is None:
+            x, faults = self.fetcher.fetch(shards, rows)
+        else:
+            held, known = self._memory
+            ids = self.shards.starts[shards] + rows
+            x = held[ids]
+            faults = {i: known[one] for i, one in enumerate(ids.tolist()) if one in known} if known else {}
+        for index in np.flatnonzero(labels < UNLABELLED).tolist():
+            faults[index] = "label"
+        return x, faults
+
+    def _redraw(
+        self, order: SampleOrder, position: int, label: int, bad: list[tuple[str, str, str]]
+    ) -> tuple[int, int, int, np.ndarray]:
+        """Shard, row, label and values of the sample that takes the place of a bad one.
+
+        Only from its window and, so that the labelled count of the batch stays what all ranks took it for, only
+        labelled for labelled; a function of the position alone, so that a resumed run draws the same.
+        """
+        original = order.locate(np.array([position]))
+        shards, rows = order.window_of(position)
+        labels = self.shards.labels(shards, rows)
+        fit = (labels == UNLABELLED) == (label == UNLABELLED)
+        fit &= labels >= UNLABELLED
+        fit &= (shards != original[0]) | (rows != original[1])
+        shards, rows, labels = shards[fit], rows[fit], labels[fit]
+        tried: set[int] = set()
+        for attempt in range(ATTEMPTS if len(rows) else 0):
+            i = order.redraw(position, attempt, len(rows))
+            if i in tried:
+                continue
+            tried.add(i)
+            x, faults = self._read(shards[i : i + 1], rows[i : i + 1], labels[i : i + 1])
+            if not faults:
+                return int(shards[i]), int(rows[i]), int(labels[i]), x[0]
+            bad.append(self._report(int(shards[i]), int(rows[i]), faults[0]))
+        raise DataError(
+            f"no usable sample in place of {bad[-1][2]} of {bad[-1][1]}, bad so far {self._counts()}; "
+            "remove the bad samples, or raise data.shuffle_window"
+        )
+
+    def _report(self, shard: int, row: int, reason: str) -> tuple[str, str, str]:
+        self._met[shard, row] = reason
+        name, key = self.shards.names[shard], self.fetcher.key(shard, row)
+        if len(self._met) > self.bad_budget:
+            raise DataError(
+                f"bad samples {self._counts()}: more than data.bad_budget={self.bad_budget}, "
+                f"the last {key} of {name} ({reason}); repair the shards or raise the budget"
+            )
+        return reason, name, key
+
+    def _counts(self) -> str:
+        counts = sorted(Counter(self._met.values()).items())
+        return f"{len(self._met)} ({', '.join(f'{reason}: {n}' for reason, n in counts)})"
+
+    def _load(self) -> tuple[np.ndarray, dict[int, str]]:
+        """All samples by id, and the reasons of the bad ones."""
+        x = np.empty((self.shards.size, *self.fetcher.shape), self.fetcher.dtype)
+        faults: dict[int, str] = {}
+        with Ahead(self.shards.fetch) as ahead:
+            for shard, (start, count) in enumerate(zip(self.shards.starts, self.shards.counts, strict=True)):
+                if self.shards.remote:
+                    ahead.want(self.shards.keep(range(shard, min(shard + 1 + THREADS, len(self.shards.counts)))))
+                for first in range(0, int(count), LOAD_ROWS):
+                    rows = np.arange(first, min(first + LOAD_ROWS, int(count)))
+                    part, wrong = self.fetcher.fetch(np.full(len(rows), shard), rows)
+                    x[start + rows] = part
+                    faults |= {int(start + first) + i: reason for i, reason in wrong.items()}
+        return x, faults
+
+
+class _Guarded(Dataset["RawBatch | DataError"]):
+    """Hands a DataError over as a value: raised in a worker it would arrive wrapped in a traceback of many lines."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def __getitem__(self, request: Request) -> RawBatch | DataError:
+        try:
+            return self.reader[request]
+        except DataError as error:
+            return error
+
+
+def _leave_group(_: int) -> None:
+    # Ctrl-C and a launcher's SIGTERM go to the whole process group. They are for the trainer, which finishes its
+    # step, saves and closes its workers; workers that died first would take the step with them.
+    os.setpgid(0, 0)
+
+
+def loader(reader: Reader, requests: Iterable[Request], workers: int, pin: bool) -> Iterator[RawBatch]:
+    """The batches of `requests`, in their order, read ahead by `workers` processes (0: in this one).
+
+    Workers have one torch thread each (torch sees to it). They are forked where that is safe: they only touch numpy
+    and mapped files, start in milliseconds, share a set that is held in memory, and as children of this process end
+    with it. A fork server would be the parent of its workers and die of a signal to the group.
+    Remote shards are fetched ahead by threads of this process.
+    """
+    with Ahead(reader.shards.fetch) as ahead:
+        if reader.streams:
+            requests = ahead.watched(requests, reader.order, reader.shards.keep, workers * PREFETCH)
+        for batch in _batches(reader, requests, workers, pin):
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+def _batches(reader: Reader, requests: Iterable[Request], workers: int, pin: bool) -> DataLoader[RawBatch | DataError]:
+    return DataLoader(
+        _Guarded(reader),
+        batch_size=None,
+        sampler=requests,
+        num_workers=workers,
+        pin_memory=pin,
+        prefetch_factor=PREFETCH if workers else None,
+        multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
+        worker_init_fn=_leave_group if sys.platform == "linux" else None,
+        generator=torch.Generator(),  # otherwise it takes a number from torch's global one
+    )

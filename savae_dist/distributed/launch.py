@@ -1,0 +1,222 @@
+"""Start-up check: what the launcher gave against what was asked."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import signal
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+
+from savae_dist.config.schema import Precision
+from savae_dist.distributed.signals import lost_peer
+from savae_dist.errors import ConfigError, RankLost
+from savae_dist.precision import NEEDS_GPU, set_tf32
+
+# What a DeepSpeed launch may say in ACCELERATE_...: (values that change nothing, what to do about any other).
+DEEPSPEED = {
+    "GRADIENT_CLIPPING": (("none", "0", "0.0"), "leave it out and set optimizers.NAME.clip_norm instead"),
+    "DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": (("none",), "these optimisers stay on their device; leave it out"),
+    "DEEPSPEED_OFFLOAD_PARAM_DEVICE": (("none",), "that is ZeRO-3's; leave it out"),
+    "DEEPSPEED_ZERO3_INIT": (("false",), "that is ZeRO-3's; leave it out"),
+    "DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": (("false",), "that is ZeRO-3's; leave it out"),
+    "DEEPSPEED_CONFIG_FILE": (("none",), "leave it out; zero_stage is all that the launch decides"),
+}
+PROC = Path("/proc")
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+# NCCL ends the process without a word when its time is over: gloo, asked beside it in every iteration, comes first.
+NCCL_GRACE_SECONDS = 3.0
+# Strategies of Accelerate that the engine knows nothing of.
+UNKNOWN_STRATEGIES = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_MEGATRON_LM": "MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "PARALLELISM_CONFIG",
+}
+
+
+def start(precision: Precision, timeout: float) -> PartialState:
+    """Join the process group and refuse a launch that is not what was asked; ConfigError in one line.
+
+    timeout: seconds that a rank waits for its peers, here and in every later collective; RankLost if not all come.
+    """
+    _check_environment(precision)
+    state = _join(timeout)
+    if state.num_processes != world_size():
+        raise ConfigError(
+            f"the launcher set WORLD_SIZE={world_size()}, but this process knows of {state.num_processes}: start it "
+            "with `accelerate launch --config_file launch_configs/accelerate/...`"
+        )
+    if precision in NEEDS_GPU and state.device.type == "cpu":
+        raise ConfigError(f"precision={precision} needs a GPU; on a CPU use precision={NEEDS_GPU[precision]}")
+    processes = requested_processes()
+    if processes is not None and processes != state.num_processes:
+        raise ConfigError(
+            f"{processes} processes were asked for and {state.num_processes} started: launch CPU processes with "
+            "--config_file launch_configs/accelerate/cpu_2.yaml (`--cpu --num_processes` starts strangers)"
+        )
+    set_tf32(precision)
+    return state
+
+
+def _check_environment(precision: Precision) -> None:
+    """ConfigError where the launch contradicts the configuration, or asks for what is not there."""
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in ("no", "", precision):
+        raise ConfigError(
+            f"the launch says mixed_precision={asked} and the configuration precision={precision}: set `precision`, "
+            "and leave mixed_precision at 'no' in the launch file"
+        )
+    accumulation = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if accumulation != "1":
+        raise ConfigError(
+            f"the launch says gradient_accumulation_steps={accumulation}: leave it out and set `accumulate` instead"
+        )
+    if zero_stage() and world_size() < 2:
+        raise ConfigError("ZeRO shares a state among processes, and this is one: use a launch file without DeepSpeed")
+    dynamo = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
+    if dynamo.lower() not in ("no", ""):
+        raise ConfigError(f"the launch says dynamo_backend={dynamo}: leave it out and set `compile=true` instead")
+    for name, strategy in UNKNOWN_STRATEGIES.items():
+        if os.environ.get(name, "false").lower() == "true":
+            raise ConfigError(
+                f"the launch asks for {strategy}, which this trainer does not support: use distributed_type MULTI_GPU "
+                "or DEEPSPEED as in launch_configs/accelerate"
+            )
+    local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if 0 < gpus <= local:
+        raise ConfigError(
+            f"LOCAL_RANK={local}, but this node shows {gpus} GPU{'s' if gpus > 1 else ''}: lower num_processes in the "
+            "launch file, or widen CUDA_VISIBLE_DEVICES"
+        )
+
+
+def _join(timeout: float) -> PartialState:
+    world, gpu = world_size(), torch.cuda.is_available()
+    limit = timedelta(seconds=timeout + NCCL_GRACE_SECONDS if gpu else timeout)
+    try:
+        # Accelerate's launcher of several processes does not hand `use_cpu` on: without the flag they'd be strangers.
+        return PartialState(cpu=world > 1 and not gpu, timeout=limit)
+    except RuntimeError as error:
+        reason = lost_peer(error)
+        if reason is None:
+            raise
+        where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        raise RankLost(
+            f"rank {os.environ.get('RANK', '0')} waited timeout={timeout:g} s at {where} for all {world} ranks, and "
+            f"not all came ({reason}): see that every node was started and reaches that address, then run it again"
+        ) from error
+
+
+def world_size() -> int:
+    """How many ranks the launcher announced."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def zero_stage() -> int:
+    """The ZeRO stage (1 or 2) of a DeepSpeed launch, else 0; ConfigError for what DeepSpeed cannot do here.
+
+    Of the launch file's `deepspeed_config` only `zero_stage` is taken. Its other keys, with Accelerate's own defaults
+    (it would clip at 1), describe a plugin that is never made; where one asks for something, it is refused.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+        return 0
+    for name, (harmless, advice) in DEEPSPEED.items():
+        value = os.environ.get(f"ACCELERATE_{name}", "").lower()
+        if value not in ("", *harmless):
+            raise ConfigError(
+                f"the launch says {name.removeprefix('DEEPSPEED_').lower()}={value} of DeepSpeed: {advice}"
+            )
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+    if stage not in ("1", "2"):
+        reason = "ZeRO-3 cuts up networks that another update needs whole" if stage == "3" else "there is 1, and 2"
+        raise ConfigError(f"the launch says zero_stage={stage} of DeepSpeed: {reason}; set it to 1 or 2")
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError("the launch asks for DeepSpeed, which is not installed: pip install 'savae-dist[deepspeed]'")
+    return int(stage)
+
+
+def is_main() -> bool:
+    """Whether this process speaks for all; before the processes know each other, the launcher's environment says it."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def describe(state: PartialState, precision: Precision, zero: int = 0) -> str:
+    """`2 processes (MULTI_GPU, gloo, cpu), fp32, 1 thread each`; `ZeRO-2` there under DeepSpeed."""
+    kind = "1 process" if state.num_processes == 1 else f"{state.num_processes} processes"
+    name = f"ZeRO-{zero}" if zero else state.distributed_type.value
+    strategy = [] if state.distributed_type == DistributedType.NO else [name, state.backend]
+    threads = torch.get_num_threads()
+    threads_text = f"{threads} thread{'s' if threads > 1 else ''} each" if state.device.type == "cpu" else ""
+    parts = [f"{kind} ({', '.join([*map(str, strategy), state.device.type])})", precision, threads_text]
+    return ", ".join(part for part in parts if part)
+
+
+def requested_processes() -> int | None:
+    """How many processes the `accelerate launch` above this process was asked for; None where that can't be seen.
+
+    A launch that silently started one process, or several that do not know each other, leaves no trace in the
+    environment, so the launcher's own command line is read (Linux only).
+    """
+    pid = os.getppid()
+    for _ in range(8):  # torchrun's agent may stand in between
+        words = _launched_with(pid)
+        if words is not None:
+            return _processes_in(words)
+        try:
+            pid = int((PROC / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, ValueError):  # no /proc, or the process is gone: nothing can be said
+            return None
+        if pid <= 1:
+            return None
+    return None
+
+
+def follow_launcher() -> None:
+    """Have this process sent SIGTERM when the `accelerate launch` that started it ends (Linux only).
+
+    Of a single process it hands no signal on: its trainer would go on alone, and keep the next launch out of `output`.
+    """
+    launcher = os.getppid()
+    if world_size() > 1 or _launched_with(launcher) is None:
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != launcher:  # it was faster
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _launched_with(pid: int) -> list[str] | None:
+    """The arguments of the `accelerate launch` that this process is; None where it is another, or can't be seen."""
+    try:
+        words = (PROC / str(pid) / "cmdline").read_text().split("\0")
+    except OSError:
+        return None
+    for number, word in enumerate(words[:3]):
+        if Path(word).name in ("accelerate-launch", "accelerate.commands.launch"):
+            return words[number + 1 :]
+        command_line = Path(word).name in ("accelerate", "accelerate.commands.accelerate_cli")
+        if command_line and words[number + 1 : number + 2] == ["launch"]:
+            return words[number + 2 :]
+    return None
+
+
+def _processes_in(words: list[str]) -> int | None:
+    options: dict[str, str] = {}
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word in ("-m", "--module") or not word:
+            break  # from here on the words are the program's
+        name, _, value = word.partition("=")
+        options[name] = value or following
+    for name in ("--num_processes", "--num-processes"):
+        if options.get(name, "").isdigit():
+            return int(options[name])
+    for name in ("--config_file", "--config-file"):
+        if name in options and Path(options[name]).is_file():
+            number = yaml.safe_load(Path(options[name]).read_text()).get("num_processes")
+            return int(number) if number is not None else None
+    return None

@@ -1,0 +1,190 @@
+"""Model cards: what a pipeline or one of its networks is, what it takes, how it was made, and how to use it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.preprocess import DataSpec
+
+MAKHZANI = """@article{makhzani2015adversarial,
+  title   = {Adversarial Autoencoders},
+  author  = {Makhzani, Alireza and Shlens, Jonathon and Jaitly, Navdeep and Goodfellow, Ian and Frey, Brendan},
+  journal = {arXiv:1511.05644},
+  year    = {2015}
+}"""
+HOU = """@article{hou2019improving,
+  title   = {Improving Variational Autoencoder with Deep Feature Consistent and Generative Adversarial Training},
+  author  = {Hou, Xianxu and Sun, Ke and Shen, Linlin and Qiu, Guoping},
+  journal = {Neurocomputing},
+  year    = {2019}
+}"""
+NGUYEN = """@article{nguyen2023adversarial,
+  title   = {Adversarial Variational Autoencoders to Extend and Improve Generative Model},
+  author  = {Nguyen, Loc},
+  journal = {Preprints},
+  year    = {2023},
+  doi     = {10.20944/preprints202308.0131.v1}
+}"""
+# What each system's card cites, one entry each.
+CITATIONS = {
+    "savae": """@article{zemouri2020semi,
+  title   = {Semi-Supervised Adversarial Variational Autoencoder},
+  author  = {Zemouri, Ryad},
+  journal = {Machine Learning and Knowledge Extraction},
+  volume  = {2},
+  number  = {3},
+  pages   = {361--378},
+  year    = {2020},
+  doi     = {10.3390/make2030020}
+}""",
+    **dict.fromkeys(("aae_unsupervised", "aae_supervised", "aae_semi_supervised"), MAKHZANI),
+    "vae": """@inproceedings{kingma2014auto,
+  title     = {Auto-Encoding Variational Bayes},
+  author    = {Kingma, Diederik P. and Welling, Max},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2014}
+}""",
+    "dfc_vae": HOU,
+    "vae_wgan": HOU,
+    "vae_gan": """@inproceedings{larsen2016autoencoding,
+  title     = {Autoencoding beyond pixels using a learned similarity metric},
+  author    = {Larsen, Anders Boesen Lindbo and S{\\o}nderby, S{\\o}ren Kaae and Larochelle, Hugo and Winther, Ole},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2016}
+}""",
+    **dict.fromkeys(("ava1", "ava2", "ava3", "ava4", "ava5"), NGUYEN),
+    "dcgan": """@inproceedings{radford2016unsupervised,
+  title     = {Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks},
+  author    = {Radford, Alec and Metz, Luke and Chintala, Soumith},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2016}
+}""",
+    "wgan": """@inproceedings{arjovsky2017wasserstein,
+  title     = {Wasserstein Generative Adversarial Networks},
+  author    = {Arjovsky, Martin and Chintala, Soumith and Bottou, L{\\'e}on},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2017}
+}""",
+    "lsgan": """@inproceedings{mao2017least,
+  title     = {Least Squares Generative Adversarial Networks},
+  author    = {Mao, Xudong and Li, Qing and Xie, Haoran and Lau, Raymond Y.K. and Wang, Zhen and Smolley, Stephen Paul},
+  booktitle = {International Conference on Computer Vision},
+  year      = {2017}
+}""",
+}
+
+WHAT = {
+    "pipeline": "The trained networks of {family} with their preprocessing.",
+    "encoder": "Takes a sample x to the diagonal Gaussian posterior q(z|x) of its latent code z.",
+    "decoder": "Takes a latent code z to a sample x.",
+    "classifier": "Takes a latent code z to the logits of its class.",
+    "prior": "Takes standard normal draws to latent codes; says how a label enters them. It has no weights.",
+    "critic": "Scores a sample: high for real ones, low for generated ones.",
+}
+USE = {
+    "pipeline": "{raw}\nprint(pipeline.encode(x).mean.shape)  # one latent code per sample\n"
+    "x_hat = pipeline.reconstruct(x)  # raw samples again\nnew = pipeline.generate(4, seed=0)",
+    "generator": "new = pipeline.generate(4, seed=0)  # raw samples; there is no encoder, so none is reconstructed",
+    "encoder": "{raw}\nposterior = pipeline.encode(x)  # mean and log_variance, one row per sample\n"
+    "encoder = Encoder.from_pretrained(folder)  # the bare network, for normalised tensors",
+    "decoder": "x = pipeline.generate(4, seed=0)  # raw samples of the prior{of_class}\n"
+    "decoder = Decoder.from_pretrained(folder)  # the bare network",
+    "classifier": "classifier = Classifier.from_pretrained(folder)  # the bare network, for latent codes",
+    "prior": "prior = Prior.from_pretrained(folder)  # the bare function, of {draws} draws a code",
+    "critic": "critic = Critic.from_pretrained(folder)  # the bare network, for normalised tensors",
+}
+NORMALISE = {
+    "unit": "uint8 pixels are divided by 255",
+    "window": "each window and channel is brought to mean 0 and deviation 1",
+    "dataset": "each channel by the training set's mean and deviation, {mean} and {std}",
+    "none": "windows are taken as they are",
+}
+
+
+def model_card(pipeline: Pipeline, name: str, summary: dict[str, Any], license: str | None = None) -> str:
+    """The README.md of a network (`name` its role) or of the whole pipeline (`name` "pipeline").
+
+    summary: the run's metrics, may be empty;
+    license: the Hub's identifier of the weights' licence. Without one none is stated: that is the owner's choice.
+    """
+    encodes = "encoder" in pipeline.networks
+    family = "variational autoencoder" if encodes else "generative adversarial network"
+    system = str(pipeline.system.get("name", family))
+    what = WHAT.get(name, "A network of the system.").format(family=f"a {family}")
+    citation = CITATIONS.get(system)
+    tags = [family.replace(" ", "-"), system.replace(" ", "-"), pipeline.spec.kind]
+    header = ModelCardData(library_name="savae_dist", license=license, tags=list(dict.fromkeys(tags)))
+    sections = [
+        f"---\n{header.to_yaml()}\n---",
+        f"# {name.capitalize()} of {system}",
+        f"{what} Trained with `savae_dist`; safetensors and JSON only.",
+        f"## Use\n\n```python\n{_snippet(pipeline, name)}\n```",
+        f"## Input\n\n{_data(pipeline.spec)}\n\n`pipeline.json` holds this; `Pipeline` applies it.",
+        _table("Hyperparameters", pipeline.system),
+        _table("Metrics on the validation set", _flat(summary)),
+        f"## Citation\n\n```bibtex\n{citation}\n```" if citation else "",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _snippet(pipeline: Pipeline, name: str) -> str:
+    raw = _raw_example(pipeline.spec)
+    draws = 0 if pipeline.prior is None else pipeline.prior.draws
+    of_class = "; label=0 for a class" if pipeline.labels else ""
+    classes = f"{name.capitalize()}, " if name in WHAT and name != "pipeline" else ""
+    use = "generator" if name == "pipeline" and "encoder" not in pipeline.networks else name
+    body = USE.get(use, "").format(raw=raw, of_class=of_class, draws=draws)
+    lines = [
+        *(["import numpy as np"] if "np." in body else []),
+        f"from savae_dist import {classes}Pipeline",
+        "",
+        'folder = "."  # this folder; or its repository on the Hub, "ORGANISATION/NAME"',
+        "pipeline = Pipeline.from_pretrained(folder)  # with the preprocessing",
+        body,
+    ]
+    return "\n".join(lines).strip()
+
+
+def _raw_example(spec: DataSpec) -> str:
+    """A line that makes four raw samples in the stored layout."""
+    channels, *size = spec.shape
+    stored = tuple(size) if channels == 1 else (*size, channels) if spec.kind == "image" else spec.shape
+    if spec.kind == "image":
+        return f"x = np.zeros({(4, *stored)}, np.uint8)  # your images"
+    return f"x = np.random.default_rng(0).normal(size={(4, *stored)}).astype(np.float32)  # your windows"
+
+
+def _data(spec: DataSpec) -> str:
+    names = ": " + ", ".join(spec.class_names) if spec.class_names else ""
+    axes = "channels, height, width" if spec.kind == "image" else "channels, length"
+    raw = {"image": "uint8 `[n, h, w]` or `[n, h, w, c]`", "signal": "float `[n, l]` or `[n, c, l]`"}[spec.kind]
+    lines = [
+        f"- {spec.kind}s; the networks see ({axes}) = {spec.shape}",
+        f"- raw samples: {raw}",
+        "- normalisation: " + NORMALISE[spec.normalise].format(mean=list(spec.mean), std=list(spec.std)),
+        f"- {spec.classes} classes{names}",
+    ]
+    if spec.rate:
+        lines.append(f"- sampling rate: {spec.rate:g} Hz")
+    return "\n".join(lines)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, keys joined by dots; what is not a number is left out."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            flat[prefix + key] = f"{value:.6g}"
+    return flat
+
+
+def _table(title: str, values: dict[str, Any]) -> str:
+    if not values:
+        return ""
+    rows = "\n".join(f"| `{key}` | {value} |" for key, value in values.items())
+    return f"## {title}\n\n| | |\n|---|---|\n{rows}"

@@ -1,0 +1,263 @@
+"""The trained networks with their preprocessing, ready to use: a folder of safetensors and JSON, here or on the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from savae_dist.errors import CheckpointError
+from savae_dist.latents import Posterior
+from savae_dist.networks import Decoder, LabelPart, Network, Prior
+from savae_dist.networks.base import inference
+from savae_dist.pipeline.folder import (
+    CONFIG,
+    FORMAT_VERSION,
+    POSTERIORS,
+    ROLES,
+    find,
+    load_network,
+    one_line,
+    read_json,
+    write_config,
+)
+from savae_dist.pipeline.posteriors import PosteriorBank
+from savae_dist.preprocess import DataSpec, denormalise, normalise
+
+Samples = np.ndarray | Tensor  # raw, in the stored layout: see preprocess.normalise
+
+
+class Pipeline:
+    """Encode, decode, reconstruct, generate and classify raw samples with trained networks.
+
+    networks: by role, `encoder`, `decoder`, `classifier`; any may be missing, and then what needs it says so. `prior`
+        is what codes are drawn from, N(0, I) if missing.
+    system: the system's name and hyperparameters, kept for the record.
+    batch_size: samples that pass through a network at once.
+
+    Raw samples are uint8 images `[n, h, w(, c)]` or windows `[n, l]` / `[n, c, l]` in the unit of the recording.
+    `posterior`, `decoded` and `logits` are the same steps on what the networks see: normalised float tensors.
+    """
+
+    def __init__(
+        self,
+        networks: dict[str, Network],
+        spec: DataSpec,
+        posteriors: PosteriorBank | None = None,
+        system: dict[str, Any] | None = None,
+        batch_size: int = 256,
+    ) -> None:
+        for name, network in networks.items():
+            if not name.isidentifier():  # it becomes a folder's name
+                raise ValueError(f"{name!r} cannot be the name of a network: use letters, digits and _")
+            if not isinstance(network, ROLES.get(name, Network)):
+                raise ValueError(f"the {name} of a pipeline cannot be a {type(network).__name__}")
+        self.networks = dict(networks)
+        self.spec = spec
+        self.posteriors = posteriors
+        self.system = dict(system or {})
+        self.batch_size = batch_size
+
+    @property
+    def device(self) -> torch.device:
+        return next((p.device for network in self.networks.values() for p in network.parameters()), torch.device("cpu"))
+
+    def to(self, device: torch.device | str) -> Self:
+        for network in self.networks.values():
+            network.to(device)
+        return self
+
+    def role(self, name: str) -> Network:
+        """The network of that role; ValueError if the pipeline has none."""
+        if name not in self.networks:
+            raise ValueError(f"this needs a network {name!r}, and the pipeline has only: {', '.join(self.networks)}")
+        return self.networks[name]
+
+    # On normalised tensors, results on the networks' device.
+
+    def posterior(self, x: Tensor) -> Posterior:
+        """q(z|x) of normalised samples x `[n, *shape]`."""
+        encoder = self.role("encoder")
+        with inference(encoder):
+            parts = [encoder(part)[0] for part in self._parts(x)]
+        return Posterior(*map(torch.cat, zip(*parts, strict=True)))
+
+    def decoded(self, z: Tensor) -> Tensor:
+        """Normalised samples `[n, *shape]` of latents z `[n, K]`."""
+        decoder = self.role("decoder")
+        with inference(decoder):
+            return torch.cat([decoder(part) for part in self._parts(z)])
+
+    def logits(self, z: Tensor) -> Tensor:
+        """Class logits float32 `[n, classes]` of latents z `[n, K]`."""
+        classifier = self.role("classifier")
+        with inference(classifier):
+            return torch.cat([classifier(part).float() for part in self._parts(z)])
+
+    def latents(
+        self, n: int, label: int | None = None, seed: int | None = None, style: Samples | None = None
+    ) -> Tensor:
+        """Codes `[n, K]` for the decoder: of the prior, or of class `label`; see `labels` for those that are known.
+
+        style: z `[n, style_dim]`, or `[style_dim]` for all, in place of a draw, where the code has a label part.
+        A seed gives the same draws on every device, and of every class the same style; without one they differ from
+        call to call.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, not {n}")
+        if label is not None and label not in self.labels:
+            known = "there are some for " + ", ".join(map(str, self.labels)) if self.labels else "leave label out"
+            raise ValueError(f"label {label}: this pipeline has nothing to generate that class from; {known}")
+        generator = torch.Generator()
+        generator.seed() if seed is None else generator.manual_seed(seed)
+        if self.prior is not None:
+            codes = self._of_prior(self.prior, n, label, generator, style)
+        elif style is not None:
+            raise ValueError("style needs a code with a label part, and that of this pipeline is in one piece")
+        elif label is None:
+            codes = torch.randn(n, self.latent_dim, generator=generator)
+        else:
+            assert self.posteriors is not None  # else no label is known
+            stored = self.posteriors.of_class(label)
+            chosen = torch.randint(len(stored.mean), (n,), generator=generator)
+            posterior = Posterior(stored.mean[chosen], stored.log_variance[chosen])
+            codes = posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
+        return codes.to(self.device)
+
+    def _of_prior(
+        self, prior: Prior, n: int, label: int | None, generator: torch.Generator, style: Samples | None
+    ) -> Tensor:
+        eps, y = torch.randn(n, prior.draws, generator=generator), None
+        if style is not None:
+            style = as_tensor(style).float().cpu()
+            if not prior.entries or style.shape not in ((prior.style_dim,), (n, prior.style_dim)):
+                expected = f"[{n}, {prior.style_dim}]" if prior.entries else "left out: the code has no label part"
+                raise ValueError(f"style is {list(style.shape)} and must be {expected}")
+            style = style.expand(n, -1)
+        if label is not None:
+            classifier = self.networks.get("classifier")
+            entries = classifier.entries_of(label).cpu() if isinstance(classifier, LabelPart) else torch.tensor([label])
+            y = entries[torch.randint(len(entries), (n,), generator=generator)]
+        return prior(eps, y, style)
+
+    @property
+    def prior(self) -> Prior | None:
+        """The prior that the decoder's codes were trained towards; None: N(0, I)."""
+        prior = self.networks.get("prior")
+        return prior if isinstance(prior, Prior) else None
+
+    @property
+    def labels(self) -> list[int]:
+        """The classes that can be generated: those that the code knows, or of which posteriors are stored."""
+        classifier = self.networks.get("classifier")
+        if self.prior is None:
+            return [] if self.posteriors is None else self.posteriors.label.unique().tolist()
+        if self.prior.labels == "inferred":
+            return classifier.class_of.unique().tolist() if isinstance(classifier, LabelPart) else []
+        return [] if self.prior.labels == "none" else list(range(self.spec.classes))
+
+    @property
+    def has_clusters(self) -> bool:
+        """Whether the classifier reads classes that were given to clusters."""
+        classifier = self.networks.get("classifier")
+        return isinstance(classifier, LabelPart) and classifier.clusters
+
+    def completed(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """An encoder's codes z `[n, ...]` as the decoder takes them: with labels y `[n]` where it is told those."""
+        return z if self.prior is None else self.prior.complete(z, None if y is None else y.to(z.device))
+
+    @property
+    def latent_dim(self) -> int:
+        """K."""
+        decoder = self.role("decoder")
+        assert isinstance(decoder, Decoder)
+        return decoder.latent_dim
+
+    # On raw samples, results on the CPU.
+
+    def encode(self, x: Samples) -> Posterior:
+        """q(z|x) of raw samples."""
+        parts = [self.posterior(part) for part in self._normalised(x)]
+        return Posterior(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+
+    def decode(self, z: Samples) -> np.ndarray:
+        """Raw samples in the stored layout of latents z `[n, K]`."""
+        parts = as_tensor(z).float().split(self.batch_size)
+        return np.concatenate([self._raw(self.decoded(part)) for part in parts])
+
+    def reconstruct(self, x: Samples, y: Samples | None = None) -> np.ndarray:
+        """Raw samples in the stored layout, each decoded from its posterior's mean.
+
+        y int `[n]`, -1 = unlabelled: labels for a decoder that is told them; None: it is told none.
+        """
+        labels = torch.full((len(x),), -1) if y is None else as_tensor(y).long()
+        if len(labels) != len(x):
+            raise ValueError(f"{len(labels)} labels for {len(x)} samples: give one each, -1 where there is none")
+        pairs = zip(self._normalised(x), self._parts(labels), strict=True)
+        return np.concatenate(
+            [self._raw(self.decoded(self.completed(self.posterior(p).mean, own))) for p, own in pairs]
+        )
+
+    def generate(
+        self, n: int, label: int | None = None, seed: int | None = None, style: Samples | None = None
+    ) -> np.ndarray:
+        """n new raw samples: of the prior, or of class `label`, in a given style or drawn ones (see `latents`)."""
+        return self.decode(self.latents(n, label, seed, style))
+
+    def classify(self, x: Samples) -> np.ndarray:
+        """Class probabilities float32 `[n, classes]` of raw samples, at their posteriors' means."""
+        parts = self._normalised(x)
+        return np.concatenate([self.logits(self.posterior(part).mean).softmax(1).cpu().numpy() for part in parts])
+
+    def _parts(self, x: Tensor) -> Iterator[Tensor]:
+        return (part.to(self.device) for part in x.split(self.batch_size))
+
+    def _normalised(self, x: Samples) -> Iterator[Tensor]:
+        return (normalise(part, self.spec) for part in self._parts(as_tensor(x)))
+
+    def _raw(self, x: Tensor) -> np.ndarray:
+        return denormalise(x, self.spec).cpu().numpy()
+
+    # As a folder.
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `pipeline.json`, one folder per network and the posteriors; an older pipeline there is replaced."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).unlink(missing_ok=True)  # written last: a folder that holds it is whole
+        (folder / POSTERIORS).unlink(missing_ok=True)
+        for name, network in self.networks.items():
+            network.save_pretrained(folder / name)
+        if self.posteriors is not None:
+            tensors = {name: value.cpu().contiguous() for name, value in vars(self.posteriors).items()}
+            save_file(tensors, folder / POSTERIORS)
+        write_config(folder, {name: name for name in self.networks}, self.spec, self.system)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, revision: str | None = None, token: str | None = None) -> Self:
+        """Load a run's folder, a saved or exported folder, or a repository on the Hub; CheckpointError if it cannot."""
+        folder = find(source, revision, token)
+        config = read_json(folder / CONFIG)
+        if config.get("format_version") != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{folder / CONFIG}: format_version {config.get('format_version')} is not {FORMAT_VERSION}; "
+                "use the version of savae_dist that wrote it"
+            )
+        try:
+            networks = {name: load_network(folder, name, place) for name, place in dict(config["networks"]).items()}
+            bank = folder / POSTERIORS
+            posteriors = PosteriorBank(**load_file(bank)) if bank.is_file() else None
+            return cls(networks, DataSpec.from_dict(config["spec"]), posteriors, config["system"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:  # bad files
+            raise CheckpointError(f"{folder} cannot be loaded: {one_line(error)}; save the pipeline again") from error
+
+
+def as_tensor(x: Samples) -> Tensor:
+    """A tensor that shares the array's memory where it can (a read-only or strided array is copied)."""
+    return x if isinstance(x, Tensor) else torch.from_numpy(np.require(x, requirements=["C", "W"]))

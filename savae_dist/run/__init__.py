@@ -1,0 +1,1 @@
+"""One run: its folder, from the first step to the pipeline."""

@@ -1,0 +1,233 @@
+"""Atomic, verified, resumable state.
+
+A checkpoint is a folder `step-00001200` with `networks/NAME/` and `ema/NAME/` (each a `from_pretrained` folder; none
+for networks that stay as they were loaded), `updates/NAME.safetensors` + `.json`, `state.json` and `manifest.json`
+(size and sha256 of every file). It is written under another name, flushed to the disk and renamed once, so a folder of
+that name is whole or it was damaged later, which the manifest shows. There is no pointer to the latest: the newest
+that verifies is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model, save_file
+from torch import Tensor
+
+from savae_dist.errors import CheckpointError, SaveError
+from savae_dist.networks import FeatureNetwork, Network
+from savae_dist.training.optim import WeightAverage
+
+FORMAT_VERSION = 1
+PREFIX = "step-"
+
+
+UpdateState = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by parameter name, and plain values
+
+
+class Savable(Protocol):
+    """What a `PreparedUpdate` offers."""
+
+    averages: dict[str, WeightAverage[Network]]
+
+    def state(self) -> UpdateState: ...
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None: ...
+
+
+@dataclass
+class TrainingState:
+    """Where a run stands.
+
+    phase, step: finished iterations of that phase; total: finished iterations of all phases, the checkpoint's number.
+    origin: position in the data where the phase began. phase_end: kept for good.
+    rates: samples per second of each finished phase.
+    run: what must be equal for a run to go on from here (configuration, index digest, lanes).
+    """
+
+    phase: str
+    step: int
+    total: int
+    origin: int
+    phase_end: bool = False
+    rates: dict[str, float] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+def save(
+    folder: Path,
+    networks: Mapping[str, Network],
+    updates: Mapping[str, Savable],
+    state: TrainingState,
+    keep: int,
+    write: bool = True,
+) -> Path:
+    """Write `folder/step-N` and remove all but the newest `keep` and the ends of phases; SaveError if the disk won't.
+
+    Called on every rank, since each may hold a part of the optimisers' states, with `write` on one.
+    """
+    states = {name: update.state() for name, update in updates.items()}
+    target = folder / f"{PREFIX}{state.total:08d}"
+    if not write:
+        return target
+    draft = folder / f".{target.name}.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_drafts(folder)  # of a process that was killed while it wrote
+        _write(draft, networks, updates, states, state)
+        if target.exists():  # a damaged folder of that number, or the same state saved again
+            target.rename(folder / f".{target.name}.old")
+        draft.rename(target)
+        _flush(folder)
+        _remove_drafts(folder)
+        _remove_old(folder, keep)
+    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk
+        shutil.rmtree(draft, ignore_errors=True)
+        raise SaveError(
+            f"{target}: the checkpoint could not be written ({error}); free space or choose another `output`, "
+            "then run the same command again"
+        ) from error
+    return target
+
+
+def _write(
+    draft: Path,
+    networks: Mapping[str, Network],
+    updates: Mapping[str, Savable],
+    states: Mapping[str, UpdateState],
+    state: TrainingState,
+) -> None:
+    (draft / "updates").mkdir(parents=True)
+    for name, network in networks.items():
+        if not isinstance(network, FeatureNetwork):  # of which `state.run` holds the digest
+            network.save_pretrained(draft / "networks" / name)
+    for name, update in updates.items():
+        tensors, values = states[name]
+        save_file({k: v.contiguous() for k, v in tensors.items()}, draft / "updates" / f"{name}.safetensors")
+        (draft / "updates" / f"{name}.json").write_text(json.dumps(values, indent=1))
+        for network_name, average in update.averages.items():
+            average.network.save_pretrained(draft / "ema" / network_name)
+    (draft / "state.json").write_text(json.dumps(asdict(state), indent=1))
+    files = sorted(path for path in draft.rglob("*") if path.is_file())
+    manifest = {
+        path.relative_to(draft).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)} for path in files
+    }
+    (draft / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    for path in (*files, draft / "manifest.json", *(p for p in draft.rglob("*") if p.is_dir()), draft):
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove_drafts(folder: Path) -> None:
+    for draft in folder.glob(f".{PREFIX}*"):
+        shutil.rmtree(draft)
+
+
+def _remove_old(folder: Path, keep: int) -> None:
+    """A damaged folder neither counts nor goes: it may be all that is left of a night."""
+    whole = [path for path in checkpoints(folder) if problem(path) is None]
+    passing = [path for path in whole if not read_state(path).phase_end]
+    for path in passing[keep:]:
+        shutil.rmtree(path)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """All checkpoint folders, the newest first."""
+    found = (p for p in folder.glob(f"{PREFIX}*") if p.name.removeprefix(PREFIX).isdecimal() and p.is_dir())
+    return sorted(found, key=lambda p: int(p.name.removeprefix(PREFIX)), reverse=True)
+
+
+def problem(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be used (a file missing, cut or changed), or None."""
+    try:
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        if "state.json" not in manifest:
+            return "manifest.json names no state.json"
+        for name, entry in manifest.items():
+            path = checkpoint / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != entry["size"] or _sha256(path) != entry["sha256"]:
+                return f"{name} was changed or cut"
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        return f"manifest.json cannot be read ({type(error).__name__})"
+    return None
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint that verifies; None where there was never one.
+
+    Damaged ones are named on stderr and passed over; CheckpointError if only such are left.
+    """
+    found = checkpoints(folder)
+    for path in found:
+        reason = problem(path)
+        if reason is None:
+            return path
+        print(f"{path}: {reason}; the one before it is used", file=sys.stderr)
+    if found:
+        raise CheckpointError(
+            f"{folder}: none of {len(found)} checkpoints verifies; restore one, or start anew in another `output`"
+        )
+    return None
+
+
+def read_state(checkpoint: Path) -> TrainingState:
+    values = json.loads((checkpoint / "state.json").read_text())
+    if values.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{checkpoint}: format {values.get('format_version')} is not {FORMAT_VERSION}; "
+            "use the version of savae_dist that wrote it"
+        )
+    return TrainingState(**values)
+
+
+def load_networks(folder: Path, networks: Mapping[str, Network]) -> list[str]:
+    """Load, in place, every network that `folder/NAME` has, and return their names.
+
+    CheckpointError if one does not fit.
+    """
+    loaded = []
+    for name, network in networks.items():
+        if not (folder / name).is_dir():
+            continue
+        try:
+            load_model(network, folder / name / "model.safetensors", strict=True)
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"{folder / name} does not fit this run's {name} ({reason}); check networks.* and system.*"
+            ) from error
+        loaded.append(name)
+    return loaded
+
+
+def load_updates(checkpoint: Path, updates: Mapping[str, Savable]) -> None:
+    """Load, in place, optimisers, scalers, counts and averages."""
+    for name, update in updates.items():
+        tensors = load_file(checkpoint / "updates" / f"{name}.safetensors")
+        update.load_state(tensors, json.loads((checkpoint / "updates" / f"{name}.json").read_text()))
+        for network_name, average in update.averages.items():
+            load_model(average.network, checkpoint / "ema" / network_name / "model.safetensors", strict=True)

@@ -1,0 +1,73 @@
+"""What is about to be trained, for people: a few lines at every start, and what is known before the first step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from savae_dist.data import Mixture, Request, survey
+from savae_dist.distributed import launch
+
+if TYPE_CHECKING:
+    from savae_dist.run.run import Run
+
+
+def describe(run: Run) -> str:
+    """Launch, data, system, phases and output, a line each."""
+    shards = run.validation_shards
+    validation = f"{shards.size:,}" if shards else "none"
+    foreign = shards.foreign if shards else 0
+    untrained = f" ({foreign:,} of classes that data.train has none of, so unlabelled)" * (foreign > 0)
+    sizes = ", ".join(f"{k} {sum(p.numel() for p in n.parameters()):,}" for k, n in run.networks.items())
+    steps = ", ".join(f"{phase.name} {run.steps(phase):,} steps" for phase in run.phases)
+    going_on = f", continuing {run.resumed_from.name}" if run.resumed_from is not None else ""
+    lines = [
+        f"launch:     {launch.describe(run.state, run.config.precision, run.zero)}",
+        f"data:       {run.shards.describe()}; {validation} for validation{untrained}",
+        f"system:     {run.system.name}, {sizes} parameters",
+        f"phases:     {steps}, global batch {run.slicing.size} ({run.training.run['lanes']} lanes)",
+        f"output:     {run.folder}{going_on}",
+    ]
+    return "\n".join(lines)
+
+
+def check(run: Run) -> str:
+    """Everything up to the first step, a batch read and looked at included."""
+    bad = []
+    for slots in run.slicing.slots():
+        raw = run.reader[Request(0, run.slicing.size, slots)]
+        batch = run.feed.batch(raw, {})
+        bad += raw.bad
+    low, high = batch.x.min().item(), batch.x.max().item()
+    lines = [describe(run), "", "training data", *survey(run.shards), *reading(run)]
+    if run.validation_shards is not None:
+        lines += ["", "validation data", *survey(run.validation_shards)]
+    lines += ["", f"first batch: {tuple(batch.x.shape)} on {batch.x.device}, {low:.3g} to {high:.3g}"]
+    lines += [f"             {shard}: {key}: {reason}; another sample took its place" for reason, shard, key in bad]
+    return "\n".join(lines)
+
+
+def reading(run: Run) -> list[str]:
+    """How the samples are drawn, and what that takes of each process and of the cache of remote shards."""
+    order, ranks, lanes = run.order, run.state.num_processes, run.training.run["lanes"]
+    if isinstance(order, Mixture):
+        shares = ", ".join(
+            f"{stream.group.name} {float(share):.1%}" for stream, share in zip(order.streams, order.shares)
+        )
+        each = "a rank may need every shard"
+    else:
+        shares = "as the set has them"
+        each = f"{lanes // ranks} for each rank" if lanes % ranks == 0 else "every rank reads all: they do not divide"
+    window = run.config.data.shuffle_window
+    rows = int(run.shards.counts.max()) * min(window, len(run.shards.counts)) * order.lanes
+    lines = [
+        f"shares      {shares}",
+        f"lanes       {lanes} for {ranks} rank{'s' * (ranks > 1)} ({each}), windows of {window} shards",
+        f"order       {4 * 2 * rows / 1e6:,.0f} MB in each reading process at most",
+    ]
+    if run.shards.store is not None and run.shards.remote:
+        need = run.shards.cache_need(2 * order.lanes * window)
+        limit = run.shards.store.cache.limit
+        lines.append(
+            f"cache       {need / 1e9:,.2f} GB of data.cache_bytes={limit / 1e9:,.2f} GB for two windows a lane"
+        )
+    return lines

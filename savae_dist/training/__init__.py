@@ -1,0 +1,1 @@
+"""How a system is trained: the engine, and what it takes."""

@@ -1,0 +1,181 @@
+"""How an update is spread over the ranks: whole replicas (one process, DDP) or ZeRO's partitions (DeepSpeed).
+
+Both wrap a module and its optimiser, and give the engine `forward`, `backward` and `step`. They leave precision,
+clipping, skipping and schedules to it, which works in the hooks of the optimiser: what `optimizer.param_groups` hold
+there is what this rank steps, its parameters or its slice of all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from savae_dist.config.schema import DdpConfig
+from savae_dist.errors import ConfigError
+from savae_dist.systems.phases import Phase
+from savae_dist.training.optim import gradient_norm, load_optimizer_state, optimizer_state, reset_state
+
+STEP = "step"  # the one state of torch's optimisers that is a count and not shaped like the parameter
+
+
+class Replicas:
+    """Every rank holds all gradients and the whole optimiser state: one process, or DDP.
+
+    unsettled: after its first backward pass DDP lays gradients out anew, in the order in which they came, and sums over
+    more than two ranks round by their place. One pass in vain first, and a run that goes on is exact.
+    """
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, config: DdpConfig) -> None:
+        # Buffers are not broadcast: rank 0's running statistics are the run's (see batch_norm.broadcast_buffers).
+        ddp = DistributedDataParallelKwargs(
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            bucket_cap_mb=config.bucket_mb,
+        )
+        self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[ddp], cpu=not torch.cuda.is_available())
+        with warnings.catch_warnings():  # newer releases of torch rename it, older ones know no other name
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            # Networks are where they belong; Accelerate would move them all the same, and so replace their buffers.
+            self.forward = self.accelerator.prepare_model(module, device_placement=False)
+        self.unsettled = self.accelerator.num_processes > 2
+        self.optimizer = optimizer
+        self.backward, self.step = self.accelerator.backward, optimizer.step
+
+    def part(self, last: bool) -> AbstractContextManager[object]:
+        """Around forward and backward of one accumulation step: ranks reduce their gradients once, in the last."""
+        return nullcontext() if last else self.accelerator.no_sync(self.forward)
+
+    def norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        """2-norm of the whole gradient, the same on all ranks; `gradients` are this rank's."""
+        return gradient_norm(gradients)
+
+    def state(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Whole state tensors as `parameter/name`; every rank must call it."""
+        return optimizer_state(self.optimizer, parameters)
+
+    def load_state(self, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+        load_optimizer_state(self.optimizer, parameters, tensors)
+
+    def close(self) -> None:
+        """Take everything off the parameters; DDP's hooks go with it."""
+
+
+class Partitions:
+    """ZeRO: each rank steps its equal slice of all parameters in one flat float32 tensor, with that slice's state.
+
+    stage: 1 also keeps whole gradients, 2 reduces each accumulation step's gradients into the slices at once.
+    """
+
+    unsettled = False  # the layout never changes
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, stage: int, config: DdpConfig) -> None:
+        device = PartialState().device
+        deepspeed = import_deepspeed(device)
+        parameters = list(module.parameters())
+        self.strides = [(parameter, parameter.stride()) for parameter in parameters]
+        for parameter in parameters:  # DeepSpeed's broadcast refuses channels-last, and its flat tensor undoes it
+            parameter.data = parameter.data.contiguous()
+        # Whole pairs; a buffer of this size is allocated in every step, so no larger than it can be filled.
+        elements = 2 * int(min(config.bucket_mb * 2**20 / 4, sum(p.numel() for p in parameters)) / 2 + 1)
+        settings = {
+            "train_micro_batch_size_per_gpu": 1,  # must be a number; nothing depends on it
+            "gradient_clipping": 0.0,
+            "zero_allow_untested_optimizer": True,  # SGD
+            "zero_optimization": {
+                "stage": stage,
+                "reduce_bucket_size": elements,
+                "allgather_bucket_size": elements,
+                "compute_grad_norm": False,
+            },
+        }
+        self.engine = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)[0]
+        self.forward, self.backward, self.step = self.engine, self.engine.backward, self.engine.step
+        reset_state(optimizer)  # its parameter is the slice now
+        self.optimizer = optimizer
+        self.ranks, self.rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+        (self.slice,) = optimizer.param_groups[0]["params"]
+
+    def part(self, last: bool) -> AbstractContextManager[object]:
+        self.engine.set_gradient_accumulation_boundary(last)
+        return nullcontext()
+
+    def norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        # In pieces, because the sum over one long row loses digits on CPUs.
+        square = gradient_norm([piece for gradient in gradients for piece in gradient.chunk(64)]).square()
+        torch.distributed.all_reduce(square)
+        return square.sqrt()
+
+    def state(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        tensors = {}
+        for key, value in self.optimizer.state[self.slice].items():
+            whole = value if key == STEP else self._gather(value)
+            for name, parameter in parameters.items():
+                tensors[f"{name}/{key}"] = (whole if key == STEP else self._of(parameter, whole)).detach().clone()
+        return tensors
+
+    def load_state(self, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+        whole: dict[str, Tensor] = {}
+        for full, value in tensors.items():
+            name, key = full.rsplit("/", 1)
+            if key == STEP:
+                self.optimizer.state[self.slice][key] = value.to(self.slice.device)
+                continue
+            if key not in whole:
+                whole[key] = torch.zeros_like(self.slice).repeat(self.ranks)
+            self._of(parameters[name], whole[key]).copy_(value)
+        for key, value in whole.items():
+            self.optimizer.state[self.slice][key] = value.chunk(self.ranks)[self.rank].clone()
+
+    def _gather(self, mine: Tensor) -> Tensor:
+        slices = [torch.empty_like(mine) for _ in range(self.ranks)]
+        torch.distributed.all_gather(slices, mine)
+        return torch.cat(slices)
+
+    @staticmethod
+    def _of(parameter: nn.Parameter, whole: Tensor) -> Tensor:
+        """What belongs to `parameter`, which is itself a piece of one flat tensor, in another of the same layout."""
+        return whole.as_strided(parameter.shape, parameter.stride(), parameter.storage_offset())
+
+    def close(self) -> None:
+        self.engine.destroy()
+        for parameter, stride in self.strides:  # as they were: in another layout convolutions round differently
+            own = torch.empty_strided(parameter.shape, stride, dtype=parameter.dtype, device=parameter.device)
+            parameter.data = own.copy_(parameter.data)
+
+
+Parallel = Replicas | Partitions
+
+
+def import_deepspeed(device: torch.device) -> ModuleType:
+    """DeepSpeed, on CPUs without a compiler: gloo reduces there, and DeepSpeed's own all-reduce is not built."""
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it warns of SGD, and of what is switched off here
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # it uses old names
+    return deepspeed
+
+
+def check_zero(phases: Iterable[Phase]) -> None:
+    """ConfigError for what ZeRO would train wrongly."""
+    for phase in phases:
+        counts = Counter(name for update in phase.updates if update.active for name in update.trains)
+        for name, updates in counts.items():
+            if updates > 1:
+                raise ConfigError(
+                    f"{updates} updates of phase {phase.name} train {name}, and under ZeRO each would step a copy of "
+                    "its own: use a launch file without DeepSpeed"
+                )

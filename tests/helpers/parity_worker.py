@@ -1,0 +1,167 @@
+"""Train SAVAE's phases in many settings on the ranks of this launch; rank 0 writes what came out.
+
+Usage: parity_worker.py OUT.safetensors. Tensors are named `setting strategy accumulate/...`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from helpers.training import Trainer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from savae_dist.config.schema import OptimizerConfig
+from savae_dist.distributed.reduce import rank_means
+from savae_dist.systems import SAVAE
+from savae_dist.training.batch_norm import recalibrate
+from savae_dist.training.batches import Slicing
+
+SIZE = 24  # divides by 4 ranks x 3 accumulation steps
+STEPS = 2
+
+
+@dataclass(frozen=True)
+class Setting:
+    """labelled: every so many-th sample has a label; broken: a sample that is not finite; half: in half precision,
+    where a sum over more samples is rounded elsewhere, so only launches of equally many ranks compare.
+    """
+
+    system: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "sgd", "lr": 0.02})
+    critic: dict[str, Any] = field(default_factory=dict)
+    prepared: dict[str, Any] = field(default_factory=dict)
+    labelled: int | None = None
+    broken: int | None = None
+    half: bool = False
+    full: bool = False  # in every combination
+
+
+JOINT = {"critic_update": "joint", "batches": "shared", "critic_steps": 2}
+SGD = {"name": "sgd", "lr": 0.02}
+SETTINGS = {
+    "separate": Setting(optimizer={**SGD, "clip_norm": 0.3}, prepared={"ema": 0.5}, full=True),
+    "joint": Setting(JOINT, {**SGD, "momentum": 0.5, "clip_value": 0.01}, {"clip_weights": 0.05}, full=True),
+    "few labels": Setting(
+        {"reconstruction_weight": 0.5, "critic_regulariser": "gradient_penalty"},
+        {**SGD, "weight_decay": 0.1},
+        labelled=17,
+    ),
+    "not finite": Setting(optimizer={**SGD, "momentum": 0.5}, prepared={"ema": 0.5}, broken=30),
+    "adam": Setting(optimizer={"name": "adam", "clip_norm": 0.3}),
+    "bf16": Setting(prepared={"precision": "bf16"}, half=True),
+    "fp16": Setting(prepared={"precision": "fp16"}, half=True),
+}
+
+
+def combinations(setting: Setting, ranks: int) -> list[tuple[int, int]]:
+    """(ZeRO stage, accumulation steps)."""
+    if setting.half:
+        return [(0, 2), (1, 2), (2, 2)] if ranks == 2 else []
+    if ranks == 1:
+        return [(0, 1), (0, 3)]
+    if ranks == 2:
+        return [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1), (2, 3)] if setting.full else [(0, 1), (1, 2), (2, 3)]
+    return [(0, 1), (0, 2), (0, 3), (1, 2), (2, 1)] if setting.full else [(0, 3), (2, 1)]
+
+
+def trained(setting: Setting, slicing: Slicing, zero: int) -> dict[str, Tensor]:
+    """Networks, averages, optimiser states, and means of the losses and norms of both phases."""
+    system = SAVAE(latent_dim=3, **setting.system)
+    names = [update.name for phase in system.phases() for update in phase.updates]
+    optimizers = {name: OptimizerConfig(**setting.optimizer) for name in names}
+    optimizers["critic"] = OptimizerConfig(**{**setting.optimizer, **setting.critic})
+    trainer = Trainer(
+        system, slicing=slicing, norm="group", optimizers=optimizers, zero=zero, **{"ema": 0.0, **setting.prepared}
+    )
+    if setting.labelled is not None:
+        trainer.data.y[torch.arange(len(trainer.data.y)) % setting.labelled != 0] = -1
+    if setting.broken is not None:
+        trainer.data.x[setting.broken] = torch.inf
+    found: dict[str, Tensor] = {}
+    for phase in ("vec", "decoder"):
+        trainer.run(phase, STEPS)
+        for name, update in trainer.updates.items():
+            tensors, values = update.state()
+            found |= {f"updates/{name}/{key}": value for key, value in tensors.items()}
+            means = rank_means({f"losses/{name}/{term}": value for term, value in update.meter.drain().items()})
+            found |= {key: torch.tensor(value, dtype=torch.float64) for key, value in means.items()}
+            found[f"skipped/{name}"] = update.skipped
+            if values["scaler"] is not None:
+                found[f"scale/{name}"] = torch.tensor(values["scaler"]["scale"])
+            for network, average in update.averages.items():
+                found |= {f"ema/{network}/{key}": value for key, value in average.network.state_dict().items()}
+            update.close()
+    for network, weights in trainer.weights().items():
+        found |= {f"networks/{network}/{key}": value for key, value in weights.items()}
+    return found
+
+
+def recalibrated(rank: int, ranks: int, together: bool) -> dict[str, Tensor]:
+    """The classifier's statistics over three batches, of which rank 0 has more than the others."""
+    trainer = Trainer(SAVAE(latent_dim=3))
+    plan = trainer.phases["vec"].recalibrate
+    assert plan is not None
+    if together:
+        trainer.networks["classifier"] = nn.SyncBatchNorm.convert_sync_batchnorm(trainer.networks["classifier"])
+        nn.SyncBatchNorm.forward = unsynchronised  # torch's refuses CPUs
+    batches = [(8 * i, trainer.data.raw(8 * i, 8, range(8))) for i in range(rank, 3, ranks)]
+    recalibrate(plan, trainer.networks, batches, trainer.feed)
+    return dict(trainer.networks["classifier"].named_buffers())
+
+
+def left_out(slicing: Slicing) -> dict[str, Tensor]:
+    """Batch norm's statistics after a step and after one more that no rank can use."""
+    trainer = Trainer(SAVAE(latent_dim=3), slicing=slicing, ema=0.5)
+    trainer.run("vec", 1)
+    vec, network = trainer.updates["vec"], trainer.networks["classifier"]
+    found = {f"before/{key}": value.clone() for key, value in network.named_buffers()}
+    trainer.data.x.fill_(torch.inf)
+    raw = next(trainer.data.stream(trainer.phases["vec"], 1, 2, slicing))
+    noise = trainer.feed.noise(trainer.phases["vec"].turns()[0], SIZE)
+    vec.step(0, [trainer.feed.batch(raw, noise)], 1)
+    assert int(vec.skipped) == 1
+    found |= {f"after/{key}": value for key, value in network.named_buffers()}
+    return found | {f"ema/{key}": value for key, value in vec.averages["classifier"].network.named_buffers()}
+
+
+def unsynchronised(self: nn.SyncBatchNorm, x: Tensor) -> Tensor:
+    assert torch.distributed.get_world_size(self.process_group) == 1, "it would have waited for the others"
+    return nn.modules.batchnorm._BatchNorm.forward(self, x)
+
+
+def check_ranks_agree(found: dict[str, Tensor]) -> None:
+    """To the bit."""
+    if torch.distributed.is_initialized():
+        mine = torch.stack([value.double().sum() for value in found.values()])
+        first = mine.clone()
+        torch.distributed.broadcast(first, 0)
+        assert torch.equal(mine, first), [key for key, a, b in zip(found, mine, first, strict=True) if a != b]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    state = PartialState(cpu=True)
+    results: dict[str, Tensor] = {}
+    for name, setting in SETTINGS.items():
+        for zero, accumulate in combinations(setting, state.num_processes):
+            slicing = Slicing(SIZE, state.process_index, state.num_processes, accumulate)
+            found = trained(setting, slicing, zero)
+            check_ranks_agree(found)
+            results |= {f"{name} {zero} {accumulate}/{key}": value for key, value in found.items()}
+    for together in (False, True):
+        found = recalibrated(state.process_index, state.num_processes, together)
+        results |= {f"{'sync' if together else 'batch'} norm/{key}": value for key, value in found.items()}
+    found = left_out(Slicing(SIZE, state.process_index, state.num_processes))
+    results |= {f"left out/{key}": value for key, value in found.items()}
+    if state.is_main_process:
+        save_file({key: value.clone().contiguous() for key, value in results.items()}, sys.argv[1])
+    state.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from savae_dist import Decoder, Encoder, Pipeline
+from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DcganDecoder, DenseClassifier
+from savae_dist.pipeline.model_card import CITATIONS, model_card
+from savae_dist.pipeline.posteriors import PosteriorBank
+from savae_dist.preprocess import DataSpec, normalise
+from savae_dist.systems import SYSTEMS
+from tools.export_hub import main
+
+IMAGES = DataSpec("image", (3, 8, 9), 2, "unit", class_names=("cat", "dog"))
+SIGNALS = DataSpec("signal", (1, 40), 2, "dataset", mean=(1.5,), std=(2.5,), rate=12000.0)
+
+
+def make_run(folder: Path, spec: DataSpec) -> Pipeline:
+    torch.manual_seed(0)
+    output = "sigmoid" if spec.kind == "image" else "linear"
+    networks = {
+        "encoder": ConvEncoder(spec.shape, 2, width=2),
+        "decoder": ConvDecoder(spec.shape, 2, width=2, output=output),
+        "classifier": DenseClassifier(2, 2, hidden=8),
+        "critic": ConvCritic(spec.shape, width=2),
+    }
+    bank = PosteriorBank(torch.randn(4, 2), torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))
+    pipeline = Pipeline(networks, spec, bank, {"name": "savae", "latent_dim": 2, "alpha": [1.0, 0.1, 0.01]})
+    pipeline.save_pretrained(folder / "pipeline")
+    summary = {"accuracy": 0.875, "judge_flip_rate": None, "samples_per_second": {"vec": 321.0}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return pipeline
+
+
+@pytest.mark.parametrize("spec", [IMAGES, SIGNALS], ids=["images", "signals"])
+def test_every_card_runs_as_it_reads(spec, tmp_path, monkeypatch):
+    pipeline = make_run(tmp_path / "run", spec)
+    assert main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    cards = sorted((tmp_path / "out").rglob("README.md"))
+    assert {card.parent.name for card in cards} == {"out", *pipeline.networks}
+    for card in cards:
+        (snippet,) = re.findall(r"```python\n(.*?)```", card.read_text(), re.DOTALL)
+        monkeypatch.chdir(card.parent)
+        names: dict = {}
+        exec(compile(snippet, str(card), "exec"), names)
+        assert names["pipeline"].spec == spec
+        if card.parent.name == "encoder":
+            by_hand = names["encoder"](normalise(torch.from_numpy(names["x"]), spec))[0]
+            torch.testing.assert_close(names["posterior"].mean, by_hand.mean)
+        if card.parent.name == "decoder":
+            assert np.array_equal(names["x"], pipeline.generate(4, seed=0))
+        if card.parent.name == "out":
+            assert names["x_hat"].shape == names["x"].shape
+
+
+def test_each_folder_is_complete_in_itself(tmp_path):
+    pipeline = make_run(tmp_path / "run", SIGNALS)
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "run"), str(out)]) == 0
+    x = np.random.default_rng(0).normal(1, 2, (3, 40))
+    assert torch.equal(Pipeline.from_pretrained(out / "encoder").encode(x).mean, pipeline.encode(x).mean)
+    decoder = Pipeline.from_pretrained(out / "decoder")
+    assert np.array_equal(decoder.generate(3, label=1, seed=0), pipeline.generate(3, label=1, seed=0))
+    assert np.array_equal(Pipeline.from_pretrained(out).reconstruct(x), pipeline.reconstruct(x))
+    encoder, state = Encoder.from_pretrained(out / "encoder"), pipeline.networks["encoder"].state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
+    assert isinstance(Decoder.from_pretrained(out / "decoder"), ConvDecoder)
+    stored = json.loads((out / "decoder" / "pipeline.json").read_text())["spec"]
+    assert DataSpec.from_dict(stored) == SIGNALS
+
+
+def test_the_card_says_what_is_needed(tmp_path):
+    make_run(tmp_path / "run", SIGNALS)
+    assert main([str(tmp_path / "run"), str(tmp_path / "out"), "--license", "cc-by-4.0"]) == 0
+    card = ModelCard.load(tmp_path / "out" / "encoder" / "README.md")
+    assert card.data.library_name == "savae_dist"
+    assert card.data.license == "cc-by-4.0"
+    assert {"savae", "signal"} <= set(card.data.tags)
+    for words in ("Zemouri", "12000 Hz", "[1.5] and [2.5]", "| `latent_dim` | 2 |", "| `accuracy` | 0.875 |"):
+        assert words in card.text
+    assert "| `samples_per_second.vec` | 321 |" in card.text
+    assert "judge_flip_rate" not in card.text
+    assert str(tmp_path) not in card.text  # a card tells nobody where it was written
+
+
+def test_a_generator_s_card_promises_no_encoder(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    generator = Pipeline({"decoder": DcganDecoder(IMAGES.shape, 5, width=2)}, IMAGES, system={"name": "dcgan"})
+    generator.save_pretrained(tmp_path / "run" / "pipeline")
+    assert main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    for folder in (tmp_path / "out", tmp_path / "out" / "decoder"):
+        card = ModelCard.load(folder / "README.md")
+        assert {"dcgan", "generative-adversarial-network"} <= set(card.data.tags)
+        assert "Radford" in card.text
+        assert "Zemouri" not in card.text
+        assert "encode(" not in card.text
+        (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+        monkeypatch.chdir(folder)
+        exec(compile(snippet, str(folder), "exec"), names := {})
+        assert names["pipeline"].generate(2, seed=0).shape == (2, 8, 9, 3)
+
+
+def test_every_system_says_what_to_cite():
+    assert CITATIONS.keys() == SYSTEMS.keys()
+    assert all(re.match(r"@\w+\{\w+,\n.*\n\}$", entry, re.DOTALL) for entry in CITATIONS.values())
+    unknown = Pipeline({"decoder": ConvDecoder(IMAGES.shape, 2, width=2)}, IMAGES, system={"name": "mine"})
+    assert "Citation" not in model_card(unknown, "pipeline", {})
+
+
+def test_exporting_again_replaces_and_nothing_else_is_overwritten(tmp_path, capsys):
+    make_run(tmp_path / "run", IMAGES)
+    run, out = str(tmp_path / "run"), tmp_path / "out"
+    assert main([run, str(out)]) == 0
+    (out / "encoder" / "README.md").write_text("old")
+    (tmp_path / "run" / "summary.json").unlink()
+    assert main([run, str(out)]) == 0
+    assert "Metrics" not in (out / "encoder" / "README.md").read_text()
+    capsys.readouterr()
+    assert main([run, run]) == 2
+    assert "no earlier export" in capsys.readouterr().err
+
+
+def test_failures_are_one_line_with_their_code(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "status.json").write_text('{"outcome": "running"}')
+    assert main([str(tmp_path / "run"), str(tmp_path / "out")]) == 76
+    assert not (tmp_path / "out").exists()
+    make_run(tmp_path / "run", IMAGES)
+    (tmp_path / "run" / "summary.json").write_text("{")
+    assert main([str(tmp_path / "run"), str(tmp_path / "out")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "not finished" in lines[0]
+    assert "not JSON" in lines[1]
