@@ -1,0 +1,84 @@
+"""A run from its start to what its status.json says of its end, whatever ends it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from accelerate import PartialState
+
+from savae_dist.config.identity import as_dict
+from savae_dist.config.schema import RunConfig
+from savae_dist.distributed import launch
+from savae_dist.distributed.ranks import Peers
+from savae_dist.distributed.signals import Stop, has_peers, lost_peer
+from savae_dist.errors import ConfigError, Preempted, RankLost, UserError
+from savae_dist.run import start_report
+from savae_dist.run.run import Run
+from savae_dist.run.status_file import Status
+
+
+def train(config: RunConfig, check: bool = False) -> int:
+    """Train, or continue, the run that `config` describes; its folder's status.json tells how it ended."""
+    status = Status(None if check else Path(config.output or "."), launch.is_main())
+
+    def give_up(message: str) -> None:
+        status.end(Preempted.__name__, Preempted.code, message, alone=True)
+        print(f"savae_dist: {message}", file=sys.stderr)
+
+    with status, Stop(give_up, launch.world_size()) as stop:
+        try:
+            launch.follow_launcher()
+            report = _train(config, check, status, stop)
+        except UserError as error:
+            status.end(type(error).__name__, error.code, str(error), alone=not error.everywhere)
+            raise
+        except BaseException as error:
+            reason = lost_peer(error)
+            if reason is not None and has_peers():
+                raise rank_lost(status, reason) from error
+            # By whichever rank: its peers will only see that it is gone, which is no bug of theirs.
+            status.end("failed", 1, f"{type(error).__name__}: {error}", alone=True)
+            raise
+        status.end("done", 0)
+    if check and launch.is_main():
+        print(report)
+    return 0
+
+
+def _train(config: RunConfig, check: bool, status: Status, stop: Stop) -> str:
+    state = launch.start(config.precision, config.timeout)
+    peers = Peers(state, config.timeout)
+    status.join(peers.launch, peers.node, peers.nodes)
+    stop.join(peers.group)
+    folder = Path(config.output or ".")
+    peers.check_alike(as_dict(config))
+    peers.check_shared(folder)
+    status.claim(peers)
+    with opened(config, state, status, stop, peers) as run:
+        if check:
+            return start_report.check(run)
+        status.begin()
+        run.tracker.say(start_report.describe(run))
+        for phase in run.remaining_phases():
+            run.train(phase)
+        run.finish()
+    return ""
+
+
+def rank_lost(status: Status, reason: str) -> RankLost:
+    """What is left to say where a peer is gone: that, or what it said itself before it went."""
+    lost = RankLost(f"a rank was lost at {status.where()} ({reason}): run it again to go on")
+    said = status.end(RankLost.__name__, RankLost.code, str(lost), alone=True)
+    if said is not None and said["exit_code"] != RankLost.code:
+        lost = RankLost(f"a rank was lost at {status.where()}; it said: {said['message']}")
+        lost.code = said["exit_code"]
+    return lost
+
+
+def opened(config: RunConfig, state: PartialState, status: Status, stop: Stop, peers: Peers) -> Run:
+    """The run, ready to train; what does not fit together there (a ValueError) is the configuration's fault."""
+    try:
+        return Run(config, state, status, stop, peers)
+    except ValueError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
