@@ -27,7 +27,7 @@ from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.systems import SAVAE
 from savae_dist.systems.phases import Phase
-from savae_dist.training.batches import Slicing
+from savae_dist.training.batches import BatchSplit
 
 if __package__:  # an installed command, or a test
     from . import handwritten, loaders, scaling
@@ -45,7 +45,7 @@ WARM_UP = 3  # iterations: memory is allocated, kernels are chosen
 
 def trainer(setting: handwritten.Setting, phase: Phase) -> handwritten.Step:
     """The way a run goes, on one process."""
-    return scaling.trainer(setting, phase, Slicing(setting.config.data.batch_size)).step
+    return scaling.trainer(setting, phase, BatchSplit(setting.config.data.batch_size)).step
 
 
 def interleave(

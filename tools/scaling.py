@@ -15,18 +15,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from savae_dist.data import Order, Reader, Request, loader
+from savae_dist.data import Order, Reader, loader
 from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import ConfigError
 from savae_dist.precision import autocast
 from savae_dist.preprocess import normalise
 from savae_dist.systems.phases import Phase
-from savae_dist.training.batches import Feed, Slicing, read_plan
+from savae_dist.training.batches import BatchBuilder, BatchSplit, read_requests, training_plan
 from savae_dist.training.engine import PreparedUpdate, UpdateModule, run_phase
 from savae_dist.training.strategies import Replicas
 
@@ -49,7 +50,7 @@ class Loop:
     updates: dict[str, PreparedUpdate]
 
 
-def trainer(setting: handwritten.Setting, phase: Phase, slicing: Slicing, reduce: bool = True) -> Loop:
+def trainer(setting: handwritten.Setting, phase: Phase, split: BatchSplit, reduce: bool = True) -> Loop:
     """The way a run goes: shards, reader, loader, feed, engine; without `reduce` each rank trains on its own."""
     config, spec = setting.config, setting.shards.spec
     networks = setting.networks()
@@ -62,11 +63,11 @@ def trainer(setting: handwritten.Setting, phase: Phase, slicing: Slicing, reduce
         prepared.parallel.forward = UpdateModule(prepared.update, networks, arithmetic)
         prepared.parallel.accelerator.free_memory()  # with DDP go the hooks that it put on the parameters
     order = Order(setting.shards.counts, config.seed, loaders.LANES, config.data.shuffle_window)
-    plan = read_plan(phase, 0, ENDLESS, 0, slicing)
-    requests = (Request(start, slicing.size, slots) for start, slots in plan)
-    raw = loader(Reader(setting.shards, order, 0), requests, 0, setting.device.type == "cuda")
-    feed = Feed(slicing, setting.device, lambda x: normalise(x, spec), config.seed)
-    steps = run_phase(phase, updates, raw, feed, first=0, last=ENDLESS, origin=0)
+    ahead, plan = tee(training_plan(phase, split, first=0, last=ENDLESS, origin=0))
+    reader = Reader(setting.shards, order, 0)
+    raw = loader(reader, read_requests(ahead, split.size), 0, setting.device.type == "cuda")
+    builder = BatchBuilder(split, setting.device, lambda x: normalise(x, spec), config.seed)
+    steps = run_phase(plan, raw, updates, builder)
     return Loop(lambda: next(steps), updates)
 
 
@@ -130,13 +131,13 @@ def measure(
 ) -> Iterator[str]:
     """Throughput of the loops, and where the time of each update goes."""
     size = setting.config.data.batch_size
-    slicing = Slicing(size, peers.rank, peers.ranks)
+    split = BatchSplit(size, peers.rank, peers.ranks)
     together, apart = f"{peers.ranks} processes", f"{peers.ranks}, no reduction"
-    lone = trainer(setting, phase, Slicing(size), reduce=False)  # by all ranks: DDP comes and goes with it
+    lone = trainer(setting, phase, BatchSplit(size), reduce=False)  # by all ranks: DDP comes and goes with it
     loops: dict[str, Loop | None] = {
         "1 process": lone if peers.rank == 0 else None,
-        apart: trainer(setting, phase, slicing, reduce=False),
-        together: trainer(setting, phase, slicing),
+        apart: trainer(setting, phase, split, reduce=False),
+        together: trainer(setting, phase, split),
     }
     counts, times = {}, dict[str, list[tuple[float, float]]]()
     for name, loop in loops.items():

@@ -27,7 +27,7 @@ from savae_dist.errors import CheckpointError, SaveError
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.training.optim import WeightAverage
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PREFIX = "step-"
 
 
@@ -51,7 +51,8 @@ class TrainingState:
     phase, step: finished iterations of that phase; total: finished iterations of all phases, the checkpoint's number.
     origin: position in the data where the phase began. phase_end: kept for good.
     rates: samples per second of each finished phase.
-    run: what must be equal for a run to go on from here (configuration, index digest, lanes).
+    lanes: parallel streams through the shards. data: digest of the index. features: sha256 of each frozen feature
+        network. config: the keys that make a run this run (`config.identity`).
     """
 
     phase: str
@@ -60,8 +61,16 @@ class TrainingState:
     origin: int
     phase_end: bool = False
     rates: dict[str, float] = field(default_factory=dict)
-    run: dict[str, Any] = field(default_factory=dict)
+    lanes: int = 0
+    data: str = ""
+    features: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a run to go on from here, by the names that a user knows."""
+        features = {f"sha256 of {name}": digest for name, digest in self.features.items()}
+        return {"lanes": self.lanes, "data": self.data, **features, **self.config}
 
 
 def save(
@@ -109,7 +118,7 @@ def _write(
 ) -> None:
     (draft / "updates").mkdir(parents=True)
     for name, network in networks.items():
-        if not isinstance(network, FeatureNetwork):  # of which `state.run` holds the digest
+        if not isinstance(network, FeatureNetwork):  # `state.features` holds its digest
             network.save_pretrained(draft / "networks" / name)
     for name, update in updates.items():
         tensors, values = states[name]
@@ -198,8 +207,8 @@ def read_state(checkpoint: Path) -> TrainingState:
     values = json.loads((checkpoint / "state.json").read_text())
     if values.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{checkpoint}: format {values.get('format_version')} is not {FORMAT_VERSION}; "
-            "use the version of savae_dist that wrote it"
+            f"{checkpoint}: format {values.get('format_version')} is not {FORMAT_VERSION}; finish this run with the "
+            "version of savae_dist that wrote it, or choose another output"
         )
     return TrainingState(**values)
 

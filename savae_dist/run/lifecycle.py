@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-from accelerate import PartialState
 
 from savae_dist.config.identity import as_dict
 from savae_dist.config.schema import RunConfig
@@ -14,7 +14,8 @@ from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.signals import Stop, has_peers, lost_peer
 from savae_dist.errors import ConfigError, Preempted, RankLost, UserError
 from savae_dist.run import start_report
-from savae_dist.run.run import Run
+from savae_dist.run.run import Process, Run
+from savae_dist.run.setup import open_run
 from savae_dist.run.status_file import Status
 
 
@@ -55,7 +56,7 @@ def _train(config: RunConfig, check: bool, status: Status, stop: Stop) -> str:
     peers.check_alike(as_dict(config))
     peers.check_shared(folder)
     status.claim(peers)
-    with opened(config, state, status, stop, peers) as run:
+    with opened(config, Process(state, peers, stop, status, launch.zero_stage())) as run:
         if check:
             return start_report.check(run)
         status.begin()
@@ -76,9 +77,14 @@ def rank_lost(status: Status, reason: str) -> RankLost:
     return lost
 
 
-def opened(config: RunConfig, state: PartialState, status: Status, stop: Stop, peers: Peers) -> Run:
-    """The run, ready to train; what does not fit together there (a ValueError) is the configuration's fault."""
+@contextmanager
+def opened(config: RunConfig, process: Process) -> Iterator[Run]:
+    """The run, ready to train; what does not fit together (a ValueError) is the configuration's fault."""
     try:
-        return Run(config, state, status, stop, peers)
+        run = open_run(config, process)
     except ValueError as error:
         raise ConfigError(" ".join(str(error).split())) from error
+    try:
+        yield run
+    finally:
+        run.tracker.close()

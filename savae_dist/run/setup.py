@@ -1,4 +1,4 @@
-"""What a run begins with: its shards, its networks, and where it stands."""
+"""Putting a run together, in one direction: shards, networks, where it stands, the reader of its data."""
 
 from __future__ import annotations
 
@@ -10,16 +10,65 @@ from torch import nn
 
 from savae_dist.config import identity
 from savae_dist.config.schema import DataConfig, RunConfig
-from savae_dist.data import Mixture, SampleOrder, Shards, Store, demo_shards
+from savae_dist.data import Mixture, Proportions, Reader, SampleOrder, Shards, Store, demo_shards, training_order
 from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import CheckpointError, ConfigError
 from savae_dist.networks import FeatureNetwork, Network
-from savae_dist.preprocess import DataSpec
+from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.run import checkpoint
 from savae_dist.run.checkpoint import TrainingState
+from savae_dist.run.run import Process, Run
+from savae_dist.run.tracker import Tracker
+from savae_dist.run.training_data import TrainingData
+from savae_dist.run.validation import Validation
 from savae_dist.systems.phases import Phase
+from savae_dist.training.augment import Augmentation
 from savae_dist.training.batch_norm import batch_norms
-from savae_dist.training.batches import Slicing
+from savae_dist.training.batches import BatchBuilder, BatchSplit
+from savae_dist.training.strategies import check_zero
+
+
+def open_run(config: RunConfig, process: Process) -> Run:
+    """The run, ready to train; ValueError or an error of `errors` for what does not fit together."""
+    data, state, folder = config.data, process.state, Path(config.output or ".")
+    phases = config.system.phases()
+    if process.zero:
+        check_zero(phases)
+    shards, validation_shards = open_shards(data)
+    split = BatchSplit(data.batch_size, state.process_index, state.num_processes, config.accumulate)
+    augment = Augmentation(data.augment, shards.spec)
+    builder = BatchBuilder(split, state.device, lambda x: normalise(x, shards.spec), config.seed, augment)
+
+    networks = build_networks(config, shards.spec, split, state.device)
+    # Looked at now: it may be another run's checkpoint, which that run removes when it is old.
+    initial = config.networks.initial
+    given = frozenset(path.name for path in Path(initial).iterdir()) if initial else frozenset[str]()
+    start = starting_state(config, shards, networks, phases[0], split.ranks)
+    training, resumed_from = resume(config, start, networks, process.peers)
+
+    proportions = Proportions(tuple(data.weights), data.labelled_fraction, data.balance)
+    order = training_order(
+        shards,
+        proportions,
+        seed=config.seed,
+        lanes=training.lanes,
+        window=data.shuffle_window,
+        batch_size=split.size,
+    )
+    check_cache(data, shards, order, split.ranks)
+    state.wait_for_everyone()  # no rank looks for an older run once rank 0 writes
+    reader = Reader(shards, order, int(data.bad_budget * shards.size), data.cache)
+    training_data = TrainingData(reader, builder, data.workers, pin=state.device.type == "cuda")
+    validation = Validation(validation_shards, training_data, config.judge) if validation_shards else None
+    if process.status.writes:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(identity.to_yaml(config))
+    total = sum(min(phase.steps, config.max_steps or phase.steps) for phase in phases)
+    # Last, since it must be closed: a run that cannot be opened leaves no progress bar behind.
+    tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes)
+    return Run(
+        config, process, folder, phases, networks, given, training_data, validation, training, resumed_from, tracker
+    )
 
 
 def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
@@ -44,7 +93,7 @@ def check_cache(data: DataConfig, shards: Shards, order: SampleOrder, ranks: int
         shards.check_cache(2 * lanes * data.shuffle_window)
 
 
-def build_networks(config: RunConfig, spec: DataSpec, slicing: Slicing, device: torch.device) -> dict[str, Network]:
+def build_networks(config: RunConfig, spec: DataSpec, split: BatchSplit, device: torch.device) -> dict[str, Network]:
     """The system's networks, the same on every rank: from the seed, or as `networks.initial` has them."""
     torch.manual_seed(config.seed)
     sizes = config.networks
@@ -59,7 +108,7 @@ def build_networks(config: RunConfig, spec: DataSpec, slicing: Slicing, device: 
         raise ConfigError(f"networks.initial={sizes.initial} holds none of {', '.join(networks)}")
     if together:  # in training only: what is saved and exported are batch norms
         networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
-    slice_size = slicing.size // (slicing.ranks * slicing.accumulate)
+    slice_size = split.size // (split.ranks * split.accumulate)
     if slice_size == 1 and any(batch_norms(network) for network in networks.values()):
         raise ConfigError("data.batch_size: batch norm needs two samples per process and step, or networks.norm=group")
     for network in networks.values():
@@ -72,10 +121,16 @@ def starting_state(
     config: RunConfig, shards: Shards, networks: dict[str, Network], first: Phase, ranks: int
 ) -> TrainingState:
     """A run that has not begun."""
-    lanes = max(8, ranks) if config.data.lanes == "auto" else config.data.lanes
-    frozen = {f"sha256 of {name}": n.digest() for name, n in networks.items() if isinstance(n, FeatureNetwork)}
-    facts = {"lanes": lanes, "data": shards.digest, **frozen, **identity.identity(config)}
-    return TrainingState(first.name, step=0, total=0, origin=0, run=facts)
+    return TrainingState(
+        first.name,
+        step=0,
+        total=0,
+        origin=0,
+        lanes=max(8, ranks) if config.data.lanes == "auto" else config.data.lanes,
+        data=shards.digest,
+        features={name: network.digest() for name, network in networks.items() if isinstance(network, FeatureNetwork)},
+        config=identity.identity(config),
+    )
 
 
 def resume(
@@ -92,13 +147,14 @@ def resume(
     if found is None:
         return start, None
     state = checkpoint.read_state(found)
-    if config.data.lanes == "auto":  # of another number of processes, perhaps
-        start.run["lanes"] = state.run["lanes"]
-    # An augmentation of strength 0 has no key on one side; a key that was freed since has one on the other.
-    for key in sorted((start.run | state.run).keys() - identity.FREE_KEYS):
-        if state.run.get(key) != start.run.get(key):
+    if config.data.lanes == "auto":  # it began with another number of processes, perhaps
+        start.lanes = state.lanes
+    here, there = start.identity(), state.identity()
+    # A key is on one side only where an augmentation is off (it has no strength), or became free to change since.
+    for key in sorted((here | there).keys() - identity.FREE_KEYS):
+        if there.get(key) != here.get(key):
             raise CheckpointError(
-                f"{found} was trained with {key}={state.run.get(key)}, not {start.run.get(key)}: "
+                f"{found} was trained with {key}={there.get(key)}, not {here.get(key)}: "
                 "restore it, or choose another output"
             )
     checkpoint.load_networks(found / "networks", networks)

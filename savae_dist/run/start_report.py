@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from savae_dist.data import Mixture, Request, survey
+from savae_dist.data import Mixture, Request, Sequential, survey
 from savae_dist.distributed import launch
-
-if TYPE_CHECKING:
-    from savae_dist.run.run import Run
+from savae_dist.run.run import Run
 
 
 def describe(run: Run) -> str:
     """Launch, data, system, phases and output, a line each."""
-    shards = run.validation_shards
+    process, data = run.process, run.data
+    shards = run.validation.shards if run.validation else None
     validation = f"{shards.size:,}" if shards else "none"
     foreign = shards.foreign if shards else 0
     untrained = f" ({foreign:,} of classes that data.train has none of, so unlabelled)" * (foreign > 0)
@@ -21,10 +18,10 @@ def describe(run: Run) -> str:
     steps = ", ".join(f"{phase.name} {run.steps(phase):,} steps" for phase in run.phases)
     going_on = f", continuing {run.resumed_from.name}" if run.resumed_from is not None else ""
     lines = [
-        f"launch:     {launch.describe(run.state, run.config.precision, run.zero)}",
-        f"data:       {run.shards.describe()}; {validation} for validation{untrained}",
-        f"system:     {run.system.name}, {sizes} parameters",
-        f"phases:     {steps}, global batch {run.slicing.size} ({run.training.run['lanes']} lanes)",
+        f"launch:     {launch.describe(process.state, run.config.precision, process.zero)}",
+        f"data:       {data.shards.describe()}; {validation} for validation{untrained}",
+        f"system:     {run.config.system.name}, {sizes} parameters",
+        f"phases:     {steps}, global batch {data.builder.split.size} ({run.training.lanes} lanes)",
         f"output:     {run.folder}{going_on}",
     ]
     return "\n".join(lines)
@@ -32,15 +29,15 @@ def describe(run: Run) -> str:
 
 def check(run: Run) -> str:
     """Everything up to the first step, a batch read and looked at included."""
-    bad = []
-    for slots in run.slicing.slots():
-        raw = run.reader[Request(0, run.slicing.size, slots)]
-        batch = run.feed.batch(raw, {})
+    split, bad = run.data.builder.split, []
+    for slots in split.slots():
+        raw = run.data.reader[Request(0, split.size, slots)]
+        batch = run.data.builder.batch(raw)
         bad += raw.bad
     low, high = batch.x.min().item(), batch.x.max().item()
-    lines = [describe(run), "", "training data", *survey(run.shards), *reading(run)]
-    if run.validation_shards is not None:
-        lines += ["", "validation data", *survey(run.validation_shards)]
+    lines = [describe(run), "", "training data", *survey(run.data.shards), *reading(run)]
+    if run.validation is not None:
+        lines += ["", "validation data", *survey(run.validation.shards)]
     lines += ["", f"first batch: {tuple(batch.x.shape)} on {batch.x.device}, {low:.3g} to {high:.3g}"]
     lines += [f"             {shard}: {key}: {reason}; another sample took its place" for reason, shard, key in bad]
     return "\n".join(lines)
@@ -48,7 +45,9 @@ def check(run: Run) -> str:
 
 def reading(run: Run) -> list[str]:
     """How the samples are drawn, and what that takes of each process and of the cache of remote shards."""
-    order, ranks, lanes = run.order, run.state.num_processes, run.training.run["lanes"]
+    shards, order, lanes = run.data.shards, run.data.reader.order, run.training.lanes
+    ranks = run.data.builder.split.ranks
+    assert not isinstance(order, Sequential)  # a training order
     if isinstance(order, Mixture):
         shares = ", ".join(
             f"{stream.group.name} {float(share):.1%}" for stream, share in zip(order.streams, order.shares)
@@ -58,15 +57,15 @@ def reading(run: Run) -> list[str]:
         shares = "as the set has them"
         each = f"{lanes // ranks} for each rank" if lanes % ranks == 0 else "every rank reads all: they do not divide"
     window = run.config.data.shuffle_window
-    rows = int(run.shards.counts.max()) * min(window, len(run.shards.counts)) * order.lanes
+    rows = int(shards.counts.max()) * min(window, len(shards.counts)) * order.lanes
     lines = [
         f"shares      {shares}",
         f"lanes       {lanes} for {ranks} rank{'s' * (ranks > 1)} ({each}), windows of {window} shards",
         f"order       {4 * 2 * rows / 1e6:,.0f} MB in each reading process at most",
     ]
-    if run.shards.store is not None and run.shards.remote:
-        need = run.shards.cache_need(2 * order.lanes * window)
-        limit = run.shards.store.cache.limit
+    if shards.store is not None and shards.remote:
+        need = shards.cache_need(2 * order.lanes * window)
+        limit = shards.store.cache.limit
         lines.append(
             f"cache       {need / 1e9:,.2f} GB of data.cache_bytes={limit / 1e9:,.2f} GB for two windows a lane"
         )

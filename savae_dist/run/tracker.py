@@ -1,4 +1,4 @@
-"""What a run tells: TensorBoard scalars and figures, the progress bar, status.json."""
+"""What a run tells while it trains: TensorBoard scalars and figures, and its progress."""
 
 from __future__ import annotations
 
@@ -36,32 +36,39 @@ class Clock:
 
 
 class Tracker:
-    """TensorBoard and the progress bar; silent but on the main process."""
+    """TensorBoard, and the progress for people: a bar on a terminal, else a plain line per log.
+
+    Silent but on the main process.
+
+    total, done: iterations of the whole run, and those that were done before.
+    """
 
     def __init__(self, folder: Path, total: int, done: int, main: bool) -> None:
         self.main = main
         self.writer = SummaryWriter(folder, purge_step=done + 1) if self.main else None
+        self.terminal = main and sys.stderr.isatty()
         self.bar = tqdm(
-            total=total,
-            initial=done,
-            disable=not self.main,
-            unit="it",
-            dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 20.0,  # a log file wants few lines
+            total=total, initial=done, disable=not self.terminal, unit="it", dynamic_ncols=True, mininterval=0.5
         )
 
     def advance(self, phase: str) -> None:
-        if self.main:
+        """An iteration of that phase is done."""
+        if self.terminal:
             self.bar.set_description(phase, refresh=False)
             self.bar.update()
 
-    def scalars(self, values: Mapping[str, float], step: int, show: Mapping[str, float] | None = None) -> None:
-        """Write all `values`; put those of `show` beside the bar."""
+    def progress(self, where: str, losses: Mapping[str, float], rate: float) -> None:
+        """The losses beside the bar; without a terminal, where a bar would fill a log file, all in one line."""
+        shown = {name: f"{value:.3g}" for name, value in losses.items()}
+        if self.terminal:
+            self.bar.set_postfix(shown, refresh=False)
+        else:
+            self.say(f"{where}: {', '.join(f'{name} {text}' for name, text in shown.items())}; {rate:,.0f} samples/s")
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
         if self.writer is not None:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
-        if show and self.main:
-            self.bar.set_postfix({name: f"{value:.3g}" for name, value in show.items()}, refresh=False)
 
     def figure(self, name: str, figure: Figure, step: int) -> None:
         if self.writer is not None:

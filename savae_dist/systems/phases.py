@@ -62,11 +62,11 @@ class Update:
     optimizer: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Turn(NamedTuple):
-    """One optimiser step of an iteration: which loss of which update, in which repeat, on which batch of it."""
+class OptimizerStep(NamedTuple):
+    """One optimiser step of an iteration: on which loss of its update, in which repeat, on which of its batches."""
 
     update: Update
-    which: int
+    loss_index: int
     repeat: int
     batch: int
 
@@ -103,19 +103,19 @@ class Phase:
     recalibrate: Recalibration | None = None
     prepare: Preparation | None = None
 
-    def turns(self) -> tuple[Turn, ...]:
+    def optimizer_steps(self) -> tuple[OptimizerStep, ...]:
         """All optimiser steps of one iteration in their order, inactive ones included."""
         plain = [
-            (update, which, repeat)
+            (update, loss_index, repeat)
             for update in self.updates
             for repeat in range(update.repeats)
-            for which in range(len(update.losses))
+            for loss_index in range(len(update.losses))
         ]
-        return tuple(Turn(*turn, batch=0 if self.batches == "shared" else i) for i, turn in enumerate(plain))
+        return tuple(OptimizerStep(*step, batch=0 if self.batches == "shared" else i) for i, step in enumerate(plain))
 
     @property
     def batches_per_iteration(self) -> int:
-        return max(turn.batch for turn in self.turns()) + 1
+        return max(step.batch for step in self.optimizer_steps()) + 1
 
 
 def check_numbers(system: object, at_least_one: Iterable[str], not_negative: Iterable[str] = ()) -> None:

@@ -1,31 +1,23 @@
-"""From slices of raw data to the batches of a loss: the plan of what is read when, and the noise."""
+"""From the plan of a phase to the batches of its losses: what is read when, and what each batch is made of."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from savae_dist.systems.phases import Batch, Phase, Turn
+from savae_dist.data import RawBatch, Request
+from savae_dist.systems.phases import Batch, OptimizerStep, Phase
 from savae_dist.training.augment import Augmentation
 
 
-class RawBatch(Protocol):
-    """A slice of a global batch as the reader gives it: `slot` `[n]` says which elements of the global batch."""
-
-    x: Tensor
-    y: Tensor
-    slot: Tensor
-    labelled: int  # labelled samples in the whole global batch
-
-
 @dataclass(frozen=True)
-class Slicing:
-    """How a global batch of `size` is cut: over the ranks, then into accumulation steps."""
+class BatchSplit:
+    """How a global batch of `size` samples is split: over the ranks, then into accumulation steps."""
 
     size: int
     rank: int = 0
@@ -40,78 +32,103 @@ class Slicing:
             )
 
     def slots(self) -> list[range]:
-        """The slots of this rank, one range per accumulation step."""
+        """The places in the global batch that this rank reads, one range per accumulation step."""
         mine = range(self.rank, self.size, self.ranks)
         step = len(mine) // self.accumulate
         return [mine[i : i + step] for i in range(0, len(mine), step)]
 
 
-@dataclass(frozen=True)
-class Feed:
-    """Raw slices to batches: onto the device, normalised, varied, with this slice's part of the global noise."""
+class PlannedStep(NamedTuple):
+    """An optimiser step, the iteration that it belongs to, and the position in the data where its global batch starts.
 
-    slicing: Slicing
+    reads: the slots of that batch that this rank reads now, one range per accumulation step; none where the step before
+        has read the same batch.
+    ends_iteration: whether it is the last step of its iteration.
+    """
+
+    step: OptimizerStep
+    iteration: int
+    position: int
+    reads: list[range]
+    ends_iteration: bool
+
+
+def training_plan(phase: Phase, split: BatchSplit, *, first: int, last: int, origin: int) -> Iterator[PlannedStep]:
+    """The active optimiser steps of iterations `first` to `last` - 1, in order; the phase began at position `origin`.
+
+    The loader reads ahead by this plan and the engine steps by it, so they cannot disagree. Inactive steps keep their
+    positions: what the others see does not depend on them.
+    """
+    steps = [step for step in phase.optimizer_steps() if step.update.active]
+    slots, per_iteration = split.slots(), phase.batches_per_iteration * split.size
+    for iteration in range(first, last):
+        before = None
+        for number, step in enumerate(steps, 1):
+            position = origin + iteration * per_iteration + step.batch * split.size
+            reads = slots if position != before else []
+            yield PlannedStep(step, iteration, position, reads, ends_iteration=number == len(steps))
+            before = position
+
+
+def read_requests(plan: Iterable[PlannedStep], size: int) -> Iterator[Request]:
+    """What a reader is asked for to follow the plan with global batches of `size` samples."""
+    return (Request(planned.position, size, slots) for planned in plan for slots in planned.reads)
+
+
+@dataclass(frozen=True)
+class BatchBuilder:
+    """Makes the batches that losses see of the samples that a reader gives.
+
+    seed: of all noise and augmentation. augment: what is done to training samples, None for nothing.
+    """
+
+    split: BatchSplit
     device: torch.device
     normalise: Callable[[Tensor], Tensor]
     seed: int
     augment: Augmentation | None = None
 
-    def noise(self, turn: Turn, position: int) -> dict[str, Tensor]:
-        """The update's draws for the whole global batch, `[size, *shape]` each, on the CPU.
-
-        A pure function of (seed, position in the data, turn), so it is the same for any number of ranks and after a
-        resumption, and there is no random state to save.
-        """
-        update = turn.update
-        key = (position, update.name, turn.which, turn.repeat)
-        return {name: self._normal((*key, name), shape) for name, shape in update.noise.items()}
-
-    def variation(self, position: int) -> dict[str, Tensor]:
-        """The augmentation's draws for the global batch at `position`, in the same way.
-
-        They belong to the batch and not to the turn: turns that share a batch compare their networks on the same
-        samples, and those on fresh batches have other positions.
-        """
-        noise = self.augment.noise if self.augment else {}
-        return {name: self._normal((position, "augment", name), shape) for name, shape in noise.items()}
-
-    def _normal(self, key: tuple[int | str, ...], shape: tuple[int, ...]) -> Tensor:
-        digest = hashlib.blake2b(repr((self.seed, *key)).encode(), digest_size=8).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-        return torch.randn(self.slicing.size, *shape, generator=generator)
-
-    def batch(self, raw: RawBatch, noise: Mapping[str, Tensor], variation: Mapping[str, Tensor] | None = None) -> Batch:
-        """noise, variation: of the whole global batch; without the second the samples stay as they are."""
+    def batch(self, raw: RawBatch, position: int | None = None) -> Batch:
+        """The samples on the device, normalised; augmented if `position`, where their global batch starts, is given."""
         x = self.normalise(raw.x.to(self.device, non_blocking=True))
-        if self.augment and variation:
-            x = self.augment(x, self._mine(raw, variation))
+        if self.augment is not None and position is not None:
+            x = self.augment(x, self.augmentation_noise(position, raw.slot))
         return Batch(
             x=x,
             y=raw.y.to(self.device, non_blocking=True),
-            noise=self._mine(raw, noise),
+            noise={},
             label_weight=self._weight(raw.labelled),
-            unlabelled_weight=self._weight(self.slicing.size - raw.labelled),
+            unlabelled_weight=self._weight(self.split.size - raw.labelled),
         )
+
+    def noise(self, step: OptimizerStep, position: int, slots: Tensor) -> dict[str, Tensor]:
+        """The draws that the step's update declares, for `slots` `[n]` of the global batch at `position`.
+
+        They are a pure function of (seed, position in the data, step, slot): the same for any number of ranks and after
+        a resumption, so there is no random state to save.
+        """
+        return self._normal((position, step.update.name, step.loss_index, step.repeat), step.update.noise, slots)
+
+    def augmentation_noise(self, position: int, slots: Tensor) -> dict[str, Tensor]:
+        """The draws of the augmentation, likewise.
+
+        They belong to the batch and not to the step: steps that share a batch compare their networks on equal samples.
+        """
+        return self._normal((position, "augment"), self.augment.noise if self.augment else {}, slots)
+
+    def _normal(
+        self, key: tuple[int | str, ...], shapes: Mapping[str, tuple[int, ...]], slots: Tensor
+    ) -> dict[str, Tensor]:
+        """Standard normal draws by name, `[len(slots), *shape]` each, on the device."""
+        draws = {}
+        for name, shape in shapes.items():
+            digest = hashlib.blake2b(repr((self.seed, *key, name)).encode(), digest_size=8).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+            whole = torch.randn(self.split.size, *shape, generator=generator)
+            draws[name] = whole[slots].to(self.device, non_blocking=True)
+        return draws
 
     def _weight(self, count: int) -> Tensor:
         """Of a sum over some of a slice's samples, of which the global batch holds `count` (see `Batch`)."""
-        shares = self.slicing.ranks * self.slicing.accumulate
+        shares = self.split.ranks * self.split.accumulate
         return torch.tensor(shares / count if count else 0.0, device=self.device)
-
-    def _mine(self, raw: RawBatch, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {k: v[raw.slot].to(self.device, non_blocking=True) for k, v in draws.items()}
-
-
-def positions(phase: Phase, iteration: int, origin: int, size: int) -> list[tuple[Turn, int]]:
-    """The active turns of an iteration and where in the data their batches start; `origin` is where the phase did."""
-    first = origin + iteration * phase.batches_per_iteration * size
-    return [(turn, first + turn.batch * size) for turn in phase.turns() if turn.update.active]
-
-
-def read_plan(phase: Phase, first: int, last: int, origin: int, slicing: Slicing) -> Iterator[tuple[int, range]]:
-    """(start of a global batch, slots of it) in the order in which `run_phase` takes them from its reader."""
-    for iteration in range(first, last):
-        starts = dict.fromkeys(start for _, start in positions(phase, iteration, origin, slicing.size))
-        for start in starts:
-            for slots in slicing.slots():
-                yield start, slots

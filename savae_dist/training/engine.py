@@ -1,13 +1,13 @@
 """The only place that freezes, backpropagates, clips and steps.
 
-`run_phase` walks through the turns of a phase; each is one call of a `PreparedUpdate`, whose forward pass is one
-`UpdateModule`, so that DDP and DeepSpeed wrap exactly one call.
+`run_phase` follows the plan of a phase. Each optimiser step is one call of a `PreparedUpdate`, whose forward pass is
+one `UpdateModule`, so that DDP and DeepSpeed wrap exactly one call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,12 +16,13 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from savae_dist.config.schema import DdpConfig, OptimizerConfig, Precision
+from savae_dist.data import RawBatch
 from savae_dist.latents import full_precision
 from savae_dist.networks import Network
 from savae_dist.precision import autocast, make_scaler
 from savae_dist.systems.phases import Batch, Phase, Update
 from savae_dist.training.batch_norm import BatchNorm
-from savae_dist.training.batches import Feed, RawBatch, positions
+from savae_dist.training.batches import BatchBuilder, PlannedStep
 from savae_dist.training.optim import WeightAverage, clip_gradients, clip_weights, learning_rate, make_optimizer
 from savae_dist.training.strategies import Parallel, Partitions, Replicas
 
@@ -39,9 +40,9 @@ class UpdateModule(nn.Module):
         # Outside the module tree: frozen networks are hidden from the reducer, the optimizer and ZeRO.
         self.__dict__["nets"] = SimpleNamespace(**networks)
 
-    def forward(self, batch: Batch, which: int = 0) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, loss_index: int = 0) -> dict[str, Tensor]:
         with self.arithmetic:
-            terms = self.losses[which](self.nets, batch)
+            terms = self.losses[loss_index](self.nets, batch)
         return {name: full_precision(value) for name, value in terms.items()}
 
 
@@ -76,7 +77,8 @@ class PreparedUpdate:
             module.compile()
         self.optimizer = make_optimizer(list(self.parameters.values()), config)
         self.optimizer.register_step_pre_hook(self._before_step)
-        self.optimizer.register_step_post_hook(self._after_step)
+        if config.clip_weights is not None:
+            self.optimizer.register_step_post_hook(self._after_step)
         self.parallel: Parallel = (
             Partitions(module, self.optimizer, zero, ddp or DdpConfig())
             if zero
@@ -100,10 +102,10 @@ class PreparedUpdate:
         for norm, track in self._states.norms:
             norm.track_running_stats = track
 
-    def step(self, which: int, slices: list[Batch], iteration: int) -> None:
-        """One optimiser step of loss `which` on one global batch, of which `slices` are this rank's parts.
+    def step(self, loss_index: int, slices: list[Batch], iteration: int) -> None:
+        """One optimiser step on one of the losses and one global batch, of which `slices` are this rank's parts.
 
-        One whose gradient is not finite changes nothing, on all ranks alike, and is counted.
+        A step whose gradient is not finite changes nothing, on all ranks alike, and is counted.
         """
         self.enter()
         self.lr = learning_rate(self.config, iteration, self.total)
@@ -112,14 +114,14 @@ class PreparedUpdate:
         buffers = list(self.trained.buffers())  # now, because wrapping an update may replace them
         before = [buffer.clone() for buffer in buffers]
         if self.parallel.unsettled:
-            self._backward(which, slices[-1:])
+            self._backward(loss_index, slices[-1:])
             self.optimizer.zero_grad(set_to_none=True)
             for buffer, old in zip(buffers, before, strict=True):
                 buffer.copy_(old)
             self.parallel.unsettled = False
-        sums = self._backward(which, slices)
+        sums = self._backward(loss_index, slices)
         self.parallel.step()
-        self.optimizer.zero_grad(set_to_none=True)  # now, so that no gradient lies about while others train
+        self.optimizer.zero_grad(set_to_none=True)  # at once: no gradient is left while other updates train
         if self.scaler is not None:
             self.scaler.update()
         for buffer, old in zip(buffers, before, strict=True):
@@ -130,12 +132,12 @@ class PreparedUpdate:
         self.skipped_in_a_row = (self.skipped_in_a_row + 1) * ~self.finite
         self.meter.add({**sums, "gradient_norm": self.norm}, self.finite)
 
-    def _backward(self, which: int, slices: list[Batch]) -> dict[str, Tensor]:
-        """Accumulate the gradient of loss `which`; the terms, averaged over the slices."""
+    def _backward(self, loss_index: int, slices: list[Batch]) -> dict[str, Tensor]:
+        """Accumulate the gradient of the loss; its terms, averaged over the slices."""
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(slices, 1):
             with self.parallel.part(last=number == len(slices)):
-                terms = self.parallel.forward(batch, which)
+                terms = self.parallel.forward(batch, loss_index)
                 loss = torch.stack(list(terms.values())).sum() / len(slices)
                 self.parallel.backward(loss if self.scaler is None else self.scaler.scale(loss))
             for name, value in terms.items():
@@ -144,19 +146,21 @@ class PreparedUpdate:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Look at this rank's gradients, clip them, and tell the optimiser whether to leave the step out."""
-        gradients = [p.grad for p in optimizer.param_groups[0]["params"] if p.grad is not None]
+        parameters = optimizer.param_groups[0]["params"]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         self.norm = self.parallel.norm(gradients)
         if self.scaler is not None:
             torch._foreach_add_(gradients, self.norm * 0)  # NaN for all scalers if the gradient of any rank overflowed
             self.scaler.unscale_(optimizer)
             self.norm = self.norm / self.scaler.scale(torch.ones_like(self.norm))
         self.finite = torch.isfinite(self.norm)
-        clip_gradients(gradients, self.norm, self.config)
+        clip_gradients(parameters, self.norm, self.config)
         # Fused optimisers look for this attribute and read it on the device.
         optimizer.found_inf = (~self.finite).float()  # type: ignore[attr-defined]
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        clip_weights(optimizer.param_groups[0]["params"], self.finite, self.config)
+        assert self.config.clip_weights is not None
+        clip_weights(optimizer.param_groups[0]["params"], self.config.clip_weights, self.finite)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint keeps of it: tensors by parameter name, and plain values; every rank must call it."""
@@ -195,8 +199,8 @@ class _States:
 def _network_states(networks: Mapping[str, Network], trained: set[str], in_play: set[str]) -> _States:
     """What each network must look like during an update that trains `trained` in a phase that trains `in_play`.
 
-    A network of another update of the phase is in eval mode, but its batch norms use the batch and leave their
-    running statistics alone: it gives what it gives while it trains, and keeps every buffer.
+    A network of another update of the phase is in eval mode, but its batch norms normalise with the batch's statistics,
+    as they do in training, and do not update their buffers.
     """
     parameters = [(p, name in trained) for name, network in networks.items() for p in network.parameters()]
     states = _States(parameters, [], [])
@@ -229,23 +233,21 @@ class Meter:
 
 
 def run_phase(
-    phase: Phase,
-    updates: Mapping[str, PreparedUpdate],
+    plan: Iterable[PlannedStep],
     raw: Iterator[RawBatch],
-    feed: Feed,
-    *,
-    first: int,
-    last: int,
-    origin: int,
+    updates: Mapping[str, PreparedUpdate],
+    builder: BatchBuilder,
 ) -> Iterator[int]:
-    """Train iterations `first` to `last`; yields the number of finished iterations after each."""
-    for iteration in range(first, last):
-        slices: dict[int, list[RawBatch]] = {}
-        for turn, start in positions(phase, iteration, origin, feed.slicing.size):
-            if start not in slices:
-                slices = {start: [next(raw) for _ in feed.slicing.slots()]}
-                variation = feed.variation(start)
-            noise = feed.noise(turn, start)
-            batches = [feed.batch(part, noise, variation) for part in slices[start]]
-            updates[turn.update.name].step(turn.which, batches, iteration)
-        yield iteration + 1
+    """Train as planned; yields the number of finished iterations after each.
+
+    raw: what the plan reads, in its order.
+    """
+    for planned in plan:
+        step, position = planned.step, planned.position
+        if planned.reads:
+            parts = [next(raw) for _ in planned.reads]
+            slices = [builder.batch(part, position) for part in parts]
+        noisy = [replace(one, noise=builder.noise(step, position, part.slot)) for one, part in zip(slices, parts)]
+        updates[step.update.name].step(step.loss_index, noisy, planned.iteration)
+        if planned.ends_iteration:
+            yield planned.iteration + 1

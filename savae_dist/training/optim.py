@@ -66,28 +66,23 @@ def learning_rate(config: OptimizerConfig, iteration: int, total: int) -> float:
 
 def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
     """2-norm over all gradients, float32 scalar on their device."""
-    norms = torch._foreach_norm([g.float() for g in gradients])
-    return torch.linalg.vector_norm(torch.stack(norms))
+    return nn.utils.get_total_norm([gradient.float() for gradient in gradients])
 
 
-@torch.no_grad()
-def clip_gradients(gradients: Sequence[Tensor], norm: Tensor, config: OptimizerConfig) -> None:
-    """First by the norm (`norm` is that of `gradients`), then by value."""
+def clip_gradients(parameters: Sequence[nn.Parameter], norm: Tensor, config: OptimizerConfig) -> None:
+    """First by the norm (`norm` is that of the whole gradient), then by value."""
     if config.clip_norm is not None:
-        factor = (config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(list(gradients), factor)
+        nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, norm)
     if config.clip_value is not None:
-        torch._foreach_clamp_max_(list(gradients), config.clip_value)
-        torch._foreach_clamp_min_(list(gradients), -config.clip_value)
+        nn.utils.clip_grad_value_(parameters, config.clip_value)
 
 
 @torch.no_grad()
-def clip_weights(parameters: Sequence[nn.Parameter], applied: Tensor, config: OptimizerConfig) -> None:
-    """`applied` is a boolean scalar: a step that was left out leaves the weights as they are."""
-    if config.clip_weights is not None:
-        bound = torch.where(applied, config.clip_weights, math.inf)
-        for parameter in parameters:
-            parameter.clamp_(-bound, bound)
+def clip_weights(parameters: Sequence[nn.Parameter], limit: float, applied: Tensor) -> None:
+    """Each weight to [-limit, limit]. applied: boolean scalar; a step that was left out leaves the weights alone."""
+    bound = torch.where(applied, limit, math.inf)
+    for parameter in parameters:
+        parameter.clamp_(-bound, bound)
 
 
 N = TypeVar("N", bound=nn.Module)

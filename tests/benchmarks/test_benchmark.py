@@ -14,7 +14,7 @@ from helpers.launching import ROOT, environment
 from savae_dist.config import load
 from savae_dist.data import Order, Reader, Request, Shards, pack
 from savae_dist.preprocess import normalise
-from savae_dist.training.batches import Feed, Slicing, positions
+from savae_dist.training.batches import BatchBuilder, BatchSplit, training_plan
 from savae_dist.training.engine import PreparedUpdate
 from tools import benchmark, handwritten, loaders, scaling
 
@@ -58,21 +58,22 @@ def test_the_hand_written_loop_does_what_the_trainer_does(phase, weights, digits
 
 
 class Replay(handwritten.Preloaded):
-    """What the trainer's feed gives, in the order in which it is asked for."""
+    """What the trainer's builder gives, in the order in which it is asked for."""
 
     def __init__(self, here: handwritten.Setting, phase, iterations: int) -> None:
         size, config = here.config.data.batch_size, here.config
-        feed = Feed(Slicing(size), here.device, lambda x: normalise(x, here.shards.spec), config.seed)
+        split = BatchSplit(size)
+        builder = BatchBuilder(split, here.device, lambda x: normalise(x, here.shards.spec), config.seed)
         order = Order(here.shards.counts, config.seed, loaders.LANES, config.data.shuffle_window)
         reader = Reader(here.shards, order, 0)
         self.batches, self.draws = [], []
-        for iteration in range(iterations):
-            for turn, start in positions(phase, iteration, 0, size):
-                batch = feed.batch(reader[Request(start, size, range(size))], feed.noise(turn, start))
-                self.batches.append((batch.x, batch.y))
-                if turn.update.losses[turn.which].__name__ != "critic_real_loss":
-                    names = ["z", "z_hat"] if turn.update.name == "decoder" and config.system.gamma else ["z"]
-                    self.draws += [batch.noise[name] for name in names]
+        for planned in training_plan(phase, split, first=0, last=iterations, origin=0):
+            step, raw = planned.step, reader[Request(planned.position, size, range(size))]
+            batch, noise = builder.batch(raw), builder.noise(step, planned.position, raw.slot)
+            self.batches.append((batch.x, batch.y))
+            if step.update.losses[step.loss_index].__name__ != "critic_real_loss":
+                names = ["z", "z_hat"] if step.update.name == "decoder" and config.system.gamma else ["z"]
+                self.draws += [noise[name] for name in names]
 
     def batch(self):
         return self.batches.pop(0)
@@ -262,7 +263,7 @@ def test_scaling_without_reduction_trains_the_same_samples_alone(digits):
     """Unwrapped it steps as the wrapped one does on one process."""
     here = setting(digits)
     for phase in here.config.system.phases():
-        loops = [scaling.trainer(here, phase, Slicing(4), reduce=reduce) for reduce in (True, False)]
+        loops = [scaling.trainer(here, phase, BatchSplit(4), reduce=reduce) for reduce in (True, False)]
         for loop in loops:
             for _ in range(3):
                 loop.step()

@@ -6,7 +6,7 @@ Usage: parity_worker.py OUT.safetensors. Tensors are named `setting strategy acc
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from savae_dist.config.schema import OptimizerConfig
 from savae_dist.distributed.reduce import rank_means
 from savae_dist.systems import SAVAE
 from savae_dist.training.batch_norm import recalibrate
-from savae_dist.training.batches import Slicing
+from savae_dist.training.batches import BatchSplit
 
 SIZE = 24  # divides by 4 ranks x 3 accumulation steps
 STEPS = 2
@@ -69,14 +69,14 @@ def combinations(setting: Setting, ranks: int) -> list[tuple[int, int]]:
     return [(0, 1), (0, 2), (0, 3), (1, 2), (2, 1)] if setting.full else [(0, 3), (2, 1)]
 
 
-def trained(setting: Setting, slicing: Slicing, zero: int) -> dict[str, Tensor]:
+def trained(setting: Setting, split: BatchSplit, zero: int) -> dict[str, Tensor]:
     """Networks, averages, optimiser states, and means of the losses and norms of both phases."""
     system = SAVAE(latent_dim=3, **setting.system)
     names = [update.name for phase in system.phases() for update in phase.updates]
     optimizers = {name: OptimizerConfig(**setting.optimizer) for name in names}
     optimizers["critic"] = OptimizerConfig(**{**setting.optimizer, **setting.critic})
     trainer = Trainer(
-        system, slicing=slicing, norm="group", optimizers=optimizers, zero=zero, **{"ema": 0.0, **setting.prepared}
+        system, split=split, norm="group", optimizers=optimizers, zero=zero, **{"ema": 0.0, **setting.prepared}
     )
     if setting.labelled is not None:
         trainer.data.y[torch.arange(len(trainer.data.y)) % setting.labelled != 0] = -1
@@ -110,20 +110,21 @@ def recalibrated(rank: int, ranks: int, together: bool) -> dict[str, Tensor]:
         trainer.networks["classifier"] = nn.SyncBatchNorm.convert_sync_batchnorm(trainer.networks["classifier"])
         nn.SyncBatchNorm.forward = unsynchronised  # torch's refuses CPUs
     batches = [(8 * i, trainer.data.raw(8 * i, 8, range(8))) for i in range(rank, 3, ranks)]
-    recalibrate(plan, trainer.networks, batches, trainer.feed)
+    recalibrate(plan, trainer.networks, batches, trainer.builder)
     return dict(trainer.networks["classifier"].named_buffers())
 
 
-def left_out(slicing: Slicing) -> dict[str, Tensor]:
+def left_out(split: BatchSplit) -> dict[str, Tensor]:
     """Batch norm's statistics after a step and after one more that no rank can use."""
-    trainer = Trainer(SAVAE(latent_dim=3), slicing=slicing, ema=0.5)
+    trainer = Trainer(SAVAE(latent_dim=3), split=split, ema=0.5)
     trainer.run("vec", 1)
     vec, network = trainer.updates["vec"], trainer.networks["classifier"]
     found = {f"before/{key}": value.clone() for key, value in network.named_buffers()}
     trainer.data.x.fill_(torch.inf)
-    raw = next(trainer.data.stream(trainer.phases["vec"], 1, 2, slicing))
-    noise = trainer.feed.noise(trainer.phases["vec"].turns()[0], SIZE)
-    vec.step(0, [trainer.feed.batch(raw, noise)], 1)
+    (planned,) = trainer.plan(trainer.phases["vec"], 1)
+    raw = next(trainer.data.stream([planned], SIZE))
+    noise = trainer.builder.noise(planned.step, planned.position, raw.slot)
+    vec.step(0, [replace(trainer.builder.batch(raw), noise=noise)], 1)
     assert int(vec.skipped) == 1
     found |= {f"after/{key}": value for key, value in network.named_buffers()}
     return found | {f"ema/{key}": value for key, value in vec.averages["classifier"].network.named_buffers()}
@@ -149,14 +150,14 @@ def main() -> None:
     results: dict[str, Tensor] = {}
     for name, setting in SETTINGS.items():
         for zero, accumulate in combinations(setting, state.num_processes):
-            slicing = Slicing(SIZE, state.process_index, state.num_processes, accumulate)
-            found = trained(setting, slicing, zero)
+            split = BatchSplit(SIZE, state.process_index, state.num_processes, accumulate)
+            found = trained(setting, split, zero)
             check_ranks_agree(found)
             results |= {f"{name} {zero} {accumulate}/{key}": value for key, value in found.items()}
     for together in (False, True):
         found = recalibrated(state.process_index, state.num_processes, together)
         results |= {f"{'sync' if together else 'batch'} norm/{key}": value for key, value in found.items()}
-    found = left_out(Slicing(SIZE, state.process_index, state.num_processes))
+    found = left_out(BatchSplit(SIZE, state.process_index, state.num_processes))
     results |= {f"left out/{key}": value for key, value in found.items()}
     if state.is_main_process:
         save_file({key: value.clone().contiguous() for key, value in results.items()}, sys.argv[1])

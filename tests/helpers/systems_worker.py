@@ -20,7 +20,7 @@ from helpers.training import Trainer
 
 from savae_dist.config.schema import OptimizerConfig
 from savae_dist.distributed import launch
-from savae_dist.training.batches import Slicing
+from savae_dist.training.batches import BatchSplit
 
 STEPS = 3
 
@@ -36,8 +36,8 @@ def main(out: Path) -> None:
                 update.name: replace(OptimizerConfig(**dict(update.optimizer)), name="sgd", lr=0.05, clip_norm=0.5)
                 for update in updates
             }
-            slicing = Slicing(8, state.process_index, state.num_processes)
-            trainer = Trainer(system, slicing=slicing, norm="group", dtype=torch.float64, optimizers=plain, ema=0.5)
+            split = BatchSplit(8, state.process_index, state.num_processes)
+            trainer = Trainer(system, split=split, norm="group", dtype=torch.float64, optimizers=plain, ema=0.5)
             for phase in trainer.phases:
                 trainer.run(phase, STEPS)
             averages = {f"average.{n}": a.network for u in trainer.updates.values() for n, a in u.averages.items()}

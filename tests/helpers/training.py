@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from savae_dist.config.schema import OptimizerConfig
+from savae_dist.data import RawBatch
 from savae_dist.networks import Network
 from savae_dist.preprocess import DataSpec
-from savae_dist.systems.phases import Phase, System
-from savae_dist.training.batches import Feed, Slicing, read_plan
+from savae_dist.systems.phases import Batch, OptimizerStep, Phase, System
+from savae_dist.training.batches import BatchBuilder, BatchSplit, PlannedStep, read_requests, training_plan
 from savae_dist.training.engine import PreparedUpdate, run_phase
 
 IMAGE = DataSpec("image", (1, 12, 10), 4, "unit")
 SIGNAL = DataSpec("signal", (2, 37), 4, "none")
 CPU = torch.device("cpu")
-
-
-@dataclass
-class Raw:
-    x: Tensor
-    y: Tensor
-    slot: Tensor
-    labelled: int
 
 
 class Samples:
@@ -41,15 +34,15 @@ class Samples:
         if unlabelled:
             self.y[::3] = -1
 
-    def raw(self, start: int, size: int, slots: range) -> Raw:
+    def raw(self, start: int, size: int, slots: range) -> RawBatch:
         whole = (start + torch.arange(size)) % len(self.x)
         slot = torch.tensor(slots)
         mine = whole[slot]
-        return Raw(self.x[mine], self.y[mine], slot, int((self.y[whole] >= 0).sum()))
+        return RawBatch(self.x[mine], self.y[mine], mine, slot, int((self.y[whole] >= 0).sum()))
 
-    def stream(self, phase: Phase, first: int, last: int, slicing: Slicing, origin: int = 0) -> Iterator[Raw]:
-        for start, slots in read_plan(phase, first, last, origin, slicing):
-            yield self.raw(start, slicing.size, slots)
+    def stream(self, plan: Iterable[PlannedStep], size: int) -> Iterator[RawBatch]:
+        """What the plan reads with global batches of `size` samples."""
+        return (self.raw(*request) for request in read_requests(plan, size))
 
 
 class Trainer:
@@ -60,7 +53,7 @@ class Trainer:
         system: System,
         spec: DataSpec = IMAGE,
         *,
-        slicing: Slicing | None = None,
+        split: BatchSplit | None = None,
         norm: str = "batch",
         dtype: torch.dtype = torch.float32,
         optimizers: dict[str, OptimizerConfig] | None = None,
@@ -68,12 +61,12 @@ class Trainer:
         **prepared: object,
     ) -> None:
         torch.manual_seed(3)
-        self.system, self.slicing = system, slicing or Slicing(8)
+        self.system, self.split = system, split or BatchSplit(8)
         self.networks: dict[str, Network] = system.build(spec, 4, norm, 2)
         for network in self.networks.values():
             network.to(dtype)
         self.phases = {phase.name: phase for phase in system.phases()}
-        self.feed = Feed(self.slicing, CPU, lambda x: x, seed=11)
+        self.builder = BatchBuilder(self.split, CPU, lambda x: x, seed=11)
         self.data = Samples(spec, unlabelled=unlabelled, dtype=dtype)
         self.optimizers, self.prepared = optimizers or {}, prepared
         self.updates: dict[str, PreparedUpdate] = {}
@@ -97,9 +90,27 @@ class Trainer:
         phase = self.phases[name]
         if first == 0:
             self.prepare(name)
-        raw = self.data.stream(phase, first, steps, self.slicing)
-        for _ in run_phase(phase, self.updates, raw, self.feed, first=first, last=steps, origin=0):
+        plan = list(training_plan(phase, self.split, first=first, last=steps, origin=0))
+        for _ in run_phase(plan, self.data.stream(plan, self.split.size), self.updates, self.builder):
             pass
+
+    def first_batch(self, step: OptimizerStep) -> Batch:
+        """The samples at position 0 with the noise of that step."""
+        return self.batch(PlannedStep(step, 0, 0, [], True))
+
+    def batch(self, planned: PlannedStep) -> Batch:
+        """The whole global batch of one process and accumulation step, as the engine makes it."""
+        raw = self.data.raw(planned.position, self.split.size, range(self.split.size))
+        plain = self.builder.batch(raw, planned.position)
+        return replace(plain, noise=self.noise(planned.step, planned.position))
+
+    def noise(self, step: OptimizerStep, position: int) -> dict[str, Tensor]:
+        """Of the whole global batch."""
+        return self.builder.noise(step, position, torch.arange(self.split.size))
+
+    def plan(self, phase: Phase, iteration: int = 0, origin: int = 0) -> list[PlannedStep]:
+        """The optimiser steps of one iteration of a phase."""
+        return list(training_plan(phase, self.split, first=iteration, last=iteration + 1, origin=origin))
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         return {name: copy.deepcopy(network.state_dict()) for name, network in self.networks.items()}

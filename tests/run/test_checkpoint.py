@@ -46,7 +46,7 @@ def trained(steps: int = 2) -> Trainer:
 
 
 def state(total: int, phase_end: bool = False) -> TrainingState:
-    return TrainingState("decoder", total, total, 0, phase_end, {"vec": 12.5}, {"seed": 0, "lanes": 8})
+    return TrainingState("decoder", total, total, 0, phase_end, {"vec": 12.5}, 8, config={"seed": 0})
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_what_was_left_out_is_remembered(tmp_path: Path) -> None:
 
 
 def test_the_state_comes_back(tmp_path: Path) -> None:
-    written = replace(state(7, phase_end=True), origin=640, run={"seed": 0, "data.train": ["a", "b"], "x": None})
+    written = replace(state(7, phase_end=True), origin=640, config={"seed": 0, "data.train": ["a", "b"], "x": None})
     path = save(tmp_path, {}, {}, written, keep=1)
     assert path.name == "step-00000007"
     assert read_state(path) == written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def test_other_processes_write_nothing(tmp_path: Path) -> None:
     status.end("done", 0)
     tracker = Tracker(tmp_path / "tensorboard", total=3, done=0, main=False)
     tracker.advance("vec")
-    tracker.scalars({"a": 1.0}, 1, show={"a": 1.0})
+    tracker.scalars({"a": 1.0}, 1)
     tracker.figure("f", Figure(), 1)
     tracker.say("nothing")
     tracker.close()
@@ -231,7 +232,7 @@ def test_where_it_is(tmp_path: Path) -> None:
 def test_scalars_and_figures_can_be_read(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, total=10, done=0, main=True)
     for step in (1, 2):
-        tracker.scalars({"vec/kl": step / 2, "vec/cat": 3.0}, step, show={"kl": step / 2})
+        tracker.scalars({"vec/kl": step / 2, "vec/cat": 3.0}, step)
     figure = Figure(figsize=(2, 1))
     figure.subplots().plot([0, 1])
     tracker.figure("latent_space", figure, 2)
@@ -262,18 +263,34 @@ def test_a_resumed_curve_has_every_step_once(resumed: int, tmp_path: Path) -> No
     assert seen == [(s, (10.0 if s <= resumed else 20.0) + s) for s in range(1, 6)]
 
 
-def test_the_bar_shows_where_the_run_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+LOSSES = {"critic/real": 0.25, "code_critic/real": 0.125}  # terms of one name in two updates
+
+
+def test_the_bar_on_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     tracker = Tracker(tmp_path, total=10, done=4, main=True)
-    tracker.advance("vec")
-    tracker.scalars({"vec/kl": 0.25}, 5, show={"kl": 0.25})
+    tracker.advance("ava")
+    tracker.progress("ava step 5/10", LOSSES, 100.0)
     tracker.say("a line")
     assert (tracker.bar.n, tracker.bar.total) == (5, 10)
     tracker.close()
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "a line" in printed.err
-    assert "vec" in printed.err
-    assert "kl=0.25" in printed.err
+    assert "a line\n" in printed.err
+    assert "ava: " in printed.err
+    assert "critic/real=0.25, code_critic/real=0.125" in printed.err
+
+
+def test_a_plain_line_per_log_without_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tracker = Tracker(tmp_path, total=10, done=4, main=True)
+    tracker.advance("ava")
+    tracker.progress("ava step 5/10", LOSSES, 1234.5)
+    tracker.say("a line")
+    tracker.close()
+    line = "ava step 5/10: critic/real 0.25, code_critic/real 0.125; 1,234 samples/s"
+    assert capsys.readouterr() == ("", f"{line}\na line\n")
 
 
 def test_a_refused_start_leaves_the_word_of_a_finished_run(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from savae_dist.evaluation import report
 from savae_dist.evaluation.metrics import laplacian_variance
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec, normalise
-from savae_dist.run import validation
-from savae_dist.run.validation import Survey, Validation, closing_summary, collapse
+from savae_dist.run import training_data as module
+from savae_dist.run.training_data import TrainingData
+from savae_dist.run.validation import Validation, closing_summary, collapse
 from savae_dist.systems import SAVAE
-from savae_dist.training.batches import Feed, Slicing
+from savae_dist.training.batches import BatchBuilder, BatchSplit
 
 CLASSES = 3
 SYSTEM = SAVAE(latent_dim=2)
@@ -40,10 +41,10 @@ def images(n: int, seed: int, folder: Path) -> tuple[np.ndarray, np.ndarray, Sha
     return x, y, Shards.open(folder)
 
 
-def survey_of(shards: Shards, batch_size: int = 16, rank: int = 0, ranks: int = 1) -> Survey:
+def training_data(shards: Shards, batch_size: int = 16, rank: int = 0, ranks: int = 1) -> TrainingData:
     reader = Reader(shards, Order(shards.counts, 0, 8, 16), bad_budget=0)
-    feed = Feed(Slicing(batch_size, rank, ranks), CPU, lambda x: normalise(x, shards.spec), seed=0)
-    return Survey(reader, feed)
+    builder = BatchBuilder(BatchSplit(batch_size, rank, ranks), CPU, lambda x: normalise(x, shards.spec), seed=0)
+    return TrainingData(reader, builder)
 
 
 def pipeline_of(spec: DataSpec) -> Pipeline:
@@ -80,7 +81,7 @@ def test_measure_is_what_the_definitions_say(tmp_path: Path) -> None:
     train_x, train_y, train = images(64, 0, tmp_path / "train")
     x, y, shards = images(45, 1, tmp_path / "validation")
     pipeline = pipeline_of(train.spec)
-    found = Validation(shards.with_spec(train.spec), survey_of(train), None).measure(pipeline)
+    found = Validation(shards.with_spec(train.spec), training_data(train), None).measure(pipeline)
     seen = torch.from_numpy(x)[:, None].float() / 255
     means = means_of(torch.from_numpy(train_x)[:, None].float() / 255, torch.from_numpy(train_y))
     expected = directly(pipeline, seen, torch.from_numpy(y), means)
@@ -93,7 +94,7 @@ def test_measure_is_what_the_definitions_say(tmp_path: Path) -> None:
 def test_the_survey_counts_every_training_sample_once(batch_size: int, tmp_path: Path) -> None:
     """Whatever the batch size: the baseline is that of the training set."""
     x, y, train = images(64, 0, tmp_path / "train")
-    measured = Validation(train, survey_of(train, batch_size), None).class_means
+    measured = Validation(train, training_data(train, batch_size), None).class_means
     assert measured.sums["count"].tolist() == [(y == label).sum() for label in range(CLASSES)]
     expected = means_of(torch.from_numpy(x).double() / 255, torch.from_numpy(y))
     assert torch.allclose(measured.of("sample", torch.arange(CLASSES))[:, 0], expected, atol=1e-6)
@@ -101,8 +102,8 @@ def test_the_survey_counts_every_training_sample_once(batch_size: int, tmp_path:
 
 def test_the_survey_stops_at_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, train = images(64, 0, tmp_path / "train")
-    monkeypatch.setattr(validation, "SURVEYED", 32)
-    assert sum(len(x) for x, _ in survey_of(train).samples()) == 32
+    monkeypatch.setattr(module, "SURVEYED", 32)
+    assert sum(len(x) for x, _ in training_data(train).labelled_samples()) == 32
 
 
 def test_the_survey_finds_the_few_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,16 +113,16 @@ def test_the_survey_finds_the_few_labelled(tmp_path: Path, monkeypatch: pytest.M
     x = np.zeros((200, 12, 10), np.uint8)
     x[y >= 0] = 9
     pack(x, y, tmp_path / "train", shard_size=20, block=8)
-    monkeypatch.setattr(validation, "SURVEYED", 8)
-    (found,) = survey_of(Shards.open(tmp_path / "train")).samples()
+    monkeypatch.setattr(module, "SURVEYED", 8)
+    (found,) = training_data(Shards.open(tmp_path / "train")).labelled_samples()
     assert sorted(found[1].tolist()) == [0, 1]
     assert (found[0] == 9 / 255).all()
 
 
 def test_the_survey_s_batches_are_shared_among_the_ranks(tmp_path: Path) -> None:
     _, _, train = images(64, 0, tmp_path / "train")
-    whole = {position: raw.id.tolist() for position, raw in survey_of(train).batches()}
-    parts = [dict(survey_of(train).batches(rank, 3)) for rank in range(3)]
+    whole = {position: raw.id.tolist() for position, raw in training_data(train).survey()}
+    parts = [dict(training_data(train).survey(rank, 3)) for rank in range(3)]
     assert sorted(position for part in parts for position in part) == sorted(whole)
     assert all(raw.id.tolist() == whole[position] for part in parts for position, raw in part.items())
     assert sorted(sample for ids in whole.values() for sample in ids) == list(range(64))
@@ -132,7 +133,7 @@ def test_the_ranks_together_see_every_sample_once(ranks: int, tmp_path: Path) ->
     x, y, shards = images(45, 1, tmp_path / "validation")
     pairs = []
     for rank in range(ranks):
-        part = Validation(shards, survey_of(shards, 18, rank, ranks), None)
+        part = Validation(shards, training_data(shards, 18, rank, ranks), None)
         pairs += [(a.sum().item(), b.item()) for xs, ys in part._batches() for a, b in zip(xs, ys, strict=True)]
     expected = zip((torch.from_numpy(x).float() / 255).sum((1, 2)).tolist(), y.tolist(), strict=True)
     assert np.allclose(sorted(pairs), sorted(expected))
@@ -142,7 +143,7 @@ def test_a_judge_judges(tmp_path: Path) -> None:
     _, _, train = images(64, 0, tmp_path / "train")
     pipeline = pipeline_of(train.spec)
     pipeline.save_pretrained(tmp_path / "judge")
-    found = Validation(train, survey_of(train), str(tmp_path / "judge")).measure(pipeline)
+    found = Validation(train, training_data(train), str(tmp_path / "judge")).measure(pipeline)
     assert found["judge_flip_rate"] == found["class_flip_rate"]  # it is the pipeline itself
     assert found["judge_flip_rate"] is not None
 
@@ -153,7 +154,7 @@ def test_measuring_leaves_the_networks_as_they_are(tmp_path: Path) -> None:
     for network in pipeline.networks.values():
         network.train()
     before = {k: v.clone() for n in pipeline.networks.values() for k, v in n.state_dict().items()}
-    Validation(train, survey_of(train), None).measure(pipeline)
+    Validation(train, training_data(train), None).measure(pipeline)
     assert all(network.training for network in pipeline.networks.values())
     after = {k: v for n in pipeline.networks.values() for k, v in n.state_dict().items()}
     assert all(torch.equal(after[k], v) for k, v in before.items())
@@ -162,18 +163,18 @@ def test_measuring_leaves_the_networks_as_they_are(tmp_path: Path) -> None:
 def test_the_first_samples_are_those_of_the_training_order(tmp_path: Path) -> None:
     """In whole batches, and of no more than there are, whatever the number of ranks."""
     _, _, train = images(40, 0, tmp_path / "train")
-    survey = survey_of(train)
-    size = survey.feed.slicing.size
-    whole = [survey.feed.batch(raw, {}).x for _, raw in survey.batches()]
+    data = training_data(train)
+    size = data.builder.split.size
+    whole = [data.builder.batch(raw).x for _, raw in data.survey()]
     for count, batches in ((1, 1), (size + 1, 2), (10_000, len(whole))):
-        first = list(survey.first(count))
+        first = list(data.first(count))
         assert len(first) == batches
         assert all(torch.equal(a, b) for a, b in zip(first, whole[:batches], strict=True))
 
 
 def test_draw_writes_what_it_gives(tmp_path: Path) -> None:
     _, _, train = images(20, 0, tmp_path / "train")
-    figures = Validation(train, survey_of(train), None).draw(pipeline_of(train.spec), tmp_path / "figures")
+    figures = Validation(train, training_data(train), None).draw(pipeline_of(train.spec), tmp_path / "figures")
     assert figures.keys() >= {"latent_space", "reconstructions", "samples", "latent_grid"}
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == figures.keys()
 

@@ -20,7 +20,7 @@ from savae_dist.pipeline.posteriors import name_clusters
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import AAE, SYSTEMS
 from savae_dist.systems.phases import Batch
-from savae_dist.training.batches import Slicing, positions
+from savae_dist.training.batches import BatchSplit
 
 UNSUPERVISED, SUPERVISED, SEMI = (
     AAE("aae_unsupervised", latent_dim=3, steps=4),
@@ -49,8 +49,8 @@ ALL = pytest.mark.parametrize("system", CASES.values(), ids=CASES.keys())
 
 def batch_of(trainer: Trainer, update: str) -> Batch:
     """The first batch of that update, with its noise."""
-    ((turn, start),) = [p for p in positions(trainer.phases["aae"], 0, 0, 8) if p[0].update.name == update]
-    return trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
+    (planned,) = [one for one in trainer.plan(trainer.phases["aae"]) if one.step.update.name == update]
+    return trainer.batch(planned)
 
 
 @BOTH
@@ -59,14 +59,14 @@ def test_each_update_changes_exactly_what_it_trains(system: AAE, spec: DataSpec)
     """Bit for bit, buffers included; and every parameter that it trains does change."""
     trainer = Trainer(system, spec)
     updates = trainer.prepare("aae")
-    names = [turn.update.name for turn in trainer.phases["aae"].turns()]
+    names = [step.update.name for step in trainer.phases["aae"].optimizer_steps()]
     assert names == ["reconstruction", "discriminator", "generator", *(["label"] if system.label_to == "code" else [])]
     assert all(trained in trainer.networks for update in updates.values() for trained in update.update.trains)
-    for turn, _ in positions(trainer.phases["aae"], 0, 0, 8):
+    for planned in trainer.plan(trainer.phases["aae"]):
         before = trainer.weights()
-        updates[turn.update.name].step(turn.which, [batch_of(trainer, turn.update.name)], 0)
+        updates[planned.step.update.name].step(planned.step.loss_index, [trainer.batch(planned)], 0)
         changed = {name for name, state in trainer.weights().items() if not same(state, before[name])}
-        assert changed == set(turn.update.trains)
+        assert changed == set(planned.step.update.trains)
 
 
 @ALL
@@ -152,11 +152,11 @@ def test_the_iteration_written_out() -> None:
     sets = {u.name: [p for t in u.trains for p in nets[t].parameters()] for u in literal.phases["aae"].updates}
     adams = {name: torch.optim.Adam(parameters, 1e-3) for name, parameters in sets.items()}
     for iteration in range(3):
-        for turn, start in positions(literal.phases["aae"], iteration, 0, 8):
-            batch = literal.feed.batch(literal.data.raw(start, 8, range(8)), literal.feed.noise(turn, start))
+        for planned in literal.plan(literal.phases["aae"], iteration):
+            batch = literal.batch(planned)
             encoder, buffers = nets["encoder"], {k: v.clone() for k, v in nets["encoder"].named_buffers()}
             z, logits = encoder.parts(batch.x)
-            p, name = logits.softmax(1), turn.update.name
+            p, name = logits.softmax(1), planned.step.update.name
             if name == "reconstruction":
                 loss = F.mse_loss(nets["decoder"](torch.cat([z, p], 1)), batch.x)
             elif name == "discriminator":
@@ -182,7 +182,7 @@ def test_the_iteration_written_out() -> None:
 @pytest.mark.parametrize("system", [SEMI, TOLD, replace(UNSUPERVISED, clusters=5)], ids=["code", "told", "clusters"])
 def test_accumulation_changes_nothing(system: AAE) -> None:
     whole, parts = (
-        Trainer(system, norm="group", dtype=torch.float64, slicing=Slicing(8, accumulate=n)) for n in (1, 4)
+        Trainer(system, norm="group", dtype=torch.float64, split=BatchSplit(8, accumulate=n)) for n in (1, 4)
     )
     for trainer in (whole, parts):
         trainer.run("aae", 3)

@@ -23,8 +23,8 @@ def small(name: str, **options: object) -> AVA:
 
 
 def batch_of(trainer: Trainer, update: str) -> Batch:
-    turn = next(turn for turn in trainer.phases["ava"].turns() if turn.update.name == update)
-    return trainer.feed.batch(trainer.data.raw(0, 8, range(8)), trainer.feed.noise(turn, 0))
+    step = next(step for step in trainer.phases["ava"].optimizer_steps() if step.update.name == update)
+    return trainer.first_batch(step)
 
 
 def exact(system: AVA, spec: DataSpec = IMAGE) -> Trainer:
@@ -165,7 +165,7 @@ def test_the_printed_encoder_gradient_is_the_kl_s_alone() -> None:
 
 def test_one_batch_for_all_updates_and_noise_of_their_own() -> None:
     (phase,) = small("ava5").phases()
-    assert [turn.update.name for turn in phase.turns()] == ["vae", "critic", "code_critic"]
+    assert [step.update.name for step in phase.optimizer_steps()] == ["vae", "critic", "code_critic"]
     assert phase.batches_per_iteration == 1
     trainer = Trainer(small("ava5"))
     draws = [batch_of(trainer, update).noise["z"] for update in ("vae", "critic", "code_critic")]

@@ -25,7 +25,7 @@ from savae_dist.preprocess import DataSpec
 from savae_dist.systems import DFCVAE
 from savae_dist.systems.phases import Batch
 from savae_dist.train import main
-from savae_dist.training.batches import Slicing, positions
+from savae_dist.training.batches import BatchSplit, training_plan
 
 OPTIONS = [
     {},
@@ -57,8 +57,8 @@ def trainer_of(
 
 
 def batch_of(trainer: Trainer, number: int = 0) -> Batch:
-    turn, start = positions(trainer.phases["vae"], 0, 0, 8)[number]
-    return trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
+    planned = trainer.plan(trainer.phases["vae"])[number]
+    return trainer.batch(planned)
 
 
 def x_hat_of(trainer: Trainer, batch: Batch) -> Tensor:
@@ -80,12 +80,12 @@ def test_each_update_changes_exactly_what_it_trains(
     trainer = trainer_of(sources[source], SIGNAL if source == "signal" else IMAGE, options)
     start_weights = trainer.weights()
     phase, updates = trainer.phases["vae"], trainer.prepare("vae")
-    for turn, start in positions(phase, 0, 0, 8):
+    for planned in trainer.plan(phase):
         before = trainer.weights()
-        batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
-        updates[turn.update.name].step(turn.which, [batch], 0)
+        batch = trainer.batch(planned)
+        updates[planned.step.update.name].step(planned.step.loss_index, [batch], 0)
         changed = {name for name, state in trainer.weights().items() if not same(state, before[name])}
-        assert changed == set(turn.update.trains)
+        assert changed == set(planned.step.update.trains)
     trained = {name for update in phase.updates for name in update.trains}
     assert trainer.networks.keys() - trained == {"features", "tap_weights"}
     for name in trained:
@@ -198,7 +198,8 @@ def test_the_defaults_of_algorithm_1() -> None:
     assert (text.optimizers["critic"].clip_weights, text.optimizers["critic"].clip_value) == (None, 0.01)
     (phase,) = config.system.phases()
     assert [(u.name, u.trains) for u in phase.updates] == [("vae", ("encoder", "decoder")), ("critic", ("critic",))]
-    assert {start for _, start in positions(phase, 3, 0, 64)} == {3 * 64}  # one batch for the iteration
+    plan = training_plan(phase, BatchSplit(64), first=3, last=4, origin=0)
+    assert {planned.position for planned in plan} == {3 * 64}  # one batch for the iteration
     assert load(["system.name=dfc_vae"]).system == DFCVAE()
     assert [u.name for u in DFCVAE().phases()[0].updates] == ["vae"]
 
@@ -245,7 +246,7 @@ def test_accumulation_changes_nothing(sources: dict[str, str]) -> None:
             norm="group",
             dtype=torch.float64,
             optimizers=sgd,
-            slicing=Slicing(8, accumulate=accumulate),
+            split=BatchSplit(8, accumulate=accumulate),
         )
         for accumulate in (1, 4)
     )
@@ -291,7 +292,7 @@ def test_a_checkpoint_has_the_feature_network_s_digest_only(run: tuple[Path, lis
     folder, arguments = run
     (end,) = (folder / "checkpoints").glob("step-00000006")
     assert sorted(p.name for p in (end / "networks").iterdir()) == ["critic", "decoder", "encoder", "tap_weights"]
-    stored = json.loads((end / "state.json").read_text())["run"]["sha256 of features"]
+    stored = json.loads((end / "state.json").read_text())["features"]["features"]
     config = load([*arguments, f"output={folder}"])
     assert stored == config.system.build(DataSpec("image", (1, 12, 12), 4, "unit"), 4, "batch", 2)["features"].digest()
     calibrated = load_file(end / "networks" / "tap_weights" / "model.safetensors")["weight"]

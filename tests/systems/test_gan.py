@@ -71,15 +71,15 @@ def literal(trainer: Trainer, optimizer: Callable[..., torch.optim.Optimizer], c
     for network in nets.values():
         network.requires_grad_(True)
     steps = {name: optimizer(nets[name].parameters()) for name in nets}
-    turns, position = trainer.phases["gan"].turns(), 0
+    plan, position = trainer.phases["gan"].optimizer_steps(), 0
     bce = nn.BCEWithLogitsLoss()
     for _ in range(2):
-        for turn in turns:
-            noise = trainer.feed.noise(turn, position)["z"].double()
+        for step in plan:
+            noise = trainer.noise(step, position)["z"].double()
             x = trainer.data.raw(position, 8, range(8)).x
             position += 8
             buffers = {name: {k: v.clone() for k, v in nets[name].named_buffers()} for name in nets}
-            if turn.update.name == "critic":
+            if step.update.name == "critic":
                 real, fake = dis(x), dis(gen(noise).detach())
                 if system.name == "wgan":
                     loss = -(real.mean() - fake.mean())
@@ -88,13 +88,13 @@ def literal(trainer: Trainer, optimizer: Callable[..., torch.optim.Optimizer], c
             else:
                 fake = dis(gen(noise))
                 loss = -fake.mean() if system.name == "wgan" else bce(fake, torch.ones(8).double())
-            steps[turn.update.name].zero_grad()
+            steps[step.update.name].zero_grad()
             loss.backward()
-            steps[turn.update.name].step()
-            if clip and turn.update.name == "critic":
+            steps[step.update.name].step()
+            if clip and step.update.name == "critic":
                 for parameter in dis.parameters():
                     parameter.data.clamp_(-clip, clip)
-            other = "decoder" if turn.update.name == "critic" else "critic"
+            other = "decoder" if step.update.name == "critic" else "critic"
             for key, value in nets[other].named_buffers():  # the engine leaves those of the other player alone
                 value.copy_(buffers[other][key])
     return nets
@@ -156,8 +156,8 @@ def test_wgan_clips_every_weight_of_the_critic_and_none_of_the_decoder() -> None
 @pytest.mark.parametrize(("system", "critic_steps"), [(DCGAN(), 1), (WGAN(), 5), (LSGAN(), 1)])
 def test_the_order_of_the_updates(system: System, critic_steps: int) -> None:
     (phase,) = system.phases()
-    assert [turn.update.name for turn in phase.turns()] == ["critic"] * critic_steps + ["decoder"]
-    assert len({turn.batch for turn in phase.turns()}) == critic_steps + 1  # each on its own batch
+    assert [step.update.name for step in phase.optimizer_steps()] == ["critic"] * critic_steps + ["decoder"]
+    assert len({step.batch for step in phase.optimizer_steps()}) == critic_steps + 1  # each on its own batch
 
 
 def test_a_set_without_labels_will_do() -> None:

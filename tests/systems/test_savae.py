@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from savae_dist.networks import Network
 from savae_dist.systems import SAVAE, losses
-from savae_dist.training.batches import Slicing, positions
+from savae_dist.training.batches import BatchSplit
 from savae_dist.training.engine import PreparedUpdate
 
 SMALL = SAVAE(latent_dim=3, vec_steps=3, decoder_steps=2)
@@ -32,8 +32,8 @@ def test_frozen_networks_stay_while_gradients_pass_through_them() -> None:
         assert all(p.grad is None for p in trainer.networks[name].parameters())
     # Only the latent term reaches the decoder through the classifier.
     phase = trainer.phases["decoder"]
-    turn, start = positions(phase, 0, 0, 8)[-1]
-    batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
+    planned = trainer.plan(phase)[-1]
+    batch = trainer.batch(planned)
     trainer.updates["decoder"].enter()
     terms = trainer.updates["decoder"].parallel.forward(batch)
     for name in ("rec", "adv", "latent"):
@@ -67,13 +67,13 @@ def test_what_unlabelled_samples_add(form: str) -> None:
     """A term of its own, which moves the classifier where no sample has a label; at weight 0 it is not there."""
     trainer = Trainer(replace(SMALL, unlabelled=form, unlabelled_weight=2.0))
     phase = trainer.phases["vec"]
-    ((turn, start),) = positions(phase, 0, 0, 8)
-    batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
+    (planned,) = trainer.plan(phase)
+    batch = trainer.batch(planned)
     nets = SimpleNamespace(**trainer.networks)
     terms = trainer.system.vec_loss(nets, batch)
     assert list(terms) == ["kl", "cat", form]
     posterior, _ = nets.encoder(batch.x)
-    draws = torch.cat([posterior.sample(batch.noise[name]) for name in turn.update.noise])
+    draws = torch.cat([posterior.sample(batch.noise[name]) for name in planned.step.update.noise])
     logits = nets.classifier(draws).split(8)
     expected = 2 * losses.unlabelled_loss(form, logits, batch.y, 1 / (batch.y < 0).sum())
     torch.testing.assert_close(terms[form], expected)
@@ -113,17 +113,20 @@ def test_beta_zero_leaves_the_critic_out_and_keeps_data_and_noise() -> None:
     """The decoder's batches and draws are those that it would have had with the critic."""
     with_critic, without = SMALL.phases()[1], replace(SMALL, beta=0.0).phases()[1]
     for iteration in range(3):
-        turns = [positions(phase, iteration, 40, 8)[-1] for phase in (with_critic, without)]
-        assert turns[0][1] == turns[1][1] == 40 + (3 * iteration + 2) * 8
-        noise = [Trainer(SMALL).feed.noise(*turn) for turn in turns]
+        last = [Trainer(SMALL).plan(phase, iteration, 40)[-1] for phase in (with_critic, without)]
+        assert last[0].position == last[1].position == 40 + (3 * iteration + 2) * 8
+        noise = [Trainer(SMALL).noise(planned.step, planned.position) for planned in last]
         assert torch.equal(noise[0]["z"], noise[1]["z"])
-    assert [turn.update.name for turn, _ in positions(without, 0, 0, 8)] == ["decoder"]
+    assert [planned.step.update.name for planned in Trainer(SMALL).plan(without)] == ["decoder"]
 
 
 def test_shared_batches() -> None:
     phase = replace(SMALL, batches="shared", critic_steps=2).phases()[1]
-    assert [start for _, start in positions(phase, 3, 16, 8)] == [16 + 3 * 8] * 5
-    noise = [Trainer(SMALL).feed.noise(turn, start)["z"] for turn, start in positions(phase, 0, 0, 8)]
+    trainer = Trainer(SMALL)
+    plan = trainer.plan(phase, 3, 16)
+    assert [planned.position for planned in plan] == [16 + 3 * 8] * 5
+    assert [bool(planned.reads) for planned in plan] == [True] + [False] * 4  # it is read once
+    noise = [trainer.noise(planned.step, planned.position)["z"] for planned in plan]
     assert all(not torch.equal(a, b) for a, b in pairwise(noise))  # yet every step has its own noise
 
 
@@ -136,13 +139,13 @@ def literal_algorithm_2(trainer: Trainer, steps: int, beta: float, gamma: float)
         network.requires_grad_(True)
     adam_dis = torch.optim.Adam(dis.parameters(), 1e-4)
     adam_dec = torch.optim.Adam(dec.parameters(), 1e-3)
-    turns = trainer.phases["decoder"].turns()
+    plan = trainer.phases["decoder"].optimizer_steps()
     position = 0
 
-    def minibatch(turn_index: int) -> tuple[Tensor, Callable[[str], Tensor]]:
+    def minibatch(number: int) -> tuple[Tensor, Callable[[str], Tensor]]:
         nonlocal position
         x = trainer.data.raw(position, 8, range(8)).x
-        noise = trainer.feed.noise(turns[turn_index], position)
+        noise = trainer.noise(plan[number], position)
         position += 8
         return x, lambda name: noise[name]
 
@@ -197,11 +200,11 @@ def test_vec_equals_algorithm_1_in_float64() -> None:
     ours.run("vec", 3)
     enc, cls = literal.networks["encoder"].train(), literal.networks["classifier"].train()
     adam = torch.optim.Adam([*enc.parameters(), *cls.parameters()], 1e-3)
-    turn = literal.phases["vec"].turns()[0]
+    step = literal.phases["vec"].optimizer_steps()[0]
     for i in range(3):
         raw = literal.data.raw(8 * i, 8, range(8))
         (mean, log_variance), _ = enc(raw.x)
-        z = mean + (0.5 * log_variance).exp() * literal.feed.noise(turn, 8 * i)["z"]
+        z = mean + (0.5 * log_variance).exp() * literal.noise(step, 8 * i)["z"]
         kl = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1).mean()
         labelled = raw.y >= 0
         cat = nn.functional.cross_entropy(cls(z)[labelled], raw.y[labelled])
@@ -220,7 +223,7 @@ def test_vec_equals_algorithm_1_in_float64() -> None:
 )
 def test_accumulation_changes_nothing(accumulate: int, options: dict[str, object]) -> None:
     whole, parts = (
-        Trainer(replace(SMALL, **options), norm="group", dtype=torch.float64, slicing=Slicing(8, accumulate=n))
+        Trainer(replace(SMALL, **options), norm="group", dtype=torch.float64, split=BatchSplit(8, accumulate=n))
         for n in (1, accumulate)
     )
     for trainer in (whole, parts):

@@ -17,7 +17,7 @@ from savae_dist.run import checkpoint
 from savae_dist.run.checkpoint import TrainingState
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.losses import AdversarialForm
-from savae_dist.training.batches import Slicing, positions
+from savae_dist.training.batches import BatchSplit
 
 # Parameters whose gradient is zero by the mathematics: a constant added to a Wasserstein score changes nothing.
 IDLE = {"wgan": {"critic.score.bias"}}
@@ -44,12 +44,12 @@ def test_each_update_changes_exactly_what_it_trains(name: str, row: int, spec: D
     trainer = Trainer(make(name, row, spec), spec)
     for phase in trainer.phases.values():
         updates = trainer.prepare(phase.name)
-        for turn, start in positions(phase, 0, 0, 8):
+        for planned in trainer.plan(phase):
             before = trainer.weights()
-            batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
-            updates[turn.update.name].step(turn.which, [batch], 0)
+            batch = trainer.batch(planned)
+            updates[planned.step.update.name].step(planned.step.loss_index, [batch], 0)
             changed = {network for network, state in trainer.weights().items() if not same(state, before[network])}
-            assert changed == set(turn.update.trains)
+            assert changed == set(planned.step.update.trains)
             assert all(p.grad is None for network in trainer.networks.values() for p in network.parameters())
 
 
@@ -89,10 +89,10 @@ def test_terms_are_named_scalars_and_none_is_zero(name: str, row: int) -> None:
     trainer = Trainer(make(name, row))
     for phase in trainer.phases.values():
         updates = trainer.prepare(phase.name)
-        for turn, start in positions(phase, 0, 0, 8):
-            batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
-            updates[turn.update.name].enter()
-            terms = updates[turn.update.name].parallel.forward(batch, turn.which)
+        for planned in trainer.plan(phase):
+            batch = trainer.batch(planned)
+            updates[planned.step.update.name].enter()
+            terms = updates[planned.step.update.name].parallel.forward(batch, planned.step.loss_index)
             assert terms
             for key, value in terms.items():
                 assert value.shape == ()
@@ -102,7 +102,7 @@ def test_terms_are_named_scalars_and_none_is_zero(name: str, row: int) -> None:
 @every_system
 def test_accumulation_changes_nothing(name: str) -> None:
     whole, parts = (
-        Trainer(make(name), norm="group", dtype=torch.float64, slicing=Slicing(8, accumulate=n)) for n in (1, 2)
+        Trainer(make(name), norm="group", dtype=torch.float64, split=BatchSplit(8, accumulate=n)) for n in (1, 2)
     )
     for trainer in (whole, parts):
         for phase in trainer.phases:

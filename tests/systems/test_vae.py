@@ -13,7 +13,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from savae_dist.config.schema import OptimizerConfig
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import VAE
-from savae_dist.training.batches import Slicing, positions
+from savae_dist.training.batches import BatchSplit
 
 SMALL = VAE(latent_dim=3, steps=3)
 OPTIONS = [{}, {"backbone": "hou"}, {"kl_weight": 0.0}, {"likelihood": "gaussian"}]
@@ -37,8 +37,8 @@ def test_it_trains_encoder_and_decoder(options: dict[str, object], spec: DataSpe
 def test_the_loss_is_the_negative_elbo_in_float64(likelihood: str, weight: float, spec: DataSpec) -> None:
     """Signals are Gaussian whatever images are."""
     trainer = Trainer(replace(SMALL, kl_weight=weight, likelihood=likelihood), spec, dtype=torch.float64)
-    turn, start = positions(trainer.phases["vae"], 0, 0, 8)[0]
-    batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
+    planned = trainer.plan(trainer.phases["vae"])[0]
+    batch = trainer.batch(planned)
     nets = SimpleNamespace(**trainer.networks)
     terms = trainer.system.vae_loss(nets, batch)
 
@@ -55,8 +55,8 @@ def test_the_loss_is_the_negative_elbo_in_float64(likelihood: str, weight: float
 
 def test_no_kl_is_computed_at_weight_0() -> None:
     trainer = Trainer(replace(SMALL, kl_weight=0.0))
-    turn, start = positions(trainer.phases["vae"], 0, 0, 8)[0]
-    batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
+    planned = trainer.plan(trainer.phases["vae"])[0]
+    batch = trainer.batch(planned)
     assert list(trainer.system.vae_loss(SimpleNamespace(**trainer.networks), batch)) == ["rec"]
 
 
@@ -69,7 +69,7 @@ def test_accumulation_changes_nothing(backbone: str) -> None:
             norm="group",
             dtype=torch.float64,
             optimizers={"vae": OptimizerConfig("sgd", lr=1e-4)},
-            slicing=Slicing(8, accumulate=accumulate),
+            split=BatchSplit(8, accumulate=accumulate),
         )
         for accumulate in (1, 4)
     )

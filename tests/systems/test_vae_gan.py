@@ -16,8 +16,8 @@ SMALL = VAEGAN(latent_dim=3)
 
 
 def batch_of(trainer: Trainer, update: str) -> Batch:
-    turn = next(turn for turn in trainer.phases["vae_gan"].turns() if turn.update.name == update)
-    return trainer.feed.batch(trainer.data.raw(0, 8, range(8)), trainer.feed.noise(turn, 0))
+    step = next(step for step in trainer.phases["vae_gan"].optimizer_steps() if step.update.name == update)
+    return trainer.first_batch(step)
 
 
 def stepped(update: str, system: VAEGAN = SMALL, score: float = 1.0) -> Trainer:
@@ -83,7 +83,7 @@ def test_every_loss_by_independent_computation_in_float64() -> None:
 
 def test_one_batch_for_the_three_updates_and_noise_of_their_own() -> None:
     (phase,) = SMALL.phases()
-    assert [turn.update.name for turn in phase.turns()] == ["encoder", "decoder", "critic"]
+    assert [step.update.name for step in phase.optimizer_steps()] == ["encoder", "decoder", "critic"]
     assert phase.batches_per_iteration == 1
     trainer = Trainer(SMALL)
     draws = [batch_of(trainer, update).noise["z"] for update in ("encoder", "decoder", "critic")]

@@ -1,4 +1,4 @@
-"""Augmentation: each operation against its closed form, and the draws against slices, turns and interruptions."""
+"""Augmentation: each operation against its closed form, and the draws against slices, steps and interruptions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from savae_dist.data import Order, Reader, Shards, pack
 from savae_dist.errors import ConfigError
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
-from savae_dist.run.validation import Survey, Validation
+from savae_dist.run.training_data import TrainingData
+from savae_dist.run.validation import Validation
 from savae_dist.systems import SAVAE
 from savae_dist.train import main
 from savae_dist.training import augment
 from savae_dist.training.augment import OPERATIONS, Augmentation
 from savae_dist.training.batch_norm import recalibrate
-from savae_dist.training.batches import Feed, Slicing, positions, read_plan
+from savae_dist.training.batches import BatchBuilder, BatchSplit, training_plan
 
 N = 500
 SPECS = {"image": IMAGE, "signal": SIGNAL}
@@ -149,6 +150,13 @@ def test_masking_is_one_run_of_zeros_in_all_channels(windows: Tensor) -> None:
     assert gone.any(0).all()
 
 
+EIGHT = torch.arange(8)
+
+
+def builder(augmentation: Augmentation, seed: int = 5, split: BatchSplit | None = None) -> BatchBuilder:
+    return BatchBuilder(split or BatchSplit(8), CPU, lambda x: x, seed, augmentation)
+
+
 # All of them.
 
 
@@ -158,8 +166,7 @@ def test_strength_zero_is_the_identity_to_the_bit(name: str) -> None:
     data, augmentation = Samples(spec), Augmentation({name: 0.0}, spec)
     assert augmentation.noise == {}
     assert augmentation(data.x, {}) is data.x
-    feed = Feed(Slicing(8), CPU, lambda x: x, 5, augmentation)
-    assert feed.variation(0) == {}
+    assert builder(augmentation).augmentation_noise(0, EIGHT) == {}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -202,43 +209,41 @@ def test_extreme_draws_and_small_samples_are_harmless(name: str) -> None:
 def test_slices_are_the_global_batch(kind: str, ranks: int, accumulate: int) -> None:
     spec = SPECS[kind]
     data, augmentation, phase = Samples(spec), Augmentation(ALL[kind], spec), SAVAE().phases()[0]
-    whole = Feed(Slicing(8), CPU, lambda x: x, 5, augmentation)
-    reference = whole.batch(data.raw(16, 8, range(8)), {}, whole.variation(16)).x
+    reference = builder(augmentation).batch(data.raw(16, 8, range(8)), 16).x
     assert not torch.equal(reference, data.raw(16, 8, range(8)).x)
     found = {}
     for rank in range(ranks):
-        feed = Feed(Slicing(8, rank, ranks, accumulate), CPU, lambda x: x, 5, augmentation)
-        for start, slots in read_plan(phase, 2, 3, 0, feed.slicing):
-            batch = feed.batch(data.raw(start, 8, slots), {}, feed.variation(start))
-            found |= dict(zip(slots, batch.x, strict=True))
+        part = builder(augmentation, split=BatchSplit(8, rank, ranks, accumulate))
+        for raw in data.stream(training_plan(phase, part.split, first=2, last=3, origin=0), 8):
+            found |= dict(zip(raw.slot.tolist(), part.batch(raw, 16).x, strict=True))
     assert all(torch.equal(found[i], reference[i]) for i in range(8))
 
 
 def test_draws_are_a_function_of_seed_position_and_name() -> None:
     augmentation = Augmentation(ALL["image"], IMAGE)
-    feed = Feed(Slicing(8), CPU, lambda x: x, 1, augmentation)
-    a = feed.variation(16)
+    one, other = builder(augmentation, seed=1), builder(augmentation, seed=2)
+    a = one.augmentation_noise(16, EIGHT)
     assert {name: tuple(v.shape) for name, v in a.items()} == {
         "crop": (8, 3),
         "flip": (8,),
         "shift": (8, 2),
         "cutout": (8, 2),
     }
-    assert same(a, feed.variation(16))
+    assert same(a, one.augmentation_noise(16, EIGHT))
     assert not torch.equal(a["shift"], a["cutout"])
-    for other in (feed.variation(24), Feed(Slicing(8), CPU, lambda x: x, 2, augmentation).variation(16)):
-        assert not torch.equal(a["shift"], other["shift"])
+    for different in (one.augmentation_noise(24, EIGHT), other.augmentation_noise(16, EIGHT)):
+        assert not torch.equal(a["shift"], different["shift"])
     alone = Augmentation({"shift": 0.1}, IMAGE)  # nor does one operation depend on the others
-    assert torch.equal(Feed(Slicing(8), CPU, lambda x: x, 1, alone).variation(16)["shift"], a["shift"])
+    assert torch.equal(builder(alone, seed=1).augmentation_noise(16, EIGHT)["shift"], a["shift"])
 
 
 @pytest.mark.parametrize("batches", ["shared", "fresh"])
-def test_turns_on_one_batch_see_the_same_samples(batches: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_on_one_batch_see_the_same_samples(batches: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Algorithm 2's critic and decoder are about the same X where they share it; fresh batches are varied afresh."""
     system = SAVAE(latent_dim=3, batches=batches)
     trainer = Trainer(system)
     trainer.data.x[:] = trainer.data.x[0]  # so that samples differ by their variation alone
-    trainer.feed = replace(trainer.feed, augment=Augmentation(ALL["image"], IMAGE))
+    trainer.builder = replace(trainer.builder, augment=Augmentation(ALL["image"], IMAGE))
     seen: dict[str, list[Tensor]] = {}
     for name in ("critic_real_loss", "critic_generated_loss", "decoder_loss"):
         loss = SAVAE.__dict__[name]
@@ -257,24 +262,26 @@ def test_turns_on_one_batch_see_the_same_samples(batches: str, monkeypatch: pyte
 def test_an_inactive_update_keeps_its_place(beta: float) -> None:
     """The decoder's batches are varied in the same way whether or not the critic learns."""
     phase = SAVAE(beta=beta).phases()[1]
-    assert [start for turn, start in positions(phase, 3, 0, 8) if turn.update.name == "decoder"] == [88]
+    plan = training_plan(phase, BatchSplit(8), first=3, last=4, origin=0)
+    assert [planned.position for planned in plan if planned.step.update.name == "decoder"] == [88]
 
 
 def test_surveys_and_validation_see_the_samples_as_they_are(tmp_path: Path) -> None:
     data = Shards.open(shards(tmp_path / "shards"))
     reader = Reader(data, Order(data.counts, 0, 8, 16), bad_budget=0)
-    feeds = [
-        Feed(Slicing(16), CPU, lambda x: normalise(x, data.spec), 1, augmentation)
+    builders = [
+        BatchBuilder(BatchSplit(16), CPU, lambda x: normalise(x, data.spec), 1, augmentation)
         for augmentation in (None, Augmentation(ALL["image"], data.spec))
     ]
     plan = SAVAE().phases()[0].recalibrate
     assert plan is not None
     measured = []
-    for feed in feeds:
-        validation = Validation(data, Survey(reader, feed), None)
+    for each in builders:
+        training = TrainingData(reader, each)
+        validation = Validation(data, training, None)
         torch.manual_seed(0)
         networks = SAVAE().build(data.spec, 4, "batch", 2)
-        recalibrate(plan, networks, Survey(reader, feed).batches(), feed)
+        recalibrate(plan, networks, training.survey(), each)
         pipeline = Pipeline({name: networks[name].eval() for name in SAVAE().pipeline}, data.spec)
         measured.append((validation.measure(pipeline), validation.class_means, networks["classifier"].state_dict()))
     (plain, means, norms), (augmented, other_means, other_norms) = measured

@@ -14,13 +14,13 @@ from savae_dist.config.load import load
 from savae_dist.errors import ConfigError
 from savae_dist.networks import Network
 from savae_dist.run.setup import build_networks
-from savae_dist.training.batches import Slicing
+from savae_dist.training.batches import BatchSplit
 
 
 def build(norm: str, device: str) -> dict[str, Network]:
     config = load(["demo", "networks.width=4", "system.latent_dim=3"])
     config.networks = replace(config.networks, norm=norm)
-    return build_networks(config, IMAGE, Slicing(8), torch.device(device))
+    return build_networks(config, IMAGE, BatchSplit(8), torch.device(device))
 
 
 def test_the_key_is_known() -> None:

@@ -1,4 +1,4 @@
-"""The engine's rules: modes, noise, slicing, clipping, skipping, averages, batch-norm statistics."""
+"""The engine's rules: modes, noise, split, clipping, skipping, averages, batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from savae_dist.precision import autocast
 from savae_dist.systems import SAVAE, losses
 from savae_dist.systems.phases import Batch, Phase, Update
 from savae_dist.training.batch_norm import recalibrate
-from savae_dist.training.batches import Feed, Slicing, positions, read_plan
-from savae_dist.training.engine import UpdateModule
+from savae_dist.training.batches import BatchBuilder, BatchSplit, read_requests, training_plan
+from savae_dist.training.engine import UpdateModule, run_phase
 
+EIGHT = BatchSplit(8)
 SMALL = SAVAE(latent_dim=3, vec_steps=4, decoder_steps=4)
 
 
 def test_slots_cover_the_global_batch_once() -> None:
     for ranks, accumulate in ((1, 1), (2, 1), (2, 3), (4, 2)):
-        parts = [s for rank in range(ranks) for s in Slicing(24, rank, ranks, accumulate).slots()]
+        parts = [s for rank in range(ranks) for s in BatchSplit(24, rank, ranks, accumulate).slots()]
         assert len(parts) == ranks * accumulate
         assert len({len(part) for part in parts}) == 1
         assert sorted(slot for part in parts for slot in part) == list(range(24))
@@ -30,20 +31,24 @@ def test_slots_cover_the_global_batch_once() -> None:
 
 def test_a_batch_that_cannot_be_cut_is_refused() -> None:
     with pytest.raises(ValueError, match=r"data\.batch_size=10 must be a multiple of 2 processes x accumulate=3"):
-        Slicing(10, 0, 2, 3)
+        BatchSplit(10, 0, 2, 3)
 
 
-def test_noise_is_a_function_of_seed_position_and_turn() -> None:
-    phase = SMALL.phases()[1]
-    feed, other = Feed(Slicing(8), CPU, lambda x: x, 1), Feed(Slicing(8), CPU, lambda x: x, 2)
-    turns = phase.turns()
-    a = feed.noise(turns[2], 16)
+def builder(split: BatchSplit = EIGHT, seed: int = 5) -> BatchBuilder:
+    return BatchBuilder(split, CPU, lambda x: x, seed)
+
+
+def test_noise_is_a_function_of_seed_position_step_and_slot() -> None:
+    steps, slots = SMALL.phases()[1].optimizer_steps(), torch.arange(8)
+    one, other = builder(seed=1), builder(seed=2)
+    a = one.noise(steps[2], 16, slots)
     assert a["z"].shape == a["z_hat"].shape == (8, 3)
-    assert torch.equal(a["z"], feed.noise(turns[2], 16)["z"])
-    for different in (feed.noise(turns[2], 24), feed.noise(turns[1], 16), other.noise(turns[2], 16)):
-        assert not torch.equal(a["z"], different["z"])
+    assert torch.equal(a["z"], one.noise(steps[2], 16, slots)["z"])
+    different = one.noise(steps[2], 24, slots), one.noise(steps[1], 16, slots), other.noise(steps[2], 16, slots)
+    assert not any(torch.equal(a["z"], draws["z"]) for draws in different)
     assert not torch.equal(a["z"], a["z_hat"])
-    many = torch.cat([feed.noise(turns[2], 8 * i)["z"] for i in range(400)])
+    assert torch.equal(a["z"][[5, 2]], one.noise(steps[2], 16, torch.tensor([5, 2]))["z"])
+    many = torch.cat([one.noise(steps[2], 8 * i, slots)["z"] for i in range(400)])
     assert abs(float(many.mean())) < 0.05
     assert float(many.std()) == pytest.approx(1, abs=0.05)
 
@@ -52,31 +57,30 @@ def test_noise_is_a_function_of_seed_position_and_turn() -> None:
 def test_slices_are_the_global_batch(ranks: int, accumulate: int) -> None:
     """Samples, noise and the labelled mean of all slices together are those of one process."""
     phase, data = SMALL.phases()[0], Samples(IMAGE)
-    turn = phase.turns()[0]
-    whole = Feed(Slicing(8), CPU, lambda x: x, 5)
-    reference = whole.batch(data.raw(16, 8, range(8)), whole.noise(turn, 16))
+    step = phase.optimizer_steps()[0]
+    reference, noise = builder().batch(data.raw(16, 8, range(8))), builder().noise(step, 16, torch.arange(8))["z"]
     found = {}
     for rank in range(ranks):
-        feed = Feed(Slicing(8, rank, ranks, accumulate), CPU, lambda x: x, 5)
-        for start, slots in read_plan(phase, 2, 3, 0, feed.slicing):
-            batch = feed.batch(data.raw(start, 8, slots), feed.noise(turn, start))
-            for i, slot in enumerate(slots):
-                found[slot] = (batch.x[i], batch.noise["z"][i])
+        part = builder(BatchSplit(8, rank, ranks, accumulate))
+        for raw in data.stream(training_plan(phase, part.split, first=2, last=3, origin=0), 8):
+            batch, draws = part.batch(raw), part.noise(step, 16, raw.slot)
+            for i, slot in enumerate(raw.slot.tolist()):
+                found[slot] = (batch.x[i], draws["z"][i])
             assert float(batch.label_weight) == pytest.approx(ranks * accumulate * float(reference.label_weight))
             unlabelled = int((data.raw(16, 8, range(8)).y < 0).sum())
             assert float(batch.unlabelled_weight) == pytest.approx(ranks * accumulate / unlabelled)
     assert all(torch.equal(found[i][0], reference.x[i]) for i in range(8))
-    assert all(torch.equal(found[i][1], reference.noise["z"][i]) for i in range(8))
+    assert all(torch.equal(found[i][1], noise[i]) for i in range(8))
 
 
 def test_no_label_gives_weight_zero() -> None:
     data = Samples(IMAGE)
     data.y[:] = -1
-    batch = Feed(Slicing(8), CPU, lambda x: x, 0).batch(data.raw(0, 8, range(8)), {})
+    batch = builder().batch(data.raw(0, 8, range(8)))
     assert batch.label_weight.item() == 0
     assert batch.unlabelled_weight.item() == 1 / 8
     data.y[:] = 1
-    assert Feed(Slicing(8), CPU, lambda x: x, 0).batch(data.raw(0, 8, range(8)), {}).unlabelled_weight.item() == 0
+    assert builder().batch(data.raw(0, 8, range(8))).unlabelled_weight.item() == 0
 
 
 def test_frozen_networks_are_hidden_from_wrappers() -> None:
@@ -185,10 +189,8 @@ def test_average_of_weights() -> None:
     trainer.prepare("vec")
     expected = {k: v.clone() for k, v in trainer.networks["encoder"].state_dict().items()}
     for step in range(3):
-        raw = trainer.data.stream(trainer.phases["vec"], step, step + 1, trainer.slicing)
-        from savae_dist.training.engine import run_phase
-
-        list(run_phase(trainer.phases["vec"], trainer.updates, raw, trainer.feed, first=step, last=step + 1, origin=0))
+        plan = trainer.plan(trainer.phases["vec"], step)
+        list(run_phase(plan, trainer.data.stream(plan, 8), trainer.updates, trainer.builder))
         for key, value in trainer.networks["encoder"].state_dict().items():
             decay = min(0.15, (1 + step) / (10 + step))  # 0.1, then 0.15
             expected[key] = decay * expected[key] + (1 - decay) * value
@@ -200,17 +202,17 @@ def test_average_of_weights() -> None:
 def test_recalibration_is_the_mean_over_whole_batches() -> None:
     trainer = Trainer(SMALL)
     trainer.run("vec", 3)
-    phase, data, feed = trainer.phases["vec"], trainer.data, trainer.feed
+    phase, data = trainer.phases["vec"], trainer.data
     batches = [(8 * i, data.raw(8 * i, 8, range(8))) for i in range(5)]
     weights = {k: v.clone() for k, v in trainer.networks["encoder"].state_dict().items()}
     assert phase.recalibrate is not None
-    recalibrate(phase.recalibrate, trainer.networks, batches, feed)
-    turn = phase.turns()[0]
+    recalibrate(phase.recalibrate, trainer.networks, batches, trainer.builder)
+    step = phase.optimizer_steps()[0]
     inputs = []
     encoder, classifier = trainer.networks["encoder"], trainer.networks["classifier"]
     with torch.no_grad():
         for position, raw in batches:
-            z = encoder(raw.x)[0].sample(feed.noise(turn, position)["z"])
+            z = encoder(raw.x)[0].sample(trainer.noise(step, position)["z"])
             inputs.append(classifier.dense[0](z))
     first = classifier.norms[0]
     torch.testing.assert_close(first.running_mean, torch.stack([i.mean(0) for i in inputs]).mean(0))
@@ -222,10 +224,11 @@ def test_recalibration_is_the_mean_over_whole_batches() -> None:
 
 def test_positions_are_arithmetic() -> None:
     phase = replace(SMALL, critic_steps=2).phases()[1]
-    seen = [start for i in range(3) for _, start in positions(phase, i, 100, 10)]
-    assert seen == list(range(100, 100 + 15 * 10, 10))
-    plan = list(read_plan(phase, 1, 2, 100, Slicing(10, 0, 1, 2)))
-    assert [start for start, _ in plan] == [s for s in range(150, 200, 10) for _ in range(2)]
+    plan = list(training_plan(phase, BatchSplit(10), first=0, last=3, origin=100))
+    assert [planned.position for planned in plan] == list(range(100, 100 + 15 * 10, 10))
+    assert [planned.iteration for planned in plan if planned.ends_iteration] == [0, 1, 2]
+    later = training_plan(phase, BatchSplit(10, 0, 1, 2), first=1, last=2, origin=100)
+    assert [request.start for request in read_requests(later, 10)] == [s for s in range(150, 200, 10) for _ in range(2)]
 
 
 def test_bf16_trains_and_keeps_weights_in_fp32() -> None:
@@ -239,9 +242,9 @@ def test_bf16_trains_and_keeps_weights_in_fp32() -> None:
 def test_bf16_losses_are_float32() -> None:
     trainer = Trainer(SMALL, precision="bf16")
     updates = trainer.prepare("decoder")
-    for turn, start in positions(trainer.phases["decoder"], 0, 0, 8):
-        batch: Batch = trainer.feed.batch(trainer.data.raw(start, 8, range(8)), trainer.feed.noise(turn, start))
-        terms = updates[turn.update.name].parallel.forward(batch, turn.which)
+    for planned in trainer.plan(trainer.phases["decoder"]):
+        batch: Batch = trainer.batch(planned)
+        terms = updates[planned.step.update.name].parallel.forward(batch, planned.step.loss_index)
         assert {value.dtype for value in terms.values()} == {torch.float32}
 
 
@@ -271,12 +274,12 @@ def test_recalibration_of_what_does_not_run_is_refused() -> None:
     trainer = Trainer(SMALL)
     plan = trainer.phases["vec"].recalibrate
     assert plan is not None
-    with pytest.raises(AssertionError, match="does not run all"):
+    with pytest.raises(AssertionError, match="misses some of"):
         recalibrate(
             replace(plan, networks=("decoder",)),
             trainer.networks,
             [(0, trainer.data.raw(0, 8, range(8)))],
-            trainer.feed,
+            trainer.builder,
         )
 
 
@@ -286,7 +289,7 @@ def test_every_recalibration_reaches_its_networks(phase: str) -> None:
     plan = trainer.phases[phase].recalibrate
     assert plan is not None
     before = trainer.weights()
-    recalibrate(plan, trainer.networks, [(0, trainer.data.raw(0, 8, range(8)))], trainer.feed)
+    recalibrate(plan, trainer.networks, [(0, trainer.data.raw(0, 8, range(8)))], trainer.builder)
     changed = {name for name, state in trainer.weights().items() if not same(state, before[name])}
     assert changed == set(plan.networks)
 

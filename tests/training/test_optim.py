@@ -127,36 +127,39 @@ def test_gradient_norm_shows_what_is_not_finite(bad: float) -> None:
     assert not torch.isfinite(gradient_norm(grads))
 
 
+def with_gradients(*gradients: torch.Tensor) -> list[nn.Parameter]:
+    parameters = [nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    return parameters
+
+
 @pytest.mark.parametrize("limit", [0.5, 1e6])
-def test_clip_by_norm_is_torch_s(limit: float) -> None:
-    parameters = [nn.Parameter(g.clone()) for g in gradients()]
-    for parameter in parameters:
-        parameter.grad = parameter.detach().clone()
-    torch.nn.utils.clip_grad_norm_(parameters, limit)
-    ours = gradients()
-    clip_gradients(ours, gradient_norm(ours), OptimizerConfig(clip_norm=limit))
-    assert all(torch.allclose(a, p.grad) for a, p in zip(ours, parameters, strict=True))
+def test_clip_by_norm_is_the_closed_form(limit: float) -> None:
+    norm = torch.cat([gradient.flatten() for gradient in gradients()]).norm()
+    ours = with_gradients(*gradients())
+    clip_gradients(ours, gradient_norm(gradients()), OptimizerConfig(clip_norm=limit))
+    for parameter, gradient in zip(ours, gradients(), strict=True):
+        torch.testing.assert_close(parameter.grad, gradient * min(1.0, limit / (norm.item() + 1e-6)))
 
 
 def test_first_the_norm_then_the_value() -> None:
-    grads = [torch.tensor([30.0, -40.0])]
-    clip_gradients(grads, gradient_norm(grads), OptimizerConfig(clip_norm=1.0, clip_value=0.7))
-    assert grads[0].tolist() == pytest.approx([0.6, -0.7])  # the other way round it would be +-0.7071
+    (weight,) = with_gradients(torch.tensor([30.0, -40.0]))
+    clip_gradients([weight], gradient_norm([weight.grad]), OptimizerConfig(clip_norm=1.0, clip_value=0.7))
+    assert weight.grad.tolist() == pytest.approx([0.6, -0.7])  # the other way round it would be +-0.7071
 
 
 def test_no_limit_leaves_gradients_alone() -> None:
-    grads = gradients()
-    clip_gradients(grads, gradient_norm(grads), OptimizerConfig())
-    assert all(torch.equal(a, b) for a, b in zip(grads, gradients(), strict=True))
+    ours = with_gradients(*gradients())
+    clip_gradients(ours, gradient_norm(gradients()), OptimizerConfig())
+    assert all(torch.equal(a.grad, b) for a, b in zip(ours, gradients(), strict=True))
 
 
 def test_clip_weights() -> None:
     weights = [nn.Parameter(torch.tensor([-3.0, -0.1, 0.2, 5.0]))]
-    clip_weights(weights, torch.tensor(True), OptimizerConfig())
+    clip_weights(weights, 0.15, torch.tensor(False))
     assert weights[0].tolist() == pytest.approx([-3.0, -0.1, 0.2, 5.0])
-    clip_weights(weights, torch.tensor(False), OptimizerConfig(clip_weights=0.15))
-    assert weights[0].tolist() == pytest.approx([-3.0, -0.1, 0.2, 5.0])
-    clip_weights(weights, torch.tensor(True), OptimizerConfig(clip_weights=0.15))
+    clip_weights(weights, 0.15, torch.tensor(True))
     assert weights[0].tolist() == pytest.approx([-0.15, -0.1, 0.15, 0.15])
 
 

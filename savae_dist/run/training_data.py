@@ -1,0 +1,69 @@
+"""The training set as a run reads it: in the order of its training, and in parts that are measured."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from torch import Tensor
+
+from savae_dist.data import Proportions, RawBatch, Reader, Request, loader, training_order
+from savae_dist.data.index.scan import UNLABELLED
+from savae_dist.errors import DataError
+from savae_dist.training.batches import BatchBuilder, PlannedStep, read_requests
+
+SURVEYED = 65_536  # class means, posteriors and batch-norm statistics are taken over at most so many training samples
+LANES, WINDOW = 8, 4  # of the order in which the labelled ones are surveyed
+
+
+class TrainingData:
+    """The reader of the training set and the builder of its batches.
+
+    workers, pin: of the loader that training reads by; the parts that are measured are read in this process.
+    """
+
+    def __init__(self, reader: Reader, builder: BatchBuilder, workers: int = 0, pin: bool = False) -> None:
+        self.reader, self.builder, self.workers, self.pin = reader, builder, workers, pin
+        self.shards = reader.shards
+        self.labelled = sum(count for label, count in self.shards.label_counts.items() if label != UNLABELLED)
+
+    def planned(self, plan: Iterable[PlannedStep]) -> Iterator[RawBatch]:
+        """What the plan reads, in its order; says which samples were replaced, and why."""
+        try:
+            requests = read_requests(plan, self.builder.split.size)
+            for raw in loader(self.reader, requests, self.workers, self.pin):
+                for reason, shard, key in raw.bad:
+                    print(f"savae_dist: {shard}: {key}: {reason}; another sample took its place", file=sys.stderr)
+                yield raw
+        except DataError as error:
+            error.everywhere = False
+            raise
+
+    def survey(self, rank: int = 0, ranks: int = 1) -> Iterator[tuple[int, RawBatch]]:
+        """(position, whole global batch) of the first part of the training order, each batch on one rank."""
+        size = self.builder.split.size
+        numbers = range(rank, math.ceil(min(self.shards.size, SURVEYED) / size), ranks)
+        requests = (Request(number * size, size, range(size)) for number in numbers)
+        for number, raw in zip(numbers, loader(self.reader, requests, 0, False)):
+            yield number * size, raw
+
+    def first(self, count: int) -> Iterator[Tensor]:
+        """x normalised of the first `count` samples (in whole batches) of the training order, on any rank the same."""
+        for _, raw in islice(self.survey(), math.ceil(count / self.builder.split.size)):
+            yield self.builder.batch(raw).x
+
+    def labelled_samples(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(x normalised, y) of the labelled samples, each once, whatever their share of the training order.
+
+        There may be a few in a thousand million, so they have an order of their own.
+        """
+        if not self.labelled:
+            return
+        order = training_order(self.shards, Proportions(labelled=1.0), seed=0, lanes=LANES, window=WINDOW, batch_size=1)
+        reader, size, last = self.reader.with_order(order), self.builder.split.size, min(self.labelled, SURVEYED)
+        requests = (Request(start, n := min(size, last - start), range(n)) for start in range(0, last, size))
+        for raw in loader(reader, requests, 0, False):
+            batch = self.builder.batch(raw)
+            yield batch.x, batch.y
