@@ -36,7 +36,7 @@ def open_run(config: RunConfig, process: Process) -> Run:
         check_zero(phases)
     shards, validation_shards = open_shards(data)
     split = BatchSplit(data.batch_size, state.process_index, state.num_processes, config.accumulate)
-    augment = Augmentation(data.augment, shards.spec)
+    augment = Augmentation(data.augment, shards.spec) if data.augment else None
     builder = BatchBuilder(split, state.device, lambda x: normalise(x, shards.spec), config.seed, augment)
 
     networks = build_networks(config, shards.spec, split, state.device)
