@@ -143,7 +143,7 @@ def scale(arguments: argparse.Namespace) -> None:
     if not phases:
         raise ConfigError(f"--phase={arguments.phase}: {config.system.name} has no such phase")
     if "RANK" not in os.environ:
-        options = [f"--{key}={arguments.__dict__[key]}" for key in ("width", "batch", "rounds", "seconds", "phase")]
+        options = [f"--{key}={getattr(arguments, key)}" for key in ("width", "batch", "rounds", "seconds", "phase")]
         code = scaling.start([*options, *arguments.changes], arguments.processes)
         if code:
             raise ConfigError(f"a process ended with {code}; what it said stands above")
