@@ -106,7 +106,7 @@ def test_other_kinds_of_samples(spec: str, tmp_path: Path) -> None:
     summary = json.loads((output / "summary.json").read_text())
     assert summary["reconstruction_mse"] > 0
     assert (summary["log_spectral_distance"] is None) == (spec == "rgb")
-    assert (output / "figures" / "reconstructions.png").stat().st_size > 1000
+    assert (output / "figures" / "reconstructions.png").is_file()
 
 
 def test_without_a_validation_set(data: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def judge(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.rendered
 def test_a_sweep_runs_evaluates_skips_and_tabulates(
     data: Path, judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
