@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from helpers.launching import shards
 from matplotlib.figure import Figure
 
 
@@ -26,3 +28,9 @@ def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Figures are built but left blank: rendering takes three quarters of a short run's time."""
     if "rendered" not in request.keywords:
         monkeypatch.setattr(Figure, "draw", lambda figure, renderer: None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 203 images of 12x12 in four classes, a third of them unlabelled."""
+    return shards(tmp_path_factory.mktemp("data") / "shards")

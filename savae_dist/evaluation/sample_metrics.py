@@ -64,7 +64,7 @@ class Judged:
 
     @property
     def class_balance(self) -> float:
-        """Entropy of the mean prediction over the largest possible: 1 if all classes are as frequent, 0 for only one."""
+        """Entropy of the mean prediction over the largest possible: 1 for equally frequent classes, 0 for one only."""
         classes = self.probabilities.shape[1]
         return entropy(self.probabilities.mean(0)) / np.log(classes) if classes > 1 else 1.0
 

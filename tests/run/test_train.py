@@ -15,11 +15,6 @@ from savae_dist.train import main
 TWO = ["max_steps=2", "validate_every=1"]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shards(tmp_path_factory.mktemp("data") / "shards")
-
-
 def test_steps_without_a_finite_gradient_end_with_70(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

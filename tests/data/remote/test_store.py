@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fsspec.registry import _registry
-from helpers.stores import BUCKET, Web, free_port, held, s3, web
+from helpers.launching import free_port
+from helpers.stores import BUCKET, Web, held, s3, web
 
 from savae_dist.data.remote import retry, store
 from savae_dist.data.remote.retry import Refused, Stopped, shown
