@@ -1,6 +1,7 @@
-"""Figures of a pipeline. Each function returns a matplotlib Figure that belongs to no global state.
+"""Figures of a pipeline.
 
-x and x^ are normalised samples `[n, *shape]`, y int64 `[n]` with -1 = unlabelled.
+Each function returns a matplotlib Figure of its own; pyplot, which keeps a global list of figures, is not used. x and
+x_hat are normalised samples and their reconstructions `[n, *shape]`, y is int64 `[n]` with -1 for unlabelled.
 """
 
 from __future__ import annotations
@@ -24,19 +25,20 @@ from savae_dist.evaluation.metrics import SEGMENT, log_spectrum
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 
-# Petroff 2021, "Accessible color sequences for data visualization": told apart with any colour vision.
+# Petroff 2021, "Accessible color sequences for data visualization": people who see fewer colours can tell them apart.
 COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
-MARKERS = "osD^vPX<>p*h"  # one per ten classes
+MARKERS = "osD^vPX<>p*h"  # the next one after every ten classes, when the colours begin again
 REAL, OURS, UNLABELLED = "#404040", "#e76300", "#b0b0b0"
-COLUMNS = 10
+COLUMNS = 10  # images in a row
 REPRODUCED = {"image": 3 * COLUMNS, "signal": 10}  # samples beside their reconstructions
-MAX_ROWS = 20
-MAX_POINTS = 5000
-GRID = {"image": 20, "signal": 10}
-LABELS_IN_LEGEND = 20
+MAX_ROWS = 20  # of named rows
+MAX_POINTS = 5000  # in the scatter of the latent space
+GRID = {"image": 20, "signal": 10}  # decoded points along each side of the latent grid
+LABELS_IN_LEGEND = 20  # with more classes their numbers are written into the scatter instead
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
+    """Write a figure as PNG, in a folder that is made if it is not there."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_figure(path, dpi=dpi)
@@ -44,6 +46,7 @@ def save(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
 
 
 def class_name(label: int, spec: DataSpec) -> str:
+    """The name of a class, its number if it has none, cut to 14 characters."""
     if label < 0:
         return "no label"
     name = spec.class_names[label] if label < len(spec.class_names) else str(label)
@@ -57,7 +60,7 @@ def spread(items: Sequence[int], count: int) -> list[int]:
 
 
 def choose(y: Tensor, count: int) -> Tensor:
-    """Rows of at most `count` samples in order of class, as many of each class as there is room for."""
+    """Indices of at most `count` samples, sorted by class: as many classes as possible, then more of each."""
     rows_of: dict[int, list[int]] = {}
     for row, label in enumerate(y.tolist()):
         rows_of.setdefault(label, []).append(row)
@@ -68,7 +71,7 @@ def choose(y: Tensor, count: int) -> Tensor:
 
 
 def mosaic(x: Tensor, columns: int, pad: int = 1) -> np.ndarray:
-    """Images `[n, channels, height, width]` in [0, 1] as one RGB picture on white, row by row."""
+    """Images `[n, channels, height, width]` in [0, 1], row by row, as one RGB picture `[height, width, 3]` on white."""
     n, rows = len(x), -(-len(x) // columns)
     x = x.detach().float().cpu().clamp(0, 1)
     x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
@@ -78,7 +81,7 @@ def mosaic(x: Tensor, columns: int, pad: int = 1) -> np.ndarray:
 
 
 def reconstructions(x: Tensor, x_hat: Tensor, y: Tensor, spec: DataSpec) -> Figure:
-    """Samples beside their reconstructions: image above image, or curve and spectrum overlaid, a row per sample."""
+    """Samples and their reconstructions: images one above the other; signals as overlaid curves and spectra."""
     if spec.kind == "signal":
         names = [class_name(label, spec) for label in y.tolist()]
         title = "Originals and their reconstructions (decoded posterior means)"
@@ -111,7 +114,7 @@ def samples(pipeline: Pipeline, seed: int = 0) -> Figure:
 
 
 def samples_of_each(pipelines: Mapping[str, Pipeline], seed: int = 0) -> Figure:
-    """Decoded draws of the prior of several pipelines for the same kind of sample, a named row each."""
+    """Decoded draws of the prior, a named row per pipeline; all pipelines make the same kind of sample."""
     spec = next(iter(pipelines.values())).spec
     each = COLUMNS if spec.kind == "image" else 1
     x = torch.cat([pipeline.decoded(pipeline.latents(each, seed=seed)).cpu() for pipeline in pipelines.values()])
@@ -121,7 +124,10 @@ def samples_of_each(pipelines: Mapping[str, Pipeline], seed: int = 0) -> Figure:
 
 
 def samples_by_class(pipeline: Pipeline, seed: int = 0) -> Figure:
-    """Decoded draws of each class, a row per class; where the code has a label part, a column has one style."""
+    """Decoded draws of each class, a row per class.
+
+    All classes use the same seed, so where the label is a part of the code, a column shows one style in every class.
+    """
     spec, known = pipeline.spec, pipeline.labels
     labels = spread(known, MAX_ROWS if spec.kind == "image" else REPRODUCED["signal"])
     some = f" ({len(labels)} of {len(known)} classes)" if len(labels) < len(known) else ""
@@ -134,7 +140,7 @@ def samples_by_class(pipeline: Pipeline, seed: int = 0) -> Figure:
 
 
 def latent_space(z: Tensor, y: Tensor, spec: DataSpec) -> Figure:
-    """Codes `[n, K]` coloured by class: the plane itself for K = 2, else their two principal components."""
+    """Codes `[n, K]` coloured by class: as they are for K = 2, else their two principal components."""
     codes, label_of = z.detach().float().cpu().numpy()[:MAX_POINTS], y.cpu().numpy()[:MAX_POINTS]
     places, title, names = _plane(codes)
     figure = Figure(figsize=(8.4, 6.4), layout="constrained")
@@ -149,7 +155,7 @@ def latent_space(z: Tensor, y: Tensor, spec: DataSpec) -> Figure:
         name = class_name(label, spec)
         axes.scatter(first, second, s=size, color=colour, marker=marker, label=name, alpha=0.7, linewidths=0)
     halo = [withStroke(linewidth=2.5, foreground="white")]
-    for label in (label for label in labels if label >= 0):  # colour alone cannot tell a hundred classes apart
+    for label in (label for label in labels if label >= 0):  # colours repeat every ten classes, so names are written
         place = np.median(places[label_of == label], axis=0)
         text, points = (class_name(label, spec), 10) if few else (str(label), 7)
         axes.annotate(text, place, ha="center", va="center", fontsize=points, weight="bold", path_effects=halo)
@@ -163,8 +169,8 @@ def latent_space(z: Tensor, y: Tensor, spec: DataSpec) -> Figure:
 def latent_grid(pipeline: Pipeline, codes: Tensor | None = None) -> Figure:
     """Decoded points of a 2-D latent space, at the quantiles of a Gaussian (Zemouri 2020, figure 8).
 
-    The Gaussian is the prior N(0, I), or, of codes `[n, 2]`, that with their means and deviations: a weak KL term
-    leaves the classes far outside the prior.
+    The Gaussian has the mean and deviation of the codes `[n, 2]`; without codes it is the prior N(0, I). Codes are
+    preferred, since under a weak KL term most of them lie far outside the prior.
     """
     spec, count = pipeline.spec, GRID[pipeline.spec.kind]
     quantiles = scipy.stats.norm.ppf((np.arange(count) + 0.5) / count)
@@ -173,7 +179,7 @@ def latent_grid(pipeline: Pipeline, codes: Tensor | None = None) -> Figure:
         mean, std = codes.double().mean(0).cpu().numpy(), codes.double().std(0, correction=0).cpu().numpy()
         name = "a Gaussian fitted to the codes"
     first, second = (mean[k] + std[k] * quantiles for k in (0, 1))
-    places = np.stack([np.tile(first, count), np.repeat(second[::-1], count)], 1)  # rows from the top down
+    places = np.stack([np.tile(first, count), np.repeat(second[::-1], count)], 1)  # the highest z2 is the top row
     x = pipeline.decoded(torch.as_tensor(places, dtype=torch.float32))
     figure = Figure(figsize=(8.4, 8.6), layout="constrained")
     axes = figure.subplots()
@@ -192,11 +198,11 @@ def latent_grid(pipeline: Pipeline, codes: Tensor | None = None) -> Figure:
 
 
 def _plane(codes: np.ndarray) -> tuple[np.ndarray, str, tuple[str, str]]:
-    """Two coordinates of codes `[n, K]`, a title and the axes' names."""
+    """Where codes `[n, K]` are drawn, `[n, 2]`, with a title and the names of the axes."""
     latent_dim = codes.shape[1]
     if latent_dim == 2:
         return codes, "Latent space (posterior means)", ("z1", "z2")
-    if min(codes.shape) < 2:  # nothing to project: one coordinate only
+    if min(codes.shape) < 2:  # K = 1, or one code: two principal components do not exist
         return np.stack([codes[:, 0], np.zeros(len(codes))], 1), "Latent space (posterior means)", ("z1", "")
     pca = PCA(2, random_state=0)
     places = pca.fit_transform(codes)
@@ -212,12 +218,13 @@ def _plane(codes: np.ndarray) -> tuple[np.ndarray, str, tuple[str, str]]:
 
 
 def _bare(axes: Axes) -> None:
+    """Take away the frame and the tick marks."""
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
 def _image_rows(x: Tensor, names: list[str], title: str, spec: DataSpec) -> Figure:
-    """Rows of ten images, named at the left."""
+    """Rows of `COLUMNS` images, named at the left."""
     rows, longest = -(-len(x) // COLUMNS), max(map(len, names), default=0)
     ratio = spec.shape[1] / spec.shape[2]
     figure = Figure(figsize=(0.7 * COLUMNS + 0.7 + 0.085 * longest, 0.7 * ratio * rows + 0.5), layout="constrained")
@@ -231,7 +238,10 @@ def _image_rows(x: Tensor, names: list[str], title: str, spec: DataSpec) -> Figu
 
 
 def _signal_rows(rows: list[list[Tensor]], names: list[str], title: str, spec: DataSpec) -> Figure:
-    """A row per entry: curves at the left, spectra at the right; of two windows the second is the reconstruction."""
+    """A named row per list of windows: curves at the left, spectra at the right, of the first channel.
+
+    A list holds one generated window, or a sample and its reconstruction.
+    """
     figure = Figure(figsize=(11, 1.25 * len(rows) + 1.0), layout="constrained")
     channel = f" (channel 1 of {spec.shape[0]})" if spec.shape[0] > 1 else ""
     figure.suptitle(title + channel, fontsize=11)
@@ -264,7 +274,10 @@ def _signal_rows(rows: list[list[Tensor]], names: list[str], title: str, spec: D
 
 
 def _small_curves(axes: Axes, windows: np.ndarray, count: int) -> None:
-    """count x count windows `[count ** 2, length]`, each in its cell of [0, count] x [0, count], on one scale."""
+    """Draw windows `[count ** 2, length]` as a grid of count x count curves, row by row, all on one scale.
+
+    Each has a cell of side 1 in the square [0, count] x [0, count].
+    """
     limit = max(float(np.abs(windows).max()), 1e-12)
     along = np.linspace(0.06, 0.94, windows.shape[1])
     column, row = np.meshgrid(np.arange(count), np.arange(count)[::-1])

@@ -1,7 +1,8 @@
-"""Numbers for a trained pipeline, as float64 sums and counts, so that batches and ranks simply add up.
+"""Metrics of a trained pipeline's codes and reconstructions.
 
-Batches are pairs (x, y): x normalised float `[n, *shape]`, y int64 `[n]` with -1 = unlabelled. Reconstructions are
-decoded from posterior means.
+They are kept as float64 sums and counts, since those of several batches or ranks can be added. Batches are pairs
+(x, y): x normalised float `[n, *shape]`, y int64 `[n]` with -1 for unlabelled. A reconstruction is the decoded
+posterior mean.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from savae_dist.preprocess import DataSpec
 Batches = Iterable[tuple[Tensor, Tensor]]
 Sums = dict[str, float]
 
-SEGMENT = 256  # samples of Welch's segments, half overlapped
-FLOOR = 1e-10  # of a power spectrum; white noise of variance 1 has 2
-SILENT = 1e-6  # amplitude below which an envelope has no spectrum to compare with
+SEGMENT = 256  # samples in a segment of Welch's method; segments overlap by half
+FLOOR = 1e-10  # least power before the logarithm is taken; white noise of variance 1 has a power density of 2
+SILENT = 1e-6  # norm of a spectrum below which no relative distance is taken: it would be a division by almost zero
 
 AVERAGES = (
     "accuracy",
@@ -41,17 +42,18 @@ SHARPNESS = ("laplacian_variance", "laplacian_variance_real")
 
 
 def no_sums() -> Sums:
-    """Zeros under every key; all sums have the same keys in the same order, whatever was measured."""
+    """Zeros under every key: ranks add their sums as one vector, so all have the same keys in the same order."""
     return {f"{name}.{part}": 0.0 for name in AVERAGES + SHARPNESS for part in ("sum", "count")}
 
 
 def add(total: Sums, more: Sums) -> Sums:
+    """The sums over both."""
     return {key: value + more[key] for key, value in total.items()}
 
 
 @dataclass(frozen=True)
 class ClassMeans:
-    """What predicting the mean of its class would give for a sample: the baseline of every reconstruction error.
+    """The mean sample of each class: a reconstruction is worth something if it is closer to its sample than that.
 
     sums: float64 tensors that add up over batches and ranks: `count` `[classes]`, `sample` `[classes, *shape]`, and
     for signals `log_spectrum` and `envelope_spectrum` `[classes, channels, frequencies]`.
@@ -60,8 +62,8 @@ class ClassMeans:
     sums: dict[str, Tensor]
 
     def known(self, y: Tensor) -> Tensor:
-        """Whether a label has a mean, bool `[n]`."""
-        count = torch.cat([self.sums["count"], torch.zeros(1)])  # whose last is that of -1
+        """Whether a label has a mean, bool `[n]`; unlabelled samples have none."""
+        count = torch.cat([self.sums["count"], torch.zeros(1)])  # the index -1, for unlabelled, finds the zero
         return count[y] > 0
 
     def of(self, name: str, y: Tensor) -> Tensor:
@@ -71,7 +73,7 @@ class ClassMeans:
 
 
 def class_means(batches: Batches, spec: DataSpec) -> ClassMeans:
-    """The means of the labelled samples; give it the training set."""
+    """The class means over the labelled samples of some batches: those of the training set, for a fair baseline."""
     sums = {"count": torch.zeros(spec.classes, dtype=torch.float64)}
     for x, y in batches:
         labelled = y.cpu() >= 0
@@ -91,9 +93,10 @@ def class_means(batches: Batches, spec: DataSpec) -> ClassMeans:
 def measure(
     pipeline: Pipeline, batches: Batches, class_means: ClassMeans | None = None, judge: Pipeline | None = None
 ) -> Sums:
-    """The sums over these batches; what the pipeline has no network for is left at zero.
+    """The sums over these batches; those that need a network which the pipeline does not have stay zero.
 
-    judge: an independently trained pipeline with encoder and classifier on the same normalisation; ValueError if not.
+    judge: another pipeline, trained independently, with encoder and classifier and the same normalisation; ValueError
+    if it does not fit.
     """
     if judge is not None:
         check_judge(judge, pipeline.spec)
@@ -112,11 +115,15 @@ def measure(
 def summarise(sums: Sums) -> dict[str, float | None]:
     """The metrics, None where nothing was counted.
 
-    accuracy over labelled samples; cluster_error: 1 - accuracy where clusters were given their classes afterwards (see
-    `name_clusters`); reconstruction_mse and class_mean_mse per element; class_flip_rate: share of samples whose
-    reconstruction the pipeline's own encoder and classifier put into another class than the sample; judge_flip_rate:
-    the judge's; kl: nats, summed over latent dimensions; sharpness: Laplacian variance of reconstructions over that of
-    samples; log_spectral_distance in dB; envelope_spectral_distance relative to the sample's own envelope spectrum.
+    - accuracy: share of the labelled samples whose class is right.
+    - cluster_error: 1 - accuracy, where clusters were given their classes afterwards (see `name_clusters`).
+    - reconstruction_mse, class_mean_mse: mean square error per element, of the reconstruction and of the class mean.
+    - class_flip_rate: share of samples that the pipeline's own encoder and classifier put into another class once they
+      are reconstructed; judge_flip_rate: the same by the judge's encoder and classifier.
+    - kl: divergence of the posterior from the prior in nats, summed over latent dimensions.
+    - sharpness: Laplacian variance of reconstructions over that of samples; 1 is as sharp, less is blurred.
+    - log_spectral_distance: in dB. envelope_spectral_distance: relative to the sample's own envelope spectrum. The
+      same with `class_mean_` before: between the sample and the mean spectrum of its class.
     """
     averages: dict[str, float | None] = {}
     for name in AVERAGES:
@@ -127,7 +134,7 @@ def summarise(sums: Sums) -> dict[str, float | None]:
 
 
 def check_judge(judge: Pipeline, spec: DataSpec) -> None:
-    """ValueError unless the judge can classify samples that are normalised as `spec` says, into its classes."""
+    """ValueError unless the judge takes samples of this shape and normalisation and knows the same classes."""
     for role in ("encoder", "classifier"):
         judge.role(role)
     if renamed := spec.renamed(judge.spec):
@@ -142,9 +149,10 @@ def check_judge(judge: Pipeline, spec: DataSpec) -> None:
 
 
 def laplacian_variance(x: Tensor) -> Tensor:
-    """Sharpness `[n]`: variance over space of the Laplacian (4 neighbours; 1-D: second difference), mean of channels.
+    """How sharp each sample is `[n]`: the variance of its Laplacian over space, averaged over channels.
 
-    x `[n, channels, height, width]` or `[n, channels, length]`; borders left out (Pech-Pacheco 2000).
+    x: `[n, channels, height, width]`, or `[n, channels, length]` whose Laplacian is the second difference. Each
+    position is compared with its 4 (or 2) neighbours; borders are left out (Pech-Pacheco 2000).
     """
     if x.ndim == 3:
         laplacian = x[..., 2:] + x[..., :-2] - 2 * x[..., 1:-1]
@@ -158,9 +166,9 @@ def laplacian_variance(x: Tensor) -> Tensor:
 def log_spectrum(x: np.ndarray) -> np.ndarray:
     """Power spectral density in dB `[n, channels, frequencies]` of windows `[n, channels, length]`, without DC.
 
-    Welch 1967 (Hann, halves overlapping): the phases and the noise of one window are averaged out.
+    Welch's method (1967) with Hann windows that overlap by half: averaging over segments lessens the noise.
     """
-    if not len(x):  # scipy gives an empty array of another shape back
+    if not len(x):  # for no windows at all scipy returns an empty array of another shape
         return np.empty((0, x.shape[1], min(SEGMENT, x.shape[-1]) // 2))
     _, power = scipy.signal.welch(x, nperseg=min(SEGMENT, x.shape[-1]), axis=-1)
     decibels: np.ndarray = 10 * np.log10(np.maximum(power[..., 1:], FLOOR))
@@ -168,9 +176,9 @@ def log_spectrum(x: np.ndarray) -> np.ndarray:
 
 
 def envelope_spectrum(x: np.ndarray) -> np.ndarray:
-    """Amplitude spectrum of the Hilbert envelope, without DC: where bearing faults show (Randall and Antoni 2011).
+    """Amplitude spectrum of the Hilbert envelope, without DC; bearing faults show there (Randall and Antoni 2011).
 
-    Windows `[n, channels, length]` to amplitudes `[n, channels, length // 2]` in the unit of x.
+    x: windows `[n, channels, length]`. Returns amplitudes `[n, channels, length // 2]` in the unit of x.
     """
     envelope = np.abs(scipy.signal.hilbert(x, axis=-1))
     amplitude: np.ndarray = np.abs(np.fft.rfft(envelope, axis=-1))[..., 1:] * (2 / x.shape[-1])
@@ -184,7 +192,10 @@ def log_spectral_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def relative_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """||b - a|| / ||a|| `[m]` of amplitude spectra `[n, channels, frequencies]`; samples with silent a are left out."""
+    """||b - a|| / ||a|| of amplitude spectra `[n, channels, frequencies]`.
+
+    `[m]` with m <= n: samples whose ||a|| is below `SILENT` are left out.
+    """
     size, error = (np.sqrt(np.square(value).sum((1, 2))) for value in (a, b - a))
     heard = size > SILENT
     distance: np.ndarray = error[heard] / size[heard]
@@ -194,9 +205,9 @@ def relative_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _of_codes(
     sums: Sums, pipeline: Pipeline, x: Tensor, y: Tensor, means: ClassMeans | None, judge: Pipeline | None
 ) -> None:
-    """All that is measured of samples by way of their codes."""
+    """Add everything that is measured from the samples' codes."""
     posterior = pipeline.posterior(x)
-    if not posterior.log_variance.isneginf().all():  # a deterministic encoder has none
+    if not posterior.log_variance.isneginf().all():  # the KL term of a deterministic encoder is infinite
         _count(sums, "kl", posterior.kl().sum(1))
     if "classifier" in pipeline.networks:
         labelled = y >= 0
@@ -215,16 +226,18 @@ def _of_codes(
 
 
 def _count(sums: Sums, name: str, values: Tensor | np.ndarray) -> None:
-    """Add one value per sample."""
+    """Add the values, one per sample, to the sum and their number to the count."""
     sums[f"{name}.sum"] += torch.as_tensor(values).double().sum().item()
     sums[f"{name}.count"] += len(values)
 
 
 def _decision(pipeline: Pipeline, z: Tensor) -> Tensor:
+    """The class that the pipeline's classifier puts each code into, `[n]`."""
     return pipeline.logits(z).argmax(1)
 
 
 def _flips(sums: Sums, pipeline: Pipeline, judge: Pipeline | None, x: Tensor, x_hat: Tensor) -> None:
+    """Count the samples that change class when they are reconstructed, as each classifier sees it."""
     judges = {"judge_flip_rate": judge} if judge is not None else {}
     if "classifier" in pipeline.networks:
         judges["class_flip_rate"] = pipeline
@@ -234,7 +247,10 @@ def _flips(sums: Sums, pipeline: Pipeline, judge: Pipeline | None, x: Tensor, x_
 
 
 def _spectral_distances(sums: Sums, x: Tensor, x_hat: Tensor, y: Tensor, means: ClassMeans | None) -> None:
-    """Waveform errors say little when phases are random, so spectra are compared (and with the class's mean one)."""
+    """Compare the spectra of signals with those of their reconstructions, and with their class's mean spectra.
+
+    Spectra, since two signals of the same class differ in phase, so that their waveforms may differ everywhere.
+    """
     real, ours = x.double().cpu().numpy(), x_hat.double().cpu().numpy()
     spectra = (
         ("log_spectrum", log_spectrum, "log_spectral_distance", log_spectral_distance),

@@ -1,9 +1,9 @@
-"""Figures of merit of samples, of the prior and of classes, as an independently trained judge sees them.
+"""Metrics of generated samples, as an independently trained judge sees them.
 
-Inception is of no use for one channel or a signal, so the features of the Frechet distance are the judge's own: the
-last hidden layer of its encoder (128 units, before the latent heads), which is as wide whatever the judge's latent
-dimension; its classifier would see a code of two numbers where K = 2. Distances compare only under the same judge and
-the same number of samples.
+The features of the Frechet distance are those of the judge, since Inception takes neither grey images nor signals:
+the last hidden layer of its encoder, 128 units before the latent heads. That layer has the same width for every latent
+dimension; the code itself may have only two numbers. Distances can be compared only if they were measured by the same
+judge on the same number of samples.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from savae_dist.networks import ConvEncoder
 from savae_dist.networks.base import inference
 from savae_dist.pipeline.pipeline import Pipeline
 
-DRAWN = 2000  # samples of the prior
-BATCH = 256
+DRAWN = 2000  # generated samples
+BATCH = 256  # samples that the judge sees at a time
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: np.ndarray) -> Gaussian:
-        """The one fitted to features `[n, units]`, n at least 2."""
+        """Fitted to features `[n, units]`, n at least 2."""
         features = features.astype(np.float64)
         return cls(features.mean(0), np.atleast_2d(np.cov(features, rowvar=False)))
 
@@ -40,8 +40,8 @@ class Gaussian:
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """||m_a - m_b||^2 + tr(A + B - 2 (A B)^(1/2)) (Dowson and Landau 1982; Heusel 2017).
 
-    The trace of (A B)^(1/2) is that of (A^(1/2) B A^(1/2))^(1/2), which is symmetric: no complex root of a matrix that
-    is nearly singular.
+    Computed with the trace of (A^(1/2) B A^(1/2))^(1/2), which equals that of (A B)^(1/2). The former is the root of
+    a symmetric matrix, so it is real; the root of a nearly singular A B comes out complex by rounding.
     """
     values, vectors = np.linalg.eigh(a.covariance)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
@@ -52,37 +52,40 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a judge makes of n samples: features `[n, units]` and class probabilities `[n, classes]`, float64."""
+    """What a judge sees in n samples: features `[n, units]` and class probabilities `[n, classes]`, float64."""
 
     features: np.ndarray
     probabilities: np.ndarray
 
     @property
     def confidence(self) -> float:
-        """Mean probability of the class that the judge decides for."""
+        """Mean probability of the most probable class."""
         return float(self.probabilities.max(1).mean())
 
     @property
     def class_balance(self) -> float:
-        """Entropy of the mean prediction over that of the uniform: 1 all classes equally, 0 one class only."""
+        """Entropy of the mean prediction over the largest possible: 1 for equally frequent classes, 0 for one only."""
         classes = self.probabilities.shape[1]
         return entropy(self.probabilities.mean(0)) / np.log(classes) if classes > 1 else 1.0
 
     @property
     def inception_score(self) -> float:
-        """exp of the mean KL divergence from the mean prediction (Salimans 2016): 1 to the number of classes."""
+        """exp of the predictions' mean KL divergence from the mean prediction, from 1 to the number of classes.
+
+        Salimans 2016, with the judge in place of Inception.
+        """
         each = np.mean([entropy(row) for row in self.probabilities])
         return float(np.exp(entropy(self.probabilities.mean(0)) - each))
 
 
 def entropy(probabilities: np.ndarray) -> float:
-    """In nats."""
+    """Of one distribution `[classes]`, in nats."""
     positive = probabilities[probabilities > 0]
     return float(-(positive * np.log(positive)).sum())
 
 
 def judged(judge: Pipeline, x: Tensor) -> Judged:
-    """x normalised `[n, *shape]`; ValueError if the judge's encoder has no such layer."""
+    """The judge's view of normalised samples x `[n, *shape]`; ValueError if its encoder has no such hidden layer."""
     encoder = judge.role("encoder")
     if not isinstance(encoder, ConvEncoder):
         raise ValueError(f"a judge needs a conv_encoder, as SAVAE trains it, not a {encoder.model_type}")
@@ -96,13 +99,17 @@ def judged(judge: Pipeline, x: Tensor) -> Judged:
 def measure_samples(
     pipeline: Pipeline, real: Batches, judge: Pipeline | None = None, count: int = DRAWN, seed: int = 0
 ) -> dict[str, float | None]:
-    """Figures of merit of `count` samples of the prior beside all real samples.
+    """Metrics of `count` decoded draws of the prior, compared with all real samples.
 
-    sample_sharpness: Laplacian variance, generated over real. With a judge: judge_confidence, class_balance and
-    inception_score of the samples, frechet_distance from the real ones; frechet_floor, the distance of `count` real
-    samples from the rest, is what a perfect generator would get (None if there are not 2 `count`). Where classes can be
-    asked for, label_frechet_distance is that of `count` samples of the real ones' classes, and label_agreement the
-    share of them that the judge takes for what was asked.
+    - sample_sharpness: Laplacian variance of the generated samples over that of the real ones.
+
+    And with a judge:
+
+    - judge_confidence, class_balance, inception_score: see `Judged`.
+    - frechet_distance: between the generated and the real samples.
+    - frechet_floor: between `count` real samples and the other real ones, which is what a perfect generator would get;
+      None if there are fewer than 2 `count`.
+    - label_frechet_distance, label_agreement: see `measure_classes`.
     """
     if judge is not None:
         check_judge(judge, pipeline.spec)
@@ -120,7 +127,7 @@ def measure_samples(
     ours, theirs, floor = judged(judge, samples), np.concatenate(features), None
     everything = Gaussian.of(theirs)
     if len(theirs) >= 2 * count:
-        some = np.random.default_rng(seed).permutation(len(theirs))  # sets may be sorted
+        some = np.random.default_rng(seed).permutation(len(theirs))  # a set may be sorted by class
         floor = frechet_distance(Gaussian.of(theirs[some[:count]]), Gaussian.of(theirs[some[count:]]))
     return {
         **values,
@@ -136,14 +143,18 @@ def measure_samples(
 def measure_classes(
     pipeline: Pipeline, y: Tensor, real: Gaussian, judge: Pipeline, count: int, seed: int
 ) -> dict[str, float | None]:
-    """Of `count` samples whose classes are drawn from the labels y of the real ones; None where none can be asked for.
+    """Metrics of `count` samples that are generated by class, with classes drawn from the labels y of the real ones.
 
-    A class that cannot be asked for counts as one that the judge does not see.
+    - label_frechet_distance: between these and the real samples.
+    - label_agreement: share whose class is, to the judge, the one that was asked for. A class that the pipeline cannot
+      generate counts as not agreeing.
+
+    Both are None if the pipeline generates no class by name.
     """
     y = y[y >= 0]
     drawn = y[torch.randint(len(y), (count,), generator=torch.Generator().manual_seed(seed))] if len(y) else y
     asked = drawn[torch.isin(drawn, torch.tensor(pipeline.labels, dtype=y.dtype))].sort().values
-    if len(asked) < 2:  # too few for a distance
+    if len(asked) < 2:  # a covariance needs two
         return {"label_frechet_distance": None, "label_agreement": None}
     each = zip(*asked.unique(return_counts=True), strict=True)
     codes = torch.cat([pipeline.latents(int(n), int(label), seed + int(label)) for label, n in each])

@@ -304,7 +304,7 @@ def round_trip(arguments: list[str]) -> None:
     assert digest(again) == digest(config)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     lr=st.floats(1e-12, 1e3),
     beta=st.floats(0, 10),

@@ -72,11 +72,6 @@ STEPS = ["system.vec_steps=120", "system.decoder_steps=2", "checkpoint_every=15"
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shards(tmp_path_factory.mktemp("data") / "shards")
-
-
-@pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody disturbed."""
     output = tmp_path_factory.mktemp("whole") / "run"

@@ -180,6 +180,7 @@ def test_more_ranks_than_gpus(gpus: int, local: int, refused: bool, monkeypatch:
     assert caught.value.code == 2
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("rank", [0, 1])
 def test_peers_that_never_come(rank: int, tmp_path: Path) -> None:
     """One rank of two: it says in one line what it waited for, where and how long; 75, and status.json has it."""

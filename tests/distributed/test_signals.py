@@ -75,6 +75,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("signals", "code", "out"),
     [
@@ -100,6 +101,7 @@ with Stop(give_up, ranks=2, patience=0.5) as stop:
 """
 
 
+@pytest.mark.faults
 def test_a_main_thread_that_hangs_is_ended_with_75() -> None:
     """Its signal handlers are not called there; the thread beside it is woken by the signal itself."""
     done = run(HANGING.replace("MEANWHILE", "time.sleep(30)"))
@@ -107,6 +109,7 @@ def test_a_main_thread_that_hangs_is_ended_with_75() -> None:
     assert "stopped by signal 15; the ranks could not agree on a step within 0.5 s" in done.stdout
 
 
+@pytest.mark.faults
 def test_a_run_that_ends_in_time_is_left_alone() -> None:
     done = run(HANGING.replace("MEANWHILE", "time.sleep(0.4)") + "print('saved')")
     assert (done.returncode, done.stdout) == (0, "saved\n"), done.stderr

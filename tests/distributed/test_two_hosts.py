@@ -23,7 +23,6 @@ from helpers.launching import (
     equal,
     free_port,
     scalars,
-    shards,
     status,
     steps_saved,
     train,
@@ -154,11 +153,6 @@ def hosts() -> Iterator[Hosts]:
         yield both
     finally:
         both.remove()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shards(tmp_path_factory.mktemp("data") / "shards")
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ def text_of(figure) -> str:
     return "\n".join([*words, *(a.get_ylabel() for a in axes), *(t.get_text() for a in axes for t in a.texts)])
 
 
+@pytest.mark.rendered
 @pytest.mark.parametrize(
     ("spec", "latent_dim", "labelled", "expected"),
     [

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from helpers.launching import free_port
+
 BUCKET = "bucket"
 # Filled before it listens: a store that is there and empty says of all that it does not exist.
 S3_SERVER = """
@@ -143,11 +145,6 @@ def held(folder: Path) -> int:
         files = [path.stat() for path in folder.glob("[!.]*") if path.exists()]
         fcntl.flock(lock, fcntl.LOCK_UN)
     return sum(status.st_size for status in files)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class S3:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -131,12 +132,8 @@ SAVES = 'trap "sleep 0.5; touch $STUBS/saved; say 75; exit 1" TERM; touch "$STUB
 DIES = 'touch "$STUBS/up"; while :; do sleep 0.05; done'
 
 
-@pytest.mark.faults
-@BY_SCRIPT
-@pytest.mark.parametrize("fake", [SAVES, DIES], ids=["saves", "has not trained yet"])
-def test_the_warning_reaches_the_launchers(script: str, fake: str, job: Job) -> None:
-    nodes = {"SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "n1 n2"} if "several" in script else {}
-    process = job.start(script, "demo", FAKE=fake, **nodes)
+def check_warned(process: subprocess.Popen[str], job: Job) -> None:
+    """Once its trainer is up, the job is sent SIGTERM and ends with 75."""
     try:
         wait_for(job.folder / "up")
         process.send_signal(signal.SIGTERM)
@@ -144,6 +141,15 @@ def test_the_warning_reaches_the_launchers(script: str, fake: str, job: Job) -> 
     finally:
         process.kill()
     assert process.returncode == 75, said
+
+
+@pytest.mark.faults
+@BY_SCRIPT
+@pytest.mark.parametrize("fake", [SAVES, DIES], ids=["saves", "has not trained yet"])
+def test_the_warning_reaches_the_launchers(script: str, fake: str, job: Job) -> None:
+    nodes = {"SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "n1 n2"} if "several" in script else {}
+    process = job.start(script, "demo", FAKE=fake, **nodes)
+    check_warned(process, job)
     assert "scancel --signal=TERM 41234" in job.log
     assert (job.folder / "saved").exists() == (fake == SAVES)  # nobody was killed before it could
     assert job.requeued
@@ -171,11 +177,5 @@ def test_a_container_s_trainer_is_told_and_not_its_launcher(job: Job) -> None:
     trainer = "trap 'sleep 0.5; touch $STUBS/saved; exit 75' TERM; touch $STUBS/up; while :; do sleep 0.05; done"
     fake = f"bash -c {shlex.quote(trainer)} & child=$!; code=0; wait $child || code=$?; say $code; exit 1"
     process = job.start("container.sh", "demo", FAKE=fake)
-    try:
-        wait_for(job.folder / "up")
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=20)
-    finally:
-        process.kill()
-    assert process.returncode == 75, said
+    check_warned(process, job)
     assert (job.folder / "saved").exists()

@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.job_stubs import Job
-from helpers.launching import ROOT, SMALL, environment, scalars, shards, status, wait_until_it_trains, weights
+from helpers.launching import (
+    ROOT,
+    SMALL,
+    environment,
+    free_port,
+    scalars,
+    shards,
+    status,
+    wait_until_it_trains,
+    weights,
+)
 
 from savae_dist.errors import Preempted
 
@@ -31,12 +41,6 @@ def wait_for_listener(port: int, seconds: float = 60) -> None:
                 return
         time.sleep(0.2)
     raise AssertionError(f"nobody listens on port {port} after {seconds:g} s")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def arguments(folder: Path, *more: str) -> list[str]:

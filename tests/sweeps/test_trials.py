@@ -68,8 +68,8 @@ def test_a_file_that_is_no_yaml_is_one_line(content: bytes, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("file", sorted((ROOT / "launch_configs" / "comparisons").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_comparisons_that_come_along_resolve(file: Path, tmp_path: Path) -> None:
-    found = combine(str(file), tmp_path, ["seed=0,1"])
-    assert len(found) == 2 * len(yaml.safe_load(file.read_text())["compare"])
+    found = combine(str(file), tmp_path, [])
+    assert len(found) == len(yaml.safe_load(file.read_text())["compare"])
     if file.stem == "mnist":  # the same for all
         assert {t.resolved.system.name for t in found} == SYSTEMS.keys()
         assert {(t.resolved.networks.width, t.resolved.data.batch_size) for t in found} == {(8, 128)}

@@ -7,23 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.launching import shards
 from helpers.small_runs import trained
 
 from savae_dist.data import pack
 from savae_dist.evaluation import metrics, report
 from savae_dist.pipeline.pipeline import Pipeline
 from tools import evaluate
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shards(tmp_path_factory.mktemp("data") / "shards", n=60)
-
-
-@pytest.fixture(scope="module")
-def judge(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained("savae", data, tmp_path_factory.mktemp("judge") / "run")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import cv2
 import pytest
-from helpers.launching import ROOT, shards
-from helpers.small_runs import SMALL, trained
+from helpers.launching import ROOT
+from helpers.small_runs import SMALL
 
 from savae_dist.systems import SYSTEMS
 from tools import sweep
@@ -17,17 +17,8 @@ from tools import sweep
 CPU = str(ROOT / "launch_configs" / "accelerate" / "cpu_1.yaml")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shards(tmp_path_factory.mktemp("data") / "shards", n=60)
-
-
-@pytest.fixture(scope="module")
-def judge(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained("savae", data, tmp_path_factory.mktemp("judge") / "run")
-
-
 @pytest.mark.slow
+@pytest.mark.rendered
 def test_a_sweep_runs_evaluates_skips_and_tabulates(
     data: Path, judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

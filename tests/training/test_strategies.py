@@ -106,6 +106,7 @@ def test_a_bucket_size_that_cannot_be(size: float) -> None:
 # Compiled.
 
 
+@pytest.mark.slow
 def test_compiled_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """One graph per update; torch's own backend takes minutes on a CPU, so the graphs are run as they were traced."""
     compiled = []

@@ -190,6 +190,7 @@ print(Shards.open(sys.argv[1]).digest)
 """
 
 
+@pytest.mark.distributed
 def test_processes_that_index_at_once_agree(tmp_path):
     folder = tmp_path / "set"
     folder.mkdir()

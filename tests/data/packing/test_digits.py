@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits
 
 from savae_dist.data import Order, Reader, Request, Shards, demo_shards
@@ -51,6 +52,7 @@ def test_every_digit_is_in_one_of_the_two(tmp_path):
     assert len(Shards.open(train).counts) > 1
 
 
+@pytest.mark.distributed
 def test_it_is_made_once_for_processes_that_start_at_once(tmp_path):
     command = [sys.executable, "-c", DEMO, str(tmp_path / "cache")]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -83,7 +83,7 @@ def check_parts(parts: list[list[RawBatch]], expected: list[RawBatch]) -> None:
 
 
 @pytest.mark.parametrize("asked", [{}, {"labelled": 0.5, "balance": 1.0}], ids=["order", "mixture"])
-@pytest.mark.parametrize("workers", range(5))
+@pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_global_batches_are_the_same_for_all_ranks_and_workers(tmp_path, workers, ranks, asked):
     shards, batch, steps = make(tmp_path / "s", 97, labelled=0.4), 20, 12  # two epochs and a half

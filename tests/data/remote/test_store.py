@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.stores import BUCKET, Web, free_port, held, s3, web
+from fsspec.registry import _registry
+from helpers.launching import free_port
+from helpers.stores import BUCKET, Web, held, s3, web
 
 from savae_dist.data.remote import retry, store
 from savae_dist.data.remote.retry import Refused, Stopped, shown
@@ -132,7 +134,8 @@ def test_what_is_refused_at_first_may_be_there_a_moment_later(served: Web, tmp_p
 @pytest.mark.parametrize("before", ["404", "short"])
 def test_an_outage_starts_the_patience_with_refusals_anew(before: str, served: Web, tmp_path: Path, monkeypatch):
     """As when a store stops and starts again: refused at the end and at the beginning, out of reach in between."""
-    monkeypatch.setattr(retry, "REFUSED_LIMIT", 0.5)
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(retry, "REFUSED_LIMIT", 0.1)  # less than the outage lasts
     served.faults = [before, *["503"] * 4, "404"]
     assert read(Store(tmp_path / "cache", 10 * SIZE, 100), served) == right(served)
     assert len(served.gets()) == 7
@@ -307,6 +310,7 @@ def test_what_cannot_work_is_named(served: Web, tmp_path: Path, monkeypatch):
     with pytest.raises(ConfigError, match=r"data\.cache_bytes=10 .*0\.tar of 100000 bytes"):
         read(Store(tmp_path / "cache", 10, 30), served)
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(_registry, "s3", raising=False)  # fsspec keeps the class once a test has used it
     with pytest.raises(ConfigError, match=r"pip install savae-dist\[remote\]"):
         Store(tmp_path / "cache").read("s3://bucket/index.json")
     with pytest.raises(ConfigError, match="nosuch"):
