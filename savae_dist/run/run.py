@@ -20,7 +20,7 @@ from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.reduce import rank_means, rank_sums
 from savae_dist.distributed.signals import Stop
 from savae_dist.errors import DataError, DivergedError, Preempted, SaveError
-from savae_dist.files import write_json
+from savae_dist.files import finite_or_null, write_json, write_text
 from savae_dist.networks import Encoder, LabelPart
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.posteriors import collect_posteriors, name_clusters
@@ -77,7 +77,7 @@ class Run:
         )
         if status.writes:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "config.yaml").write_text(identity.to_yaml(config))
+            write_text(self.folder / "config.yaml", identity.to_yaml(config))
         total = sum(self.steps(phase) for phase in self.phases)
         # Last, since it must be closed: a run that cannot be opened leaves no bar behind.
         self.tracker = Tracker(self.folder / "tensorboard", total, self.training.total, status.writes)
@@ -283,5 +283,5 @@ class Run:
         self._draw(pipeline)
         steps = {phase.name: self.steps(phase) for phase in self.phases}
         summary = {"samples_per_second": self.training.rates, "steps": steps, "seed": self.config.seed}
-        write_json(self.folder / "summary.json", {**metrics, **summary})
+        write_json(self.folder / "summary.json", finite_or_null({**metrics, **summary}))
         self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks))
