@@ -86,6 +86,24 @@ def of_fields(loop: ast.For | ast.comprehension) -> Iterator[tuple[str, str]]:
         yield re.escape(ast.unparse(loop.iter.args[0])), re.escape(f"{ast.unparse(loop.target)}.name")
 
 
+def renames(tree: ast.Module) -> Iterator[ast.AST]:
+    """What gets its final name by a rename must be on the disk before: files.publish sees to that."""
+    for node in ast.walk(tree):
+        name = called(node)
+        method = name.endswith((".rename", ".replace")) and len(node.args) == 1 and not node.keywords
+        if name in {"os.replace", "os.rename", "os.renames", "shutil.move"} or method:
+            yield node
+
+
+def locks(tree: ast.Module) -> Iterator[ast.AST]:
+    """Locks between processes have one home, locks.py."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            if {"fcntl", "filelock"} & {name.split(".")[0] for name in names}:
+                yield node
+
+
 def loads_by_path(tree: ast.Module) -> Iterator[ast.AST]:
     """Classes are found in literal registries, not by a dotted path."""
     return (node for node in ast.walk(tree) if called(node).split(".")[-1] in {"import_module", "__import__"})
@@ -151,6 +169,8 @@ PACKAGE = files("savae_dist")
 # The bare loop does by hand what the engine does, to be compared with it.
 STEPPING = {ROOT / "savae_dist" / "training" / "engine.py", ROOT / "savae_dist" / "benchmarks" / "bare_loop.py"}
 OUTSIDE_ENGINE = [path for path in PACKAGE if path not in STEPPING]
+OUTSIDE_FILES = [path for path in PACKAGE if path != ROOT / "savae_dist" / "files.py"]
+OUTSIDE_LOCKS = [path for path in PACKAGE if path != ROOT / "savae_dist" / "locks.py"]
 TESTS = files("tests")
 
 # rule, files it holds for, a snippet that breaks it, a snippet that does not
@@ -171,6 +191,11 @@ RULES: list[tuple[Rule, list[Path], str, str]] = [
     (probes, PACKAGE, "[getattr(y, one.name) for one in fields(x)]", "for f in fields(x): getattr(x, f.name)"),
     (probes, PACKAGE, "vars(x)['a']", "vars(x)"),
     (probes, PACKAGE, "x.__dict__['a']", "self.__dict__['nets'] = nets"),
+    (renames, OUTSIDE_FILES, "draft.rename(path)", "text.replace('a', 'b')"),
+    (renames, OUTSIDE_FILES, "draft.replace(path)", "replace(options, seed=1)"),
+    (renames, OUTSIDE_FILES, "os.replace(draft, path)", "publish(draft, path)"),
+    (locks, OUTSIDE_LOCKS, "import fcntl", "from savae_dist.locks import locked"),
+    (locks, OUTSIDE_LOCKS, "def f():\n    from filelock import FileLock", "import filecmp"),
     (loads_by_path, CODE, "importlib.import_module(name)", "import importlib"),
     (swallows, CODE + TESTS, "try: f()\nexcept: raise", "try: f()\nexcept OSError: pass"),
     (swallows, CODE + TESTS, "try: f()\nexcept (OSError, Exception): pass", "try: f()\nexcept Exception: raise"),

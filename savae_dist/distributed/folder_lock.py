@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import Self
 
 from savae_dist.distributed.ranks import Peers, unwritable
 from savae_dist.errors import ConfigError, OccupiedError
+from savae_dist.locks import PathLock
 
 PATIENCE_SECONDS = 120.0  # a launch may still be saving; an NFS 4 server takes 90 to give a dead machine up
 ROUND_SECONDS = 0.5  # between the collectives in which the other ranks wait: below any `timeout`
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
-class Claim:
-    """The right to write `folder`, of all ranks of a launch, until its release or the end of rank 0, which holds it.
+class FolderLock:
+    """The right of a launch, of all its ranks, to write `folder`; rank 0 holds the lock itself, at most to its end.
 
-    File systems without locks go without; some on the network grant one per machine.
+    Without locks in the file system every launch has the right; on some network file systems one launch per machine.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.held = False  # by this launch
-        self._lock = FileLock(folder / ".lock", ROUND_SECONDS, fallback_to_soft=False)
+        self._lock = PathLock(folder / ".lock")
 
-    def take(self, peers: Peers) -> None:
-        """Wait until no other launch has it; OccupiedError on every rank where one keeps it."""
+    def acquire(self, peers: Peers) -> None:
+        """Wait until no other launch has it; OccupiedError on every rank where one keeps it. All ranks must call it."""
         until, told = time.monotonic() + PATIENCE_SECONDS, False
         while not self.held:
             error: ConfigError | OccupiedError | None = None
             if peers.rank == 0:
                 try:
-                    self.held = self._acquire()
+                    self.held = self._try()
                 except OSError as reason:
                     error = unwritable(self.folder, reason)
                 else:
@@ -54,26 +52,29 @@ class Claim:
             self.held = peers.gather({"held": self.held})[0]["held"]
 
     @contextmanager
-    def briefly(self) -> Iterator[bool]:
-        """Whether this process may write now; OSError where nobody can. Of a launch that has no claim one at a time."""
-        mine = self.held or self._acquire()
+    def for_one_write(self) -> Iterator[bool]:
+        """Whether this process may write now; OSError where nobody can.
+
+        A launch that has not acquired the lock, as one that is refused at its start, takes it for this moment.
+        """
+        allowed = self.held or self._try()
         try:
-            yield mine
+            yield allowed
         finally:
             if not self.held:
                 self._lock.release()
 
     def release(self) -> None:
+        """Give it back, if it is held."""
         self.held = False
         self._lock.release()
 
-    def _acquire(self) -> bool:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _try(self) -> bool:
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            return False
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-        return True
+        return self._lock.acquire(ROUND_SECONDS)

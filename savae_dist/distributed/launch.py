@@ -6,9 +6,13 @@ import ctypes
 import importlib.util
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 
+import psutil
 import torch
 import yaml
 from accelerate import PartialState
@@ -28,8 +32,8 @@ DEEPSPEED = {
     "DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": (("false",), "that is ZeRO-3's; leave it out"),
     "DEEPSPEED_CONFIG_FILE": (("none",), "leave it out; zero_stage is all that the launch decides"),
 }
-PROC = Path("/proc")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+MAX_ABOVE = 8  # processes between the launcher and us that are looked through: torchrun's agent, a shell
 # NCCL ends the process without a word when its time is over: gloo, asked beside it in every iteration, comes first.
 NCCL_GRACE_SECONDS = 3.0
 # Strategies of Accelerate that the engine knows nothing of.
@@ -161,19 +165,12 @@ def requested_processes() -> int | None:
     """How many processes the `accelerate launch` above this process was asked for; None where that can't be seen.
 
     A launch that silently started one process, or several that do not know each other, leaves no trace in the
-    environment, so the launcher's own command line is read (Linux only).
+    environment, so the launcher's own command line is read.
     """
-    pid = os.getppid()
-    for _ in range(8):  # torchrun's agent may stand in between
-        words = _launched_with(pid)
+    for process in islice(_above(), MAX_ABOVE):
+        words = _launched_with(process)
         if words is not None:
             return _processes_in(words)
-        try:
-            pid = int((PROC / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[1])
-        except (OSError, ValueError):  # no /proc, or the process is gone: nothing can be said
-            return None
-        if pid <= 1:
-            return None
     return None
 
 
@@ -182,19 +179,30 @@ def follow_launcher() -> None:
 
     Of a single process it hands no signal on: its trainer would go on alone, and keep the next launch out of `output`.
     """
-    launcher = os.getppid()
-    if world_size() > 1 or _launched_with(launcher) is None:
+    launcher = next(_above(), None)
+    if sys.platform != "linux" or world_size() > 1 or launcher is None or _launched_with(launcher) is None:
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != launcher:  # it was faster
+    if os.getppid() != launcher.pid:  # it was faster
         signal.raise_signal(signal.SIGTERM)
 
 
-def _launched_with(pid: int) -> list[str] | None:
-    """The arguments of the `accelerate launch` that this process is; None where it is another, or can't be seen."""
+def _above() -> Iterator[psutil.Process]:
+    """The processes above this one, the nearest first, as far as they can be seen."""
     try:
-        words = (PROC / str(pid) / "cmdline").read_text().split("\0")
-    except OSError:
+        process = psutil.Process().parent()
+        while process is not None:
+            yield process
+            process = process.parent()
+    except (psutil.Error, OSError):  # gone, hidden from us, or a Linux without /proc
+        return
+
+
+def _launched_with(process: psutil.Process) -> list[str] | None:
+    """The arguments of `process` if it is an `accelerate launch`; None where it is not, or can't be seen."""
+    try:
+        words = process.cmdline()
+    except psutil.Error:
         return None
     for number, word in enumerate(words[:3]):
         if Path(word).name in ("accelerate-launch", "accelerate.commands.launch"):

@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
+
+from savae_dist.files import write_bytes, write_text
 
 SLOPE = 0.2  # of every LeakyReLU
 FORMAT_VERSION = 1
@@ -38,7 +40,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self._save_pretrained(folder)
-        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        write_text(folder / CONFIG_NAME, json.dumps(config, indent=2, sort_keys=True) + "\n")
         return None
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -46,7 +48,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
         tensors = {
             name: value.clone(memory_format=torch.contiguous_format) for name, value in self.state_dict().items()
         }
-        save_file(tensors, save_directory / SAFETENSORS_SINGLE_FILE, metadata={"format": "pt"})
+        write_bytes(save_directory / SAFETENSORS_SINGLE_FILE, save(tensors, metadata={"format": "pt"}))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:

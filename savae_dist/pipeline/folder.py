@@ -10,6 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from savae_dist.errors import CheckpointError
+from savae_dist.files import write_text
 from savae_dist.networks import Classifier, Critic, Decoder, Encoder, Network, Prior
 from savae_dist.preprocess import DataSpec
 
@@ -28,7 +29,7 @@ ROLES: dict[str, type[Network]] = {
 def write_config(folder: Path, networks: dict[str, str], spec: DataSpec, system: dict[str, Any]) -> None:
     """`pipeline.json`; networks: name -> its folder inside this one, "." for the folder itself."""
     values = {"format_version": FORMAT_VERSION, "networks": networks, "spec": spec.to_dict(), "system": system}
-    (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
+    write_text(folder / CONFIG, json.dumps(values, indent=2) + "\n")
 
 
 def load_network(folder: Path, name: str, place: str) -> Network:

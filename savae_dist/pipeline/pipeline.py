@@ -9,10 +9,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from savae_dist.errors import CheckpointError
+from savae_dist.files import write_bytes
 from savae_dist.latents import Posterior
 from savae_dist.networks import Decoder, LabelPart, Network, Prior
 from savae_dist.networks.base import inference
@@ -236,7 +237,7 @@ class Pipeline:
             network.save_pretrained(folder / name)
         if self.posteriors is not None:
             tensors = {name: value.cpu().contiguous() for name, value in self.posteriors.tensors().items()}
-            save_file(tensors, folder / POSTERIORS)
+            write_bytes(folder / POSTERIORS, save(tensors))
         write_config(folder, {name: name for name in self.networks}, self.spec, self.system)
 
     @classmethod

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor
 
 from savae_dist.errors import CheckpointError, SaveError
+from savae_dist.files import draft_of, publish
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.training.optim import WeightAverage
 
@@ -89,15 +89,13 @@ def save(
     target = folder / f"{PREFIX}{state.total:08d}"
     if not write:
         return target
-    draft = folder / f".{target.name}.{os.getpid()}"
+    draft = draft_of(target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_drafts(folder)  # of a process that was killed while it wrote
         _write(draft, networks, updates, states, state)
-        if target.exists():  # a damaged folder of that number, or the same state saved again
-            target.rename(folder / f".{target.name}.old")
-        draft.rename(target)
-        _flush(folder)
+        # There may be a damaged folder of that number, or the same state saved before.
+        publish(draft, target, aside=folder / f".{target.name}.old")
         _remove_drafts(folder)
         _remove_old(folder, keep)
     except (OSError, SafetensorError) as error:  # safetensors wraps a full disk
@@ -132,16 +130,6 @@ def _write(
         path.relative_to(draft).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)} for path in files
     }
     (draft / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    for path in (*files, draft / "manifest.json", *(p for p in draft.rglob("*") if p.is_dir()), draft):
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

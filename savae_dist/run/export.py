@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from savae_dist.config.identity import plain
-from savae_dist.files import write_json
+from savae_dist.files import finite_or_null, write_json
 from savae_dist.networks import Encoder, LabelPart, Network
 from savae_dist.pipeline import Pipeline
 from savae_dist.pipeline.posteriors import collect_posteriors, name_clusters
@@ -56,4 +56,4 @@ def export(folder: Path, pipeline: Pipeline, data: TrainingData, summary: Mappin
     if data.labelled and isinstance(encoder, Encoder) and pipeline.prior is None:
         pipeline.posteriors = collect_posteriors(encoder, data.labelled_samples())
     pipeline.save_pretrained(folder / "pipeline")
-    write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", finite_or_null(summary))

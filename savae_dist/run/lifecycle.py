@@ -10,6 +10,7 @@ from pathlib import Path
 from savae_dist.config.identity import as_dict
 from savae_dist.config.schema import RunConfig
 from savae_dist.distributed import launch
+from savae_dist.distributed.folder_lock import FolderLock
 from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.signals import Stop, has_peers, lost_peer
 from savae_dist.errors import ConfigError, Preempted, RankLost, UserError
@@ -21,16 +22,17 @@ from savae_dist.run.status_file import Status
 
 def train(config: RunConfig, check: bool = False) -> int:
     """Train, or continue, the run that `config` describes; its folder's status.json tells how it ended."""
-    status = Status(None if check else Path(config.output or "."), launch.is_main())
+    folder_lock = FolderLock(Path(config.output or "."))
+    status = Status(None if check else folder_lock, launch.is_main())
 
     def give_up(message: str) -> None:
         status.end(Preempted.__name__, Preempted.code, message, alone=True)
         print(f"savae_dist: {message}", file=sys.stderr)
 
-    with status, Stop(give_up, launch.world_size()) as stop:
+    with folder_lock, Stop(give_up, launch.world_size()) as stop:
         try:
             launch.follow_launcher()
-            report = _train(config, check, status, stop)
+            report = _train(config, check, folder_lock, status, stop)
         except UserError as error:
             status.end(type(error).__name__, error.code, str(error), alone=not error.everywhere)
             raise
@@ -47,15 +49,15 @@ def train(config: RunConfig, check: bool = False) -> int:
     return 0
 
 
-def _train(config: RunConfig, check: bool, status: Status, stop: Stop) -> str:
+def _train(config: RunConfig, check: bool, folder_lock: FolderLock, status: Status, stop: Stop) -> str:
     state = launch.start(config.precision, config.timeout)
     peers = Peers(state, config.timeout)
     status.join(peers.launch, peers.node, peers.nodes)
     stop.join(peers.group)
-    folder = Path(config.output or ".")
     peers.check_alike(as_dict(config))
-    peers.check_shared(folder)
-    status.claim(peers)
+    peers.check_shared(folder_lock.folder)
+    if not check:
+        folder_lock.acquire(peers)
     with opened(config, Process(state, peers, stop, status, launch.zero_stage())) as run:
         if check:
             return start_report.check(run)

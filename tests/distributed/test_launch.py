@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from accelerate import PartialState
@@ -24,22 +25,36 @@ ENVIRONMENT = (
 
 
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(launch, "PROC", tmp_path / "proc")  # nothing is above us
+    processes(monkeypatch)  # nothing is above us
 
 
-def processes(monkeypatch: pytest.MonkeyPatch, root: Path, *commands: list[str]) -> None:
-    """A /proc in which each command is the parent of the one before it, and the first is ours."""
-    monkeypatch.setattr(launch, "PROC", root)
-    monkeypatch.setattr(launch.os, "getppid", lambda: 100)
-    for number, words in enumerate(commands):
-        pid = 100 + number
-        parent = pid + 1 if number + 1 < len(commands) else 1
-        (root / str(pid)).mkdir(parents=True)
-        (root / str(pid) / "cmdline").write_text("\0".join(words) + "\0")
-        (root / str(pid) / "stat").write_text(f"{pid} (odd (name) 5) S {parent} 1 1 0")
+class Process:
+    """What `psutil` says of a process: its command, or why it can't be seen, and the one above it."""
+
+    def __init__(self, command: list[str] | Exception, above: Process | Exception | None) -> None:
+        self.command, self.above = command, above
+
+    def cmdline(self) -> list[str]:
+        if isinstance(self.command, Exception):
+            raise self.command
+        return self.command
+
+    def parent(self) -> Process | None:
+        if isinstance(self.above, Exception):
+            raise self.above
+        return self.above
+
+
+def processes(monkeypatch: pytest.MonkeyPatch, *commands: list[str] | Exception, top: Exception | None = None) -> None:
+    """Each command is the parent of the one before it, and the first is ours; `top`: why no more can be seen."""
+    process: Process | Exception | None = top
+    for command in reversed(commands):
+        process = Process(command, process)
+    ours = Process(["python"], process)
+    monkeypatch.setattr(launch.psutil, "Process", lambda: ours)
 
 
 LAUNCHERS = {
@@ -60,7 +75,7 @@ BY_LAUNCHER = pytest.mark.parametrize("launcher", LAUNCHERS.values(), ids=LAUNCH
 def test_the_number_on_the_command_line(
     launcher: list[str], options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    processes(monkeypatch, tmp_path, [*launcher, *options, *MODULE])
+    processes(monkeypatch, [*launcher, *options, *MODULE])
     assert requested_processes() == 2
 
 
@@ -70,20 +85,20 @@ def test_the_number_in_the_launch_file(
     launcher: list[str], form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "f.yaml").write_text("use_cpu: true\nnum_processes: 3\n")
-    processes(monkeypatch, tmp_path, [*launcher, *form.format(tmp_path / "f.yaml").split(), *MODULE])
+    processes(monkeypatch, [*launcher, *form.format(tmp_path / "f.yaml").split(), *MODULE])
     assert requested_processes() == 3
 
 
 def test_the_command_line_outranks_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "f.yaml").write_text("num_processes: 3\n")
     options = ["--config_file", str(tmp_path / "f.yaml"), "--num_processes", "2"]
-    processes(monkeypatch, tmp_path, [*LAUNCHERS["script"], *options, *MODULE])
+    processes(monkeypatch, [*LAUNCHERS["script"], *options, *MODULE])
     assert requested_processes() == 2
 
 
 def test_a_launch_file_without_a_number_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "f.yaml").write_text("use_cpu: true\n")
-    processes(monkeypatch, tmp_path, [*LAUNCHERS["script"], "--config_file", str(tmp_path / "f.yaml"), *MODULE])
+    processes(monkeypatch, [*LAUNCHERS["script"], "--config_file", str(tmp_path / "f.yaml"), *MODULE])
     assert requested_processes() is None
 
 
@@ -91,18 +106,18 @@ def test_a_launch_file_without_a_number_says_nothing(tmp_path: Path, monkeypatch
 def test_a_launch_file_that_is_not_there_says_nothing(
     missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    processes(monkeypatch, tmp_path, [*LAUNCHERS["script"], "--config_file", missing, *MODULE])
+    processes(monkeypatch, [*LAUNCHERS["script"], "--config_file", missing, *MODULE])
     assert requested_processes() is None
 
 
 def test_the_program_s_words_are_not_the_launcher_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    processes(monkeypatch, tmp_path, [*LAUNCHERS["script"], *MODULE])
+    processes(monkeypatch, [*LAUNCHERS["script"], *MODULE])
     assert requested_processes() is None
 
 
 def test_an_agent_may_stand_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = ["python", "-m", "torch.distributed.run", "--nproc_per_node", "5"]
-    processes(monkeypatch, tmp_path, agent, ["make"], [*LAUNCHERS["script"], "--num_processes", "4", *MODULE])
+    processes(monkeypatch, agent, ["make"], [*LAUNCHERS["script"], "--num_processes", "4", *MODULE])
     assert requested_processes() == 4
 
 
@@ -112,12 +127,42 @@ def test_an_agent_may_stand_in_between(tmp_path: Path, monkeypatch: pytest.Monke
     ids=" ".join,
 )
 def test_no_launcher_says_nothing(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    processes(monkeypatch, tmp_path, words, ["init"])
+    processes(monkeypatch, words, ["init"])
     assert requested_processes() is None
 
 
-def test_no_proc_says_nothing() -> None:
+HIDDEN = (psutil.AccessDenied(1), psutil.NoSuchProcess(1), FileNotFoundError("/proc"))
+
+
+@pytest.mark.parametrize("reason", HIDDEN, ids=lambda reason: type(reason).__name__)
+def test_what_cannot_be_seen_says_nothing(reason: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes(monkeypatch, ["bash"], top=reason)
     assert requested_processes() is None
+    processes(monkeypatch, top=reason)
+    assert requested_processes() is None
+
+
+def test_beyond_a_process_that_hides_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes(monkeypatch, psutil.AccessDenied(1), [*LAUNCHERS["script"], "--num_processes", "4", *MODULE])
+    assert requested_processes() == 4
+
+
+def test_a_launcher_far_above_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = [*LAUNCHERS["script"], "--num_processes", "4", *MODULE]
+    processes(monkeypatch, *[["bash"]] * (launch.MAX_ABOVE - 1), launcher)
+    assert requested_processes() == 4
+    processes(monkeypatch, *[["bash"]] * launch.MAX_ABOVE, launcher)
+    assert requested_processes() is None
+
+
+def test_a_real_launcher_is_seen(tmp_path: Path) -> None:
+    """A program of that name starts a shell, which starts who asks."""
+    ask = "from savae_dist.distributed.launch import requested_processes; print(requested_processes())"
+    words = ["bash", "-c", '"$0" -c "$1"; true', sys.executable, ask]
+    (tmp_path / "accelerate-launch").write_text(f"import subprocess; subprocess.run({words})")
+    command = [sys.executable, str(tmp_path / "accelerate-launch"), "--num_processes", "3"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.stdout == "3\n", done.stderr
 
 
 # The start.
@@ -220,7 +265,7 @@ def test_only_tf32_rounds_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_launch_that_gave_fewer_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    processes(monkeypatch, tmp_path, [*LAUNCHERS["script"], "--cpu", "--num_processes", "2", *MODULE])
+    processes(monkeypatch, [*LAUNCHERS["script"], "--cpu", "--num_processes", "2", *MODULE])
     with pytest.raises(ConfigError, match=r"2 processes were asked for and 1 started.*cpu_2\.yaml") as caught:
         start("fp32", 9.0)
     assert caught.value.code == 2
@@ -228,7 +273,7 @@ def test_a_launch_that_gave_fewer_processes_is_refused(tmp_path: Path, monkeypat
 
 
 def test_a_launch_that_gave_what_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    processes(monkeypatch, tmp_path, [*LAUNCHERS["script"], "--num_processes", "1", *MODULE])
+    processes(monkeypatch, [*LAUNCHERS["script"], "--num_processes", "1", *MODULE])
     assert start("fp32", 9.0).num_processes == 1
 
 

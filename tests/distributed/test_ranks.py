@@ -65,13 +65,13 @@ tell("none whole", here.choose, folder, none_whole, lambda path: None)
 tell("blind", here.choose, folder, lambda f: f / "step-8", lambda path: "a.json is missing" if odd else None)
 
 folder_lock.PATIENCE_SECONDS = 6.0  # longer than the ranks wait for each other
-first, second = folder_lock.Claim(folder / "run"), folder_lock.Claim(folder / "run")
-tell("claim", first.take, here)
-tell("occupied", second.take, here)
+first, second = folder_lock.FolderLock(folder / "run"), folder_lock.FolderLock(folder / "run")
+tell("lock", first.acquire, here)
+tell("occupied", second.acquire, here)
 said["held"] = [first.held, second.held]
 first.release()
-tell("claim again", second.take, here)
-tell("no claim", folder_lock.Claim(folder / "file" / "run").take, here)
+tell("lock again", second.acquire, here)
+tell("no lock", folder_lock.FolderLock(folder / "file" / "run").acquire, here)
 torch.manual_seed(0)
 nets = {"encoder": torch.nn.Linear(3, 4), "decoder": torch.nn.Linear(3, 4).bfloat16(), "none": torch.nn.ReLU()}
 tell("equal", here.check_equal, nets, "vec step 1")
@@ -97,7 +97,7 @@ def test_ranks_that_meet(ranks: int, tmp_path: Path) -> None:
     assert told["nodes"] == ranks
     assert told["gather"] == [{"rank": r, "text": "x" * (1 + 70 * r)} for r in range(ranks)]
     assert (told["chosen"], told["nothing"]) == (f"{tmp_path}/step-8", None)
-    for name in ("alike", "own gpus", "shared", "claim", "claim again", "equal"):
+    for name in ("alike", "own gpus", "shared", "lock", "lock again", "equal"):
         assert told[name] == [0, ""]
     expected = {
         "other key": (2, [f"rank {odd} on ", "seed=2", "rank 0 on"]),
@@ -110,7 +110,7 @@ def test_ranks_that_meet(ranks: int, tmp_path: Path) -> None:
         "occupied": (75, [f"output={tmp_path}/run: another launch is at work there"]),
         "none whole": (76, ["none verifies"]),
         "blind": (76, [f"{tmp_path}/step-8: rank {odd} on ", "cannot read what rank 0 can (a.json is missing)"]),
-        "no claim": (2, ["rank 0 cannot write there"]),
+        "no lock": (2, ["rank 0 cannot write there"]),
         "drift": (70, [f"vec step 2: parameters are no longer the same on all ranks: decoder on rank {odd} against"]),
     }
     assert told["held"] == [True, False]

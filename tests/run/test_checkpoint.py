@@ -291,7 +291,7 @@ def no_space(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize(
     ("place", "what"),
-    [(Path, "rename"), (Path, "write_text"), (checkpoint, "save_file"), (checkpoint, "_flush"), (os, "fsync")],
+    [(Path, "replace"), (Path, "write_text"), (checkpoint, "save_file"), (checkpoint, "publish"), (os, "fsync")],
 )
 def test_an_interrupted_write_leaves_what_was_there(
     place: object, what: str, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from braceexpand import braceexpand
-from filelock import FileLock
 
 from savae_dist.data.index.reasons import shown
 from savae_dist.data.index.remote import Catalogue, find_or_fetch
@@ -21,6 +20,7 @@ from savae_dist.data.index.tables import INDEX, build_index, read_index, tell_le
 from savae_dist.data.remote.cache import cache_folder
 from savae_dist.data.remote.store import is_remote
 from savae_dist.errors import ConfigError, DataError
+from savae_dist.locks import PathLock
 
 Source = str | os.PathLike[str]
 Found = tuple[Path, dict[str, Any]]  # the folder of an index, and that index, perhaps cut to some of its shards
@@ -94,7 +94,7 @@ def find_or_build(paths: list[Path]) -> Found:
         home = cache_folder() / "index" / hashlib.sha256("\n".join(map(str, paths)).encode()).hexdigest()[:16]
         home.mkdir(parents=True, exist_ok=True)
     if not (home / INDEX).exists():
-        with FileLock(home / ".index.lock"):  # of several processes one builds, the others wait and find it
+        with PathLock(home / ".index.lock"):  # of several processes one builds, the others wait and find it
             if not (home / INDEX).exists():
                 build_index(paths, home)
                 tell_left_out(home)

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from braceexpand import braceexpand
-from filelock import FileLock
 
 from savae_dist.data.index.scan import BLOCK, SAMPLE, Layout
 from savae_dist.data.index.tables import (
@@ -25,7 +24,6 @@ from savae_dist.data.index.tables import (
     read_index,
     tell_left_out,
     write_index,
-    write_json,
     write_labels,
 )
 from savae_dist.data.remote.cache import FORMAT_VERSION
@@ -33,6 +31,8 @@ from savae_dist.data.remote.prefetch import THREADS, Ahead
 from savae_dist.data.remote.retry import Refused, WrongContent, shown
 from savae_dist.data.remote.store import Store, is_remote, name_of
 from savae_dist.errors import ConfigError, DataError
+from savae_dist.files import write_bytes, write_json
+from savae_dist.locks import PathLock
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -97,7 +97,7 @@ def find_or_fetch(named: Sequence[Path | str], catalogue: Catalogue) -> tuple[Pa
         index = _packed_index(names, catalogue)
         if index is not None:
             home = store.home(json.dumps(index))
-        with FileLock(home / ".index.lock"):
+        with PathLock(home / ".index.lock"):
             if not (home / INDEX).exists():
                 if index is not None:
                     _fetch_tables(index, home, store)
@@ -139,7 +139,7 @@ def _fetch_table(layout: str, home: Path, store: Store, shard: dict[str, Any]) -
     else:
         raise DataError(f"{shown(folder)}/{files[0]} does not fit its {INDEX}; upload it again, or pack the set again")
     for file, content in zip(files, contents, strict=True):
-        (home / file).write_bytes(content)
+        write_bytes(home / file, content)
 
 
 def _verified(contents: Sequence[bytes], dtypes: Sequence[np.dtype], shard: dict[str, Any]) -> bool:

@@ -1,21 +1,18 @@
-"""One pass over a tar, once: where each sample lies, its crc and label, and what is of no use. Training parses nothing.
-
-The members of a key belong together wherever they stand in their shard. Keys need not differ between shards.
-"""
+"""One pass over a tar: where each sample lies, its crc and label, and what cannot be used. Training parses no tar."""
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from savae_dist.data.formats.npy import IMAGES, decode, npy_claims, npy_header, storable
-from savae_dist.data.formats.tar import Data, ends, open_tar, walk
+from savae_dist.data.formats.npy import decode, npy_claims, npy_header, storable
+from savae_dist.data.formats.tar import Data, ends, open_tar
+from savae_dist.data.index.groups import Group, Member, gather
 from savae_dist.data.index.reasons import Reasons, Tally, shown
 from savae_dist.errors import BadSample, DataError
 
@@ -26,33 +23,6 @@ BLOCK = np.dtype([("offset", "<i8"), ("size", "<i8"), ("first", "<u4"), ("crc", 
 UNLABELLED, UNREADABLE = -1, -2  # labels; the second is never valid, so such a sample is bad
 MAX_CLASSES = 1 << 20
 MAX_BYTES = 1 << 30  # of a member that is one sample
-NAME = re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL)  # WebDataset's rule: the key ends at the first dot
-SINGLE = (*IMAGES, "npy")
-END = ""  # no key: what stands there is gone
-USED = {*SINGLE, "cls", "x.npy", "y.npy"}  # all else is passed over unread: json, txt, pkl, pth, pyd, ...
-
-
-class Member(NamedTuple):
-    offset: int
-    size: int
-
-
-@dataclass
-class Group:
-    """The members of one key by extension; `fault`: why it cannot be used."""
-
-    members: dict[str, Member] = field(default_factory=dict)
-    fault: str = ""
-    copies: Counter[str] = field(default_factory=Counter)
-
-    def usable(self) -> bool:
-        return "x.npy" in self.members or self.sample() is not None
-
-    def sample(self) -> Member | None:
-        return next((self.members[extension] for extension in SINGLE if extension in self.members), None)
-
-    def label(self) -> Member | None:
-        return self.members.get("y.npy" if "x.npy" in self.members else "cls")
 
 
 class Scan(NamedTuple):
@@ -131,54 +101,6 @@ def scan_shard(path: Path, common: Layout, decode_all: bool = False) -> Scan:
             (shard.add_block if packed else shard.add_sample)(shown(key), group)
     samples = np.concatenate(shard.samples or [np.empty(0, SAMPLE)])
     return Scan(samples, np.array(shard.blocks, BLOCK), dropped.reasons, shard.bad.reasons, ends(data))
-
-
-def gather(data: Data, dropped: Tally) -> dict[str, Group]:
-    """The groups of a tar in the order of their first members; a second member of one name is a `duplicate`."""
-    groups: dict[str, Group] = {}
-    beside: dict[str, str] = {}  # key of what stands beside damage, and of what is damaged
-    before, damage = "", ""
-    for entry in walk(data):
-        name = NAME.fullmatch(entry.name)
-        key, extension = (name[1], name[2].lower()) if name else (f"byte {entry.offset}", "")
-        damaged = entry.fault in ("header", "truncated")
-        if not damaged and (name is None or (entry.fault and extension not in USED)):
-            continue
-        group = groups.setdefault(key, Group())
-        if damaged:
-            beside[before] = key
-        elif damage:
-            beside.setdefault(key, damage)
-        before, damage = key, key if damaged else ""
-        if extension in USED or not group.members:  # a damaged .json costs no sample
-            group.fault = group.fault or entry.fault or ("name" if _leaves(key) else "")
-        if extension in group.members:
-            group.copies[extension] += 1
-        elif extension in USED:
-            group.members[extension] = Member(entry.offset, entry.size)
-    if not ends(data):
-        beside.setdefault(before, END)
-    for key, group in groups.items():
-        if group.copies:
-            dropped.add("duplicate", [shown(key)], max(group.copies.values()))
-    return _without_torn(groups, beside)
-
-
-def _leaves(key: str) -> bool:
-    return key.startswith("/") or ".." in key.split("/")
-
-
-def _without_torn(groups: dict[str, Group], beside: dict[str, str]) -> dict[str, Group]:
-    """Beside damage, a sample without label where most have one is not unlabelled: it was what is damaged."""
-    labelled = [group.label() is not None for key, group in groups.items() if group.usable() and key not in beside]
-    mostly = 2 * sum(labelled) > len(labelled)
-    found = set()
-    for key, culprit in beside.items():
-        group = groups.get(key, Group(fault="none"))
-        if not group.fault and (not group.usable() or (mostly and group.label() is None)):
-            group.fault = groups[culprit].fault if culprit in groups else "truncated"
-            found.add(culprit)
-    return {key: group for key, group in groups.items() if group.members or key not in found}
 
 
 def _claimed_rows(data: Data, member: Member | None) -> int:

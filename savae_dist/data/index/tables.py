@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from savae_dist.data.index.scan import MAX_CLASSES, Layout, scan_shard
 from savae_dist.data.processes import run_jobs
 from savae_dist.data.remote.cache import FORMAT_VERSION
 from savae_dist.errors import DataError, SaveError
+from savae_dist.files import draft_of, publish, write_bytes, write_json
 
 INDEX, LABELS = "index.json", "labels.npy"
 
@@ -89,32 +91,24 @@ def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequ
     write_json(home / INDEX, index)
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Under its name only when whole."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(partial, path)
-
-
 def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
     """The labels of all samples in one table, which every process maps; each shard learns where its own begin."""
-    partial = home / f"{LABELS}.partial"
-    labels = np.lib.format.open_memmap(partial, "w+", np.int32, (sum(shard["count"] for shard in shards),))
+    draft = draft_of(home / LABELS)
+    labels = np.lib.format.open_memmap(draft, "w+", np.int32, (sum(shard["count"] for shard in shards),))
     first = 0
     for shard in shards:
         shard["first"] = first
         labels[first : first + shard["count"]] = np.load(home / f"{shard['table']}.idx.npy", mmap_mode="r")["label"]
         first += shard["count"]
     labels.flush()
-    os.replace(partial, home / LABELS)
+    publish(draft, home / LABELS)
 
 
 def _save(path: Path, table: np.ndarray) -> None:
     """In place of an older one, which somebody may have mapped."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        np.save(file, table)
-    os.replace(partial, path)
+    content = io.BytesIO()
+    np.save(content, table)
+    write_bytes(path, content.getvalue())
 
 
 def _crc32(path: Path) -> int:

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from savae_dist.data.index.tables import INDEX
 from savae_dist.data.order.permutation import PACK, permutation
 from savae_dist.data.packing.pack import pack
 from savae_dist.data.packing.sources import read_digits
 from savae_dist.data.remote.cache import cache_folder
+from savae_dist.locks import PathLock
 
 VALIDATION = 297  # of 1,797
 SHARD_SIZE = 256  # several shards even of so few, so that the demo goes the whole way
@@ -42,7 +42,7 @@ def demo_shards(cache_dir: str | os.PathLike[str] | None = None) -> tuple[Path, 
     cache = Path(cache_dir) if cache_dir else cache_folder() / "demo"
     folders = cache / "train", cache / "validation"
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / ".lock"):
+    with PathLock(cache / ".lock"):
         if not all((folder / INDEX).exists() for folder in folders):
             pack_digits(cache, overwrite=True)
     return folders

@@ -17,6 +17,7 @@ from savae_dist.data.index.shards import Shards
 from savae_dist.data.index.tables import build_index
 from savae_dist.data.order.permutation import PACK, permutation
 from savae_dist.errors import ConfigError, DataError, SaveError
+from savae_dist.files import publish
 
 Rows = tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]  # x, y and the attributes of some samples
 
@@ -129,9 +130,7 @@ def _appearing(out: Path) -> Iterator[Path]:
             partial = Path(folder) / "new"
             partial.mkdir()
             yield partial
-            if out.exists():
-                out.rename(Path(folder) / "old")
-            partial.rename(out)
+            publish(partial, out, aside=Path(folder) / "old")
     except OSError as error:
         raise SaveError(f"{out} cannot be written ({error}); free some space or name another folder") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 import os
 import shutil
@@ -25,9 +24,11 @@ from savae_dist.data.index.tables import index_shard, write_index
 from savae_dist.data.order.permutation import PACK, permutation
 from savae_dist.data.packing.pack import check_options, entries_of, summary, write_tar
 from savae_dist.data.packing.sources.base import Bad, Source, resolve
-from savae_dist.data.packing.spool import Form, Part, Spool, checked, save_json, write_part
+from savae_dist.data.packing.spool import Form, Part, Spool, checked, write_part
 from savae_dist.data.processes import run_jobs
 from savae_dist.errors import ConfigError, DataError, SaveError
+from savae_dist.files import flush, publish, write_json
+from savae_dist.locks import locked, try_lock
 
 DROPPED = "dropped.csv"
 FIRST = 5  # names shown in messages
@@ -89,23 +90,24 @@ def pack_source(
 
 @contextmanager
 def _alone(work: Path) -> Iterator[None]:
-    """One packer at a time. The children hold the lock too, so the next one waits for those of one that was killed."""
+    """One packer at a time; the file of the lock goes at the end.
+
+    A lock on an open file, since the children must hold it too: after a kill of this process they may still write, and
+    the next packer has to wait for them.
+    """
     path = Path(f"{work}.lock")
     while True:
-        file = path.open("ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another packer that is at work in {work}", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:  # else its last owner has removed it: it guards nothing
-            break
-        file.close()
-    with file:
-        try:
-            yield
-        finally:
-            path.unlink()
+        with path.open("ab") as file:
+            if not try_lock(file):
+                print(f"waiting for another packer that is at work in {work}", file=sys.stderr)
+            with locked(file):
+                if not os.fstat(file.fileno()).st_nlink:  # removed by the packer before: it guards nothing
+                    continue
+                try:
+                    yield
+                finally:
+                    path.unlink()
+                return
 
 
 def _renamed(work: Path, out: Path) -> bool:
@@ -135,9 +137,7 @@ def _make(source: Source, options: Options, work: Path, out: Path, processes: in
         _write(spool, options, names, rate, new / split, work / f"shards{split and '-'}{split}", processes)
     _save_dropped(new, parts)
     (work / "whole").touch()
-    if out.exists():
-        out.rename(work / "old")
-    new.rename(out)
+    publish(new, out, aside=work / "old")
 
 
 def _begin(source: Source, options: Options, work: Path) -> Form:
@@ -163,7 +163,7 @@ def _begin(source: Source, options: Options, work: Path) -> Form:
         if options.layout == "samples" and len(form.shape) == 3 and form.shape[2] != 3:
             raise DataError(f"PNG members hold 1 or 3 channels, not {form.shape[2]}; use --layout packed")
         work.mkdir()
-        save_json(path, {"plan": plan, "form": asdict(form)})
+        write_json(path, {"plan": plan, "form": asdict(form)})
         return form
     raise DataError(f"the source holds no usable sample: {_told(bad) or 'it is empty'}; name another")
 
@@ -197,7 +197,9 @@ def _write(
     def write(number: int) -> None:
         path = home / f"shards-{number:06d}.tar"
         write_tar(path, number, entries_of(spool.take, shards[number], options.layout, options.block, rate))
-        save_json(done / f"{number:06d}.json", index_shard(path, home, Layout()))
+        scanned = index_shard(path, home, Layout())
+        flush(path)  # before the file that says that this shard is done
+        write_json(done / f"{number:06d}.json", scanned)
 
     missing = [i for i in range(count) if not (done / f"{i:06d}.json").exists()]
     run_jobs(missing, write, processes, f"writing {home.name if home.name != 'new' else 'shards'}")

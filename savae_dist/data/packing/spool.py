@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from savae_dist.data.formats.npy import stored
 from savae_dist.data.order.permutation import LABELS, permutation
 from savae_dist.data.packing.sources.base import Bad, Item
 from savae_dist.errors import BadSample, DataError
+from savae_dist.files import flush, write_json
 
 OPEN_PARTS = 128  # kept mapped; each takes two file descriptors
 
@@ -84,17 +84,9 @@ def write_part(path: Path, items: Iterator[Item], form: Form) -> None:
                 rates.add(item.attributes["rate"])
             at += len(text)
             count += 1
-        for file in (records, attributes):
-            file.flush()
-            os.fsync(file.fileno())
-    save_json(path.with_suffix(".json"), asdict(Part(count, list(labels), sorted(rates), bad)))
-
-
-def save_json(path: Path, value: Any) -> None:
-    """At once or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value))
-    os.replace(partial, path)
+    for file in (records, attributes):
+        flush(Path(file.name))
+    write_json(path.with_suffix(".json"), asdict(Part(count, list(labels), sorted(rates), bad)))
 
 
 class Spool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +11,8 @@ from typing import BinaryIO
 
 from savae_dist.data.remote.retry import pause
 from savae_dist.errors import ConfigError, DataError
+from savae_dist.files import flush, publish
+from savae_dist.locks import locked, try_lock
 
 POLL = 0.05  # seconds between two looks at what another process is doing
 PARTIAL = ".partial"
@@ -26,7 +27,7 @@ def cache_folder() -> Path:
 class Cache:
     """Files of `folder`, together never more than `limit` bytes; those that were used longest ago make room.
 
-    A file is filled under a name that ends in `.partial`, by the one process that holds an flock on that, at its full
+    A file is filled under a name that ends in `.partial`, by the one process that has it locked, at its full
     size from the beginning, and gets its own name when it is whole. Who has a file open keeps it when it goes.
     """
 
@@ -57,9 +58,9 @@ class Cache:
         make_folder(self.folder)
         path, partial = self.path(name), self.path(name + PARTIAL)
         with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
-            if not _locked(file):
+            if not try_lock(file):
                 return None
-            with _held(file):
+            with locked(file):
                 if not _is_at(partial, file):  # one that got its name or was removed meanwhile guards nothing
                     return None
                 if path.exists():
@@ -80,10 +81,10 @@ class Cache:
             self._reserve(file, size, stop)
             fill(file)
             file.flush()
-            os.fdatasync(file.fileno())  # else a power cut may leave zeros under the final name
-            whole = partial.open("rb")  # before it has that name, under which it may go at once
+            flush(partial)  # here: for the renaming others wait
+            whole = partial.open("rb")  # before it has the final name, under which it may go at once
             with self._alone():
-                os.replace(partial, path)
+                publish(partial, path)
             return whole
         except BaseException as error:  # its bytes count
             partial.unlink(missing_ok=True)
@@ -116,12 +117,12 @@ class Cache:
     def rename(self, name: str, new: str) -> None:
         """Another name for a file, if it is still here."""
         with self._alone(), suppress(FileNotFoundError):
-            self.path(name).rename(self.path(new))
+            publish(self.path(name), self.path(new))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """While files are counted, removed and renamed, by one process at a time."""
-        with (self.folder / ".lock").open("ab") as lock, _held(lock):
+        with (self.folder / ".lock").open("ab") as file, locked(file):
             yield
 
 
@@ -131,24 +132,6 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"data.cache_dir: {folder} cannot be made ({error}); name another folder") from error
     return folder
-
-
-@contextmanager
-def _held(file: BinaryIO) -> Iterator[None]:
-    """An flock, given back aloud: closing would leave it as long as a process forked meanwhile has a copy of `file`."""
-    fcntl.flock(file, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def _locked(file: BinaryIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:
@@ -164,7 +147,7 @@ def _removed(path: Path) -> bool:
         path.unlink(missing_ok=True)
         return True
     with suppress(FileNotFoundError), path.open("r+b") as file:  # its process may have removed it just now
-        if _locked(file):  # and removed under the lock, so that nobody claims it in between
+        if try_lock(file):  # and removed under the lock, so that nobody claims it in between
             path.unlink()
             return True
     return False
