@@ -20,7 +20,7 @@ from savae_dist.errors import ConfigError
 
 SYSTEMS_FOLDER = Path(__file__).parents[1] / "systems"
 DEFAULT_SYSTEM = "savae"
-# Section -> its keys; those of the system and of the updates' optimisers are known by name only.
+# Section -> its keys; those of `system` depend on its name, and `optimizers` holds a section for each update.
 SECTIONS = {
     name: [*field_values(section)]
     for name, section in field_values(RunConfig()).items()
