@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -14,10 +16,14 @@ from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from savae_dist.errors import CheckpointError
+from savae_dist.latents import full_precision
+
 SLOPE = 0.2  # of every LeakyReLU
 FORMAT_VERSION = 1
 
 Norm = Literal["batch", "group", "none"]
+Output = Literal["sigmoid", "linear"]  # of a decoder: for images in [0, 1], and for signals
 
 
 class Network(nn.Module, PyTorchModelHubMixin):
@@ -27,12 +33,21 @@ class Network(nn.Module, PyTorchModelHubMixin):
     roles below give the class that the folder names in `model_type`.
     """
 
-    model_type: ClassVar[str]
+    model_type: ClassVar[str] = ""  # a subclass's name in NETWORKS
+
+    arguments: dict[str, Any]  # what it was made with, defaults included
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        network = super().__new__(cls, *args, **kwargs)
+        # Not bound in full: a copy is made without arguments, and takes over those of the original.
+        bound = inspect.signature(cls.__init__).bind_partial(network, *args, **kwargs)
+        bound.apply_defaults()
+        network.arguments = dict(list(bound.arguments.items())[1:])  # without self
+        return network
 
     def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:
         """Write config and weights; with `push_to_hub=True` and the like, see huggingface_hub, also a card."""
-        assert isinstance(self._hub_mixin_config, dict)  # the arguments of __init__, noted by the mixin
-        config = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self._hub_mixin_config}
+        config = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self.arguments}
         if hub:
             return super().save_pretrained(save_directory, **{"config": config, **hub})
         folder = Path(save_directory)
@@ -50,16 +65,19 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load a local folder or a Hub repository (`revision=`, `token=`, ... as in huggingface_hub), in eval mode."""
+        """Load a local folder or a Hub repository (`revision=`, `token=`, ... as in huggingface_hub), in eval mode.
+
+        CheckpointError if its class is not known here; ValueError if it is no network of this kind and format.
+        """
         from savae_dist.networks import NETWORKS  # here, because the registry imports the networks
 
         hub = {k: v for k, v in kwargs.items() if k in HUB_OPTIONS}
         config = json.loads(_file(pretrained_model_name_or_path, CONFIG_NAME, hub).read_text())
         kind = NETWORKS.get(config.get("model_type", ""))
         if kind is None:
-            raise ValueError(
-                f"{pretrained_model_name_or_path}: model_type {config.get('model_type')!r} is unknown here; "
-                f"known are {', '.join(NETWORKS)}"
+            raise CheckpointError(
+                f"{pretrained_model_name_or_path}: model_type {config.get('model_type')!r} is not in NETWORKS: first "
+                "import the file that enters it there (tools: --trainer FILE.py)"
             )
         if config.get("format_version") != FORMAT_VERSION:
             raise ValueError(
@@ -103,9 +121,18 @@ class Encoder(Network):
 
 
 class Decoder(Network):
-    """z `[batch, latent_dim]` -> x^ `[batch, *shape]`."""
+    """z `[batch, latent_dim]` -> x^ `[batch, *shape]`: `output` of the logits, which are a subclass's own."""
 
     latent_dim: int
+    output: Output
+
+    @abstractmethod
+    def logits(self, z: Tensor) -> Tensor:
+        """What is before `output`, `[batch, *shape]`."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        logits = full_precision(self.logits(z))
+        return torch.sigmoid(logits) if self.output == "sigmoid" else logits
 
 
 class Critic(Network):
@@ -161,6 +188,21 @@ def norm(kind: Norm, channels: int, dims: int) -> nn.Module:
     if kind == "group":  # independent of the rest of the batch, so the same on any number of ranks
         return nn.GroupNorm(8 if channels % 8 == 0 else 1, channels)
     return nn.Identity()
+
+
+def output_for(shape: Sequence[int]) -> Output:
+    """What a decoder of such samples ends with."""
+    return "sigmoid" if is_image(shape) else "linear"
+
+
+def is_image(shape: Sequence[int]) -> bool:
+    """(channels, height, width), values in [0, 1]; a signal is (channels, length)."""
+    return len(shape) == 3
+
+
+def crop(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """x `[batch, channels, ...]` without what its axes have more than those of `shape`, at their ends."""
+    return x[(slice(None), slice(None), *(slice(size) for size in shape[1:]))]
 
 
 class Residual(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from savae_dist.latents import Posterior
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, Network
-from savae_dist.networks.base import Norm
+from savae_dist.networks.base import Norm, output_for
 from savae_dist.networks.conv import FEATURE_STAGES, FeatureTap
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
@@ -82,7 +82,7 @@ class SAVAE:
         if spec.classes < 2:
             raise ValueError(f"system.name=savae needs labels of at least 2 classes; data.train has {spec.classes}")
         spectral = self.critic_regulariser == "spectral_norm"
-        output: Literal["sigmoid", "linear"] = "sigmoid" if spec.kind == "image" else "linear"
+        output = output_for(spec.shape)
         networks: dict[str, Network] = {
             "encoder": ConvEncoder(spec.shape, self.latent_dim, width, pools, self.feature_tap),
             "classifier": DenseClassifier(self.latent_dim, spec.classes, norm_kind=norm),
