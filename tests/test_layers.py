@@ -38,9 +38,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config.schema"}),
     "evaluation": frozenset({"systems", "pipeline", "data", "networks", "preprocess"}),
     "run": ANY,
+    "testing": ANY,
     "train": ANY,
 }
-USE_ACCELERATE = {"training", "run", "distributed", "train"}
+USE_ACCELERATE = {"training", "run", "testing", "distributed", "train"}
 # Tools use the package, not the trainer; `benchmark` and `scaling` measure it, `sweep` starts it.
 FORBIDDEN_TO_TOOLS = {"training", "run", "train"}
 FREE_TOOLS = {"benchmark", "scaling", "sweep", "trials"}

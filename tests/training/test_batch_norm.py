@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.training import IMAGE
 from torch import nn
 
 from savae_dist.config.load import load
 from savae_dist.errors import ConfigError
 from savae_dist.networks import Network
 from savae_dist.run.setup import build_networks
+from savae_dist.testing.small_run import IMAGE
 from savae_dist.training.batches import BatchSplit
 
 
