@@ -1,9 +1,10 @@
 """Write a finished run as folders that are ready for the Hub, each with a model card.
 
-    python tools/export_hub.py RUN OUT [--license ID]
+    python tools/export_hub.py RUN OUT [--license ID] [--trainer FILE.py]
 
 OUT is the whole pipeline (`Pipeline.from_pretrained(OUT)`); OUT/encoder, OUT/decoder, ... are its networks, each
-complete in itself: weights, configuration, preprocessing and card (`Encoder.from_pretrained(OUT/encoder)`).
+complete in itself: weights, configuration, preprocessing and card (`Encoder.from_pretrained(OUT/encoder)`). A run of a
+system of one's own needs the file that enters it, `--trainer FILE.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from savae_dist.errors import ConfigError, UserError
 from savae_dist.pipeline.folder import CONFIG, POSTERIORS, write_config
 from savae_dist.pipeline.model_card import model_card
 from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.systems import SYSTEMS
+from savae_dist.systems.own import enter
+from savae_dist.systems.papers import citation_of
 
 
 def export(source: str, out: Path, license: str | None = None) -> Pipeline:
@@ -28,6 +32,7 @@ def export(source: str, out: Path, license: str | None = None) -> Pipeline:
         raise ConfigError(f"{out} exists and is no earlier export: give a new or an empty folder")
     pipeline = Pipeline.from_pretrained(source)
     summary = read_summary(Path(source))
+    citation = citation_of(SYSTEMS.get(pipeline.system.get("name", "")))
     pipeline.save_pretrained(out)
     codes = [name for name, network in pipeline.networks.items() if not any(True for _ in network.parameters())]
     for name in pipeline.networks:
@@ -37,8 +42,8 @@ def export(source: str, out: Path, license: str | None = None) -> Pipeline:
         write_config(folder, {name: ".", **{other: other for other in beside}}, pipeline.spec, pipeline.system)
         if name == "decoder" and pipeline.posteriors is not None:
             shutil.copyfile(out / POSTERIORS, folder / POSTERIORS)
-        (folder / "README.md").write_text(model_card(pipeline, name, summary, license))
-    (out / "README.md").write_text(model_card(pipeline, "pipeline", summary, license))
+        (folder / "README.md").write_text(model_card(pipeline, name, summary, license, citation))
+    (out / "README.md").write_text(model_card(pipeline, "pipeline", summary, license, citation))
     return pipeline
 
 
@@ -59,8 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", help="a run's folder, a saved pipeline, or a repository on the Hub")
     parser.add_argument("out", type=Path, help="a new folder, or an earlier export to replace")
     parser.add_argument("--license", help="the weights' licence as the Hub names it (apache-2.0, cc-by-4.0, ...)")
+    parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     options = parser.parse_args(argv)
     try:
+        if options.trainer:
+            enter(options.trainer)
         pipeline = export(options.run, options.out, options.license)
     except (UserError, ValueError) as error:
         print(f"export_hub: {error}", file=sys.stderr)

@@ -23,7 +23,6 @@ import argparse
 import csv
 import json
 import os
-import runpy
 import statistics
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from typing import Any
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import figures
 from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.systems.own import enter
 
 if __package__:
     from .trials import Trial, combine, read_json, split
@@ -77,17 +77,16 @@ def log_of(trial: Trial) -> Path:
     return trial.folder.parent / f"{trial.folder.name}.log"
 
 
-def evaluate(trial: Trial, shards: str, judge: str | None) -> None:
+def evaluate(trial: Trial, shards: str, judge: str | None, trainer: str | None = None) -> None:
     """`evaluate.py` on a finished run, again only if it was asked for other shards or another judge."""
     out = trial.folder / "evaluation"
     asked = {"shards": str(Path(shards).absolute()), "judge": judge}
     if trial.exit_code != 0 or (read_json(out / "asked.json") == asked and (out / "metrics.json").is_file()):
         return
     command = [sys.executable, str(Path(__file__).with_name("evaluate.py")), str(trial.folder), shards, str(out)]
+    command += [*(["--judge", judge] if judge else []), *(["--trainer", trainer] if trainer else [])]
     with log_of(trial).open("a") as log:
-        ended = subprocess.run(
-            [*command, *(["--judge", judge] if judge else [])], stdout=log, stderr=subprocess.STDOUT, check=False
-        )
+        ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
     if ended.returncode:
         raise ConfigError(f"{trial.folder}: evaluate.py ended with {ended.returncode}; see {log_of(trial)}")
     (out / "asked.json").write_text(json.dumps(asked))
@@ -185,14 +184,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     def one(trial: Trial) -> Row:
         run(trial, options.launch, options.trainer)
         if options.evaluate:
-            evaluate(trial, options.evaluate, options.judge)
+            evaluate(trial, options.evaluate, options.judge, options.trainer)
         values = row(trial)
         print(f"{trial.folder.name}: {values['outcome']}", file=sys.stderr)
         return values
 
     try:
         if options.trainer:
-            runpy.run_path(options.trainer)  # which enters its systems
+            enter(options.trainer)
         if options.judge:
             Pipeline.from_pretrained(options.judge)  # that it is there shows now, not after the first training
         found = combine(options.config, options.out, options.axes)

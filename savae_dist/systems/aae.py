@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,14 @@ PRIOR_LABELS: dict[str, LabelUse] = {
 }
 
 
+CITATION = """@article{makhzani2015adversarial,
+  title   = {Adversarial Autoencoders},
+  author  = {Makhzani, Alireza and Shlens, Jonathon and Jaitly, Navdeep and Goodfellow, Ian and Frey, Brendan},
+  journal = {arXiv:1511.05644},
+  year    = {2015}
+}"""
+
+
 @dataclass(frozen=True)
 class AAE:
     """Hyperparameters of the family; `SYSTEMS` has the members with their own defaults.
@@ -62,6 +70,10 @@ class AAE:
     code_norm: batch norm of the code, and in Makhzani's encoder of its layers as well. Without it all samples may start
     in one cluster, where the softmax has no gradient left to move them.
     """
+
+    summary: ClassVar[str] = "adversarial autoencoders"
+    paper: ClassVar[str] = "Makhzani 2015"
+    citation: ClassVar[str] = CITATION
 
     name: Literal["aae_unsupervised", "aae_supervised", "aae_semi_supervised"] = "aae_unsupervised"
     label_to: Literal["nothing", "decoder", "discriminator", "code"] = "nothing"

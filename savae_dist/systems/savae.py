@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,18 @@ Terms = dict[str, Tensor]
 LatentInput = Literal["sample", "mean"]
 
 
+CITATION = """@article{zemouri2020semi,
+  title   = {Semi-Supervised Adversarial Variational Autoencoder},
+  author  = {Zemouri, Ryad},
+  journal = {Machine Learning and Knowledge Extraction},
+  volume  = {2},
+  number  = {3},
+  pages   = {361--378},
+  year    = {2020},
+  doi     = {10.3390/make2030020}
+}"""
+
+
 @dataclass(frozen=True)
 class SAVAE:
     """Hyperparameters of SAVAE; where the paper leaves a choice, the comment names its options.
@@ -35,6 +47,10 @@ class SAVAE:
     The paper's weight of the KL is 1. Summed over latent dimensions that collapses the code: KL >= I(Z;Y) and
     CE >= H(Y) - I(Z;Y), so their sum is never below H(Y), which a constant encoder attains.
     """
+
+    summary: ClassVar[str] = "semi-supervised adversarial VAE, the system of this trainer"
+    paper: ClassVar[str] = "Zemouri 2020"
+    citation: ClassVar[str] = CITATION
 
     name: Literal["savae"] = "savae"
     latent_dim: int = 2  # K; the paper compares 2 and 100
