@@ -4,8 +4,8 @@ A critic tells samples from generated ones, and the decoder (the papers' generat
 the order of the updates are the same for the three; each class below holds what its paper adds: losses, optimisers,
 critic steps. The prior is N(0, I) throughout (Radford's is uniform).
 
-The critic is called once per kind of input and not on both together: its batch norm must not tell the kinds apart by
-statistics that they share, and sees the decoder's step as it saw its own.
+The critic is called on samples and on generated ones apart: its batch norm normalises each kind by itself, as it does
+in the decoder's step, where there are generated ones alone.
 """
 
 from __future__ import annotations

@@ -6,14 +6,20 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 
 @runtime_checkable
-class Published(Protocol):
-    """summary: what it is, in a few words. paper: author, year and equations. citation: the paper's BibTeX entry."""
+class Cited(Protocol):
+    """citation: the BibTeX entry that model cards of its networks print."""
+
+    citation: ClassVar[str]
+
+
+@runtime_checkable
+class Published(Cited, Protocol):
+    """summary: what it is, in a few words. paper: author, year and equations."""
 
     summary: ClassVar[str]
     paper: ClassVar[str]
-    citation: ClassVar[str]
 
 
 def citation_of(system: object) -> str:
     """The BibTeX entry of the paper that it comes from; empty if it names none."""
-    return system.citation if isinstance(system, Published) else ""
+    return system.citation if isinstance(system, Cited) else ""

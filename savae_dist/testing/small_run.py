@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,16 @@ class Samples:
         return (self.raw(request.start, request.size, request.slots) for request in read_requests(plan, size))
 
 
+@dataclass(frozen=True)
+class Builder(BatchBuilder):
+    """Draws noise in the type of the samples: a layer in float64 takes nothing else."""
+
+    dtype: torch.dtype = torch.float32
+
+    def noise(self, step: OptimizerStep, position: int, slots: Tensor) -> dict[str, Tensor]:
+        return {name: draws.to(self.dtype) for name, draws in super().noise(step, position, slots).items()}
+
+
 class SmallRun:
     """A system trained on made-up samples, on the CPU: `run(phase name, steps)` trains its networks in place.
 
@@ -74,7 +84,7 @@ class SmallRun:
         for network in self.networks.values():
             network.to(dtype)
         self.phases = {phase.name: phase for phase in system.phases()}
-        self.builder = BatchBuilder(self.split, CPU, lambda x: x, seed=11)
+        self.builder = Builder(self.split, CPU, lambda x: x, seed=11, dtype=dtype)
         self.data = Samples(spec, unlabelled=unlabelled, dtype=dtype)
         self.optimizers, self.prepared = optimizers or {}, prepared
         self.updates: dict[str, PreparedUpdate] = {}

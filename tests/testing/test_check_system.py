@@ -80,7 +80,7 @@ class TwoCritics:
         }
 
     def critics_loss(self, nets: SimpleNamespace, batch: Batch) -> dict[str, Tensor]:
-        x_hat = nets.decoder(nets.encoder(batch.x)[0].sample(batch.noise["z"]))
+        x_hat = nets.decoder(batch.noise["z"])
         terms = {}
         for name in ("critic", "spectrum"):
             real, generated = getattr(nets, name)(torch.cat([batch.x, x_hat])).chunk(2)
