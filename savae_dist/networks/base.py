@@ -35,19 +35,19 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
     model_type: ClassVar[str] = ""  # a subclass's name in NETWORKS
 
-    arguments: dict[str, Any]  # what it was made with, defaults included
+    init_arguments: dict[str, Any]  # what it was made with, defaults included
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         network = super().__new__(cls, *args, **kwargs)
         # Not bound in full: a copy is made without arguments, and takes over those of the original.
         bound = inspect.signature(cls.__init__).bind_partial(network, *args, **kwargs)
         bound.apply_defaults()
-        network.arguments = dict(list(bound.arguments.items())[1:])  # without self
+        network.init_arguments = dict(list(bound.arguments.items())[1:])  # without self
         return network
 
     def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:
         """Write config and weights; with `push_to_hub=True` and the like, see huggingface_hub, also a card."""
-        config = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self.arguments}
+        config = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self.init_arguments}
         if hub:
             return super().save_pretrained(save_directory, **{"config": config, **hub})
         folder = Path(save_directory)

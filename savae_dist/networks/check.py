@@ -47,7 +47,7 @@ def arguments_fault(network: Network) -> str:
         if parameter.kind in UNNAMED:
             stars = UNNAMED[parameter.kind]
             return f"is a {kind}, whose __init__ takes {stars}{parameter.name}: name each argument, for config.json"
-    for name, value in network.arguments.items():
+    for name, value in network.init_arguments.items():
         try:
             json.dumps(value)
         except (TypeError, ValueError):

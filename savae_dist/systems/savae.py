@@ -169,7 +169,7 @@ class SAVAE:
         return terms | self.penalty(nets, batch, x_hat)
 
     def critic_joint_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
-        """Both at once; one call of the critic on both is faster than two, and equal to rounding."""
+        """Both at once, in one call of the critic; two calls would give the same to rounding."""
         x_hat = self.generated(nets, batch)
         real, generated = nets.critic(torch.cat([batch.x, x_hat])).chunk(2)
         terms = {

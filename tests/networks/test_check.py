@@ -101,7 +101,7 @@ def test_a_network_without_arguments_is_saved_and_loaded(tmp_path: Path) -> None
     network.save_pretrained(tmp_path)
     again = Network.from_pretrained(tmp_path)
     assert type(again) is Bare
-    assert again.arguments == {}
+    assert again.init_arguments == {}
     assert torch.equal(again.layer.weight, network.layer.weight)
     again.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / "config.json").read_bytes() == (tmp_path / "config.json").read_bytes()

@@ -40,4 +40,4 @@ def test_every_batch_norm_is_one(tmp_path: Path) -> None:
     for name, network in together.items():
         assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in network.modules())
         assert network.state_dict().keys() == plain[name].state_dict().keys()
-        assert network.arguments == plain[name].arguments
+        assert network.init_arguments == plain[name].init_arguments
