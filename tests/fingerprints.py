@@ -1,10 +1,15 @@
 """Print the sha256 of what every preset trains: run before and after a change that must not alter a weight.
 
-    python tests/fingerprints.py [PRESET ...] [--processes N] [--checkout FOLDER]
+    python tests/fingerprints.py [PRESET ...] [--checkout FOLDER]
+    python tests/fingerprints.py [PRESET ...] --processes 1,2,4
 
 The demo is trained to its end, every other preset for two steps of each phase, on made-up samples. A line holds the
 preset, and the digest of all weights and optimiser states of its last checkpoint. Compare only digests of one machine:
 other processors round otherwise.
+
+With several numbers of processes a line holds, for each number after the first, the largest difference of a weight from
+the first's, relative to the network's largest weight. They differ by rounding, since gradients are summed in another
+order, so all train by plain SGD (Adam would turn a gradient of 1e-9 into a whole step) and with group norm.
 """
 
 from __future__ import annotations
@@ -24,7 +29,8 @@ from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[1]
 TWO_STEPS = ("networks.width=4", "data.batch_size=16", "max_steps=2", "debug.check_ranks=1", "seed=1")
-PARALLEL = ("networks.norm=group",)  # batch norm sees its own process's part of the batch
+SGD = ("optimizers.default.name=sgd", "optimizers.default.lr=0.0001", "optimizers.default.schedule=constant")
+ALIKE = ("precision=fp32", "networks.norm=group", *SGD)  # batch norm sees its own process's part of the batch
 CLASSES = {"caltech": 101}
 LABELLED = {"aae_semi_supervised": 20, "savae_100_labels": 20}
 SIGNALS = ("cwru",)
@@ -38,14 +44,14 @@ def run(checkout: Path, *words: str) -> None:
         sys.exit(f"{' '.join(words)}\n{done.stdout}{done.stderr}")
 
 
-def train(checkout: Path, out: Path, processes: int, *words: str) -> str:
+def train(checkout: Path, out: Path, processes: int, *words: str) -> Path:
+    """The last checkpoint of a run of the trainer with these arguments."""
     launch = ["-m", "savae_dist.train"]
     if processes > 1:
         file = "launch_configs/accelerate/cpu_2.yaml"
         launch = ["-m", "accelerate.commands.launch", "--config_file", file, f"--num_processes={processes}", *launch]
-        words = (*words, *PARALLEL)
     run(checkout, *launch, *words, f"output={out}")
-    return digest(sorted((out / "checkpoints").glob("step-*"))[-1])
+    return sorted((out / "checkpoints").glob("step-*"))[-1]
 
 
 def digest(checkpoint: Path) -> str:
@@ -95,27 +101,46 @@ def features(checkout: Path, preset: str, folder: Path, data: list[str]) -> list
     return [f"system.feature_network={folder / 'features'}"]
 
 
-def fingerprint(checkout: Path, preset: str, processes: int) -> str:
+def arguments(checkout: Path, preset: str, folder: Path) -> list[str]:
+    """The demo as it is; another preset with two steps, on made-up samples."""
+    if preset == "demo":
+        return ["demo"]
+    data = pack(checkout, preset, folder)
+    return [preset, *data, *features(checkout, preset, folder, data), *TWO_STEPS]
+
+
+def difference(first: Path, other: Path) -> float:
+    """Of the weights of two checkpoints: the largest, relative to the largest weight of its network."""
+    found = 0.0
+    for path in sorted((first / "networks").rglob("*.safetensors")):
+        ours, theirs = load_file(path), load_file(other / path.relative_to(first))
+        scale = max((float(np.abs(value).max()) for value in ours.values()), default=1.0)
+        found = max([found, *(float(np.abs(ours[key] - theirs[key]).max()) / scale for key in ours)])
+    return found
+
+
+def line(checkout: Path, preset: str, processes: list[int]) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if preset == "demo":
-            short = ("max_steps=4",) if processes > 1 else ()
-            return train(checkout, folder / "run", processes, "demo", *short)
-        data = pack(checkout, preset, folder)
-        data += features(checkout, preset, folder, data)
-        return train(checkout, folder / "run", processes, preset, *data, *TWO_STEPS)
+        words = arguments(checkout, preset, folder)
+        if len(processes) == 1:
+            return digest(train(checkout, folder / "run", processes[0], *words))
+        text = (checkout / "launch_configs" / "runs" / f"{preset}.yaml").read_text()
+        alike = [*words, *ALIKE, "max_steps=2", *["system.code_norm=false"] * ("code_norm: true" in text)]
+        first, *others = (train(checkout, folder / f"run{n}", n, *alike) for n in processes)
+        return "  ".join(f"{n} processes {difference(first, one):.1e}" for n, one in zip(processes[1:], others))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Print the sha256 of what every preset trains.")
     parser.add_argument("presets", nargs="*")
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--processes", default="1", help="how many, or several numbers that are compared: 1,2,4")
     parser.add_argument("--checkout", type=Path, default=ROOT, help="the checkout to run, this one if not given")
     options = parser.parse_args()
-    checkout = options.checkout.resolve()
+    checkout, processes = options.checkout.resolve(), [int(n) for n in options.processes.split(",")]
     known = sorted(path.stem for path in (checkout / "launch_configs" / "runs").glob("*.yaml"))
     for preset in options.presets or known:
-        print(f"{preset:24} {fingerprint(checkout, preset, options.processes)}", flush=True)
+        print(f"{preset:24} {line(checkout, preset, processes)}", flush=True)
 
 
 if __name__ == "__main__":

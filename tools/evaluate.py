@@ -18,46 +18,11 @@ from pathlib import Path
 
 import torch
 
-from savae_dist.data import Order, Reader, Shards
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import report, sample_metrics
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 from savae_dist.systems.own import enter
-
-Values = dict[str, float | None]
-
-
-def evaluate(
-    pipeline: Pipeline,
-    reader: Reader,
-    training: Reader | None = None,
-    judge: Pipeline | None = None,
-    samples: int = sample_metrics.DRAWN,
-) -> Values:
-    """All figures of merit; those that need a network that the pipeline has not are None."""
-    baseline = report.batches(training) if training else None
-    values: Values = report.evaluate(pipeline, report.batches(reader), baseline, judge)
-    if "decoder" in pipeline.networks:
-        values |= sample_metrics.measure_samples(pipeline, report.batches(reader), judge, samples)
-    return values
-
-
-def open_reader(source: str, pipeline: Pipeline) -> Reader:
-    """All samples in their order, normalised as the pipeline's were."""
-    shards = Shards.open(source)
-    if shards.spec.shape != pipeline.spec.shape or shards.spec.kind != pipeline.spec.kind:
-        raise ConfigError(f"{source} holds {shards.spec.shape}, and the pipeline takes {pipeline.spec.shape}")
-    shards = shards.with_spec(pipeline.spec)
-    if shards.foreign:
-        print(f"{source}: {shards.foreign} samples are of classes not trained on: unlabelled", file=sys.stderr)
-    return Reader(shards, Order.sequential(shards.counts), bad_budget=shards.size)
-
-
-def table(values: Values) -> str:
-    lines = [f"{name:40} {value:.6g}" for name, value in values.items() if value is not None]
-    absent = [name for name, value in values.items() if value is None]
-    return "\n".join([*lines, *([f"does not apply here: {', '.join(absent)}"] if absent else [])])
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -83,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             enter(options.trainer)
         pipeline = Pipeline.from_pretrained(options.pipeline).to(device)
         judge = Pipeline.from_pretrained(options.judge).to(device) if options.judge else None
-        reader = open_reader(options.shards, pipeline)
-        training = open_reader(options.training, pipeline) if options.training else None
-        values = evaluate(pipeline, reader, training, judge, options.samples)
+        reader = report.open_reader(options.shards, pipeline)
+        training = report.open_reader(options.training, pipeline) if options.training else None
+        values = report.evaluate_all(pipeline, reader, training, judge, options.samples)
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "metrics.json").write_text(json.dumps(values, indent=2) + "\n")
         drawn = report.first(reader)
@@ -93,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, ValueError, OSError) as error:
         print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else ConfigError.code
-    print(table(values))
+    print(report.table(values))
     return 0
 
 

@@ -1,40 +1,55 @@
-"""Metrics and figures of a pipeline, put together."""
+"""The evaluation of a pipeline on shards: batches, all metrics as one dictionary, all figures as files."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from savae_dist.data import RawBatch, Reader, Request, evaluation_requests, loader
-from savae_dist.evaluation import figures, metrics
+from savae_dist.data import Order, RawBatch, Reader, Request, Shards, evaluation_requests, loader
+from savae_dist.errors import ConfigError
+from savae_dist.evaluation import figures, metrics, sample_metrics
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 
 EVALUATION_BATCH = 256
-DRAWN = 2000  # samples in the latent scatter
+DRAWN = 2000  # samples in the scatter of the latent space
+
+
+def open_reader(source: str, pipeline: Pipeline) -> Reader:
+    """A reader of all samples of some shards, which are normalised as those were that the pipeline was trained on.
+
+    ConfigError unless they have the pipeline's kind and shape.
+    """
+    shards = Shards.open(source)
+    if shards.spec.shape != pipeline.spec.shape or shards.spec.kind != pipeline.spec.kind:
+        raise ConfigError(f"{source} holds {shards.spec.shape}, and the pipeline takes {pipeline.spec.shape}")
+    shards = shards.with_spec(pipeline.spec)
+    if shards.foreign:
+        print(f"{source}: {shards.foreign} samples are of classes not trained on: unlabelled", file=sys.stderr)
+    return Reader(shards, Order.sequential(shards.counts), bad_budget=shards.size)
 
 
 def raw_batches(reader: Reader, rank: int = 0, ranks: int = 1) -> Iterator[RawBatch]:
-    """Every sample once, each on one rank; the unreadable are left out and named on stderr."""
+    """Every sample once, on one of the ranks; a sample that cannot be read is left out and named on stderr."""
     requests = evaluation_requests(reader.shards.size, EVALUATION_BATCH, rank, ranks)
-    for raw in loader(reader, requests, workers=0, pin=False):  # which fetches remote shards ahead
+    for raw in loader(reader, requests, workers=0, pin=False):  # the loader, since it fetches remote shards ahead
         for reason, shard, key in raw.bad:
             print(f"savae_dist: {shard}: {key}: {reason}; left out of the evaluation", file=sys.stderr)
         yield raw
 
 
 def first(reader: Reader) -> RawBatch:
-    """The samples that figures are drawn of."""
+    """The first samples, at most `DRAWN`: those that the figures show."""
     count = min(DRAWN, reader.shards.size)
     return reader[Request(0, count, range(count))]
 
 
 def batches(reader: Reader) -> Iterator[tuple[Tensor, Tensor]]:
-    """(x normalised, y) of every sample once."""
+    """Normalised x and y of every sample, once each."""
     for raw in raw_batches(reader):
         yield normalise(raw.x, reader.shards.spec), raw.y
 
@@ -45,13 +60,43 @@ def evaluate(
     training: metrics.Batches | None = None,
     judge: Pipeline | None = None,
 ) -> dict[str, float | None]:
-    """All metrics over the validation batches; the class-mean baselines need the training batches."""
+    """The metrics of codes and reconstructions over the validation batches.
+
+    training: batches whose class means are the baselines to compare with; without them there are no baselines.
+    """
     means = None if training is None else metrics.class_means(training, pipeline.spec)
     return metrics.summarise(metrics.measure(pipeline, validation, means, judge))
 
 
+def evaluate_all(
+    pipeline: Pipeline,
+    reader: Reader,
+    training: Reader | None = None,
+    judge: Pipeline | None = None,
+    samples: int = sample_metrics.DRAWN,
+) -> dict[str, float | None]:
+    """The metrics of codes and reconstructions and, where there is a decoder, of `samples` generated ones.
+
+    None stands for a metric that needs a network that the pipeline does not have.
+    """
+    values = evaluate(pipeline, batches(reader), batches(training) if training else None, judge)
+    if "decoder" in pipeline.networks:
+        values |= sample_metrics.measure_samples(pipeline, batches(reader), judge, samples)
+    return values
+
+
+def table(values: Mapping[str, float | None]) -> str:
+    """A line per metric; those without a value are named in the last line."""
+    lines = [f"{name:40} {value:.6g}" for name, value in values.items() if value is not None]
+    absent = [name for name, value in values.items() if value is None]
+    return "\n".join([*lines, *([f"does not apply here: {', '.join(absent)}"] if absent else [])])
+
+
 def draw_figures(pipeline: Pipeline, x: Tensor, y: Tensor) -> dict[str, Figure]:
-    """Every figure that this pipeline's networks allow, of normalised samples x `[n, *shape]` with labels y `[n]`."""
+    """The figures by name, as many as the pipeline's networks allow.
+
+    x: normalised samples `[n, *shape]` to encode and reconstruct. y: their labels `[n]`.
+    """
     drawn: dict[str, Figure] = {}
     codes = pipeline.posterior(x).mean if "encoder" in pipeline.networks else None
     decoder = "decoder" in pipeline.networks
@@ -74,7 +119,7 @@ def draw_figures(pipeline: Pipeline, x: Tensor, y: Tensor) -> dict[str, Figure]:
 def write_figures(
     pipeline: Pipeline, x: Tensor, y: Tensor, folder: str | Path, step: int | None = None
 ) -> dict[str, Figure]:
-    """Draw them and save each as `NAME.png`, or `NAME-STEP.png`, in the folder; returned for a tracker."""
+    """Draw the figures of `draw_figures`, save each as `NAME.png` or `NAME-STEP.png` in the folder, and return them."""
     suffix = "" if step is None else f"-{step:08d}"
     drawn = draw_figures(pipeline, x, y)
     for name, figure in drawn.items():

@@ -26,8 +26,8 @@ def check_system(system: System, spec: DataSpec = IMAGE, idle: Collection[str] =
     5. Going on from a checkpoint is exact, and the pipeline gives the same after it was saved and loaded.
     6. Two processes train what one trains, unless a network has batch norms even with norm="group".
 
-    spec: of the samples, small images, or `SIGNAL` for small signals. It takes some ten seconds on the CPU, most of them for
-    the two processes.
+    spec: of the samples, small images, or `SIGNAL` for small signals. It takes some ten seconds on the CPU, most of
+    them for the two processes.
     """
     try:
         check_fit(system, SmallRun(system, spec).networks)

@@ -128,7 +128,7 @@ def test_interrupted_equals_uninterrupted(name: str, whole: str, folder: Path) -
 
 
 def test_one_process_goes_on(folder: Path, tmp_path: Path) -> None:
-    from runs_worker import cut
+    from helpers.runs_worker import cut
 
     cut(folder / "zero2", tmp_path / "run", DECODER)
     assert main([*arguments(folder, "zero2", *SGD), f"output={tmp_path / 'run'}"]) == 0

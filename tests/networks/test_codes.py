@@ -15,12 +15,12 @@ from helpers.launching import shards, status, weights
 
 from savae_dist.data import pack
 from savae_dist.evaluation import report
+from savae_dist.pipeline.export import export
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.systems import AAE
 from savae_dist.testing.small_run import IMAGE, SIGNAL
 from savae_dist.train import main
-from tools.export_hub import export
 
 SUPERVISED = AAE("aae_supervised", label_to="decoder", latent_dim=3)
 SYSTEMS = {

@@ -1,4 +1,4 @@
-"""Endless batches of a folder of shards by three libraries: what `benchmark.py data` holds side by side.
+"""Endless batches of a folder of shards by three libraries.
 
 This package shuffles. The others read in stored order and without formatting, which is their fastest; of packed shards
 they give whole blocks.

@@ -1,10 +1,9 @@
-"""Both phases of SAVAE as one would write them by hand: what `benchmark.py step` holds the trainer against."""
+"""Both phases of SAVAE as one would write them by hand: what the trainer is compared with."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from savae_dist.config.schema import RunConfig
+from savae_dist.benchmarks.setting import Setting, Step
 from savae_dist.data import Order, Reader, Request, Shards
 from savae_dist.errors import ConfigError
 from savae_dist.networks import Network
 from savae_dist.preprocess import normalise
 
-Step = Callable[[], object]  # one iteration
-
 PRELOADED = 4096  # samples that the loops hold in memory
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all loops of a comparison share."""
-
-    config: RunConfig
-    shards: Shards
-    device: torch.device
-
-    def networks(self) -> dict[str, Network]:
-        """The same weights for every loop, where and in the layout in which a run has them."""
-        torch.manual_seed(self.config.seed)
-        widths = self.config.networks
-        networks = self.config.system.build(self.shards.spec, widths.width, widths.norm, widths.pools)
-        for network in networks.values():
-            network.to(self.device, memory_format=torch.channels_last)
-        return networks
 
 
 class Preloaded:

@@ -1,4 +1,4 @@
-"""What several processes cost: `benchmark.py scaling` times 1 and N processes beside N that never talk.
+"""What several processes cost: 1 and N processes beside N that never talk.
 
 The loops take turns in one run, so that a busy machine is busy for all of them.
 """
@@ -9,73 +9,36 @@ import os
 import socket
 import statistics
 import subprocess
-import sys
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import tee
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from savae_dist.data import Order, Reader, loader
+from savae_dist.benchmarks.setting import Setting, Step, synthetic
+from savae_dist.benchmarks.timing import WARM_UP, device_wait, machine
+from savae_dist.benchmarks.trainer_loop import Loop, trainer
+from savae_dist.config.schema import RunConfig
+from savae_dist.distributed import launch
 from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import ConfigError
-from savae_dist.precision import autocast
-from savae_dist.preprocess import normalise
 from savae_dist.systems.phases import Phase
-from savae_dist.training.batches import BatchBuilder, BatchSplit, read_requests, training_plan
-from savae_dist.training.engine import PreparedUpdate, UpdateModule, run_phase
+from savae_dist.training.batches import BatchSplit
 from savae_dist.training.strategies import Replicas
 
-if __package__:
-    from . import handwritten, loaders
-else:
-    import handwritten  # type: ignore[no-redef]
-    import loaders  # type: ignore[no-redef]
-
-ENDLESS = sys.maxsize
-WARM_UP = 3  # iterations: memory is allocated, kernels are chosen, DDP orders its buckets
 PARTS = ("data", "forward", "backward", "optimiser")
-
-
-@dataclass
-class Loop:
-    """A trainer that can be stepped: `step()` is one iteration."""
-
-    step: Callable[[], object]
-    updates: dict[str, PreparedUpdate]
-
-
-def trainer(setting: handwritten.Setting, phase: Phase, split: BatchSplit, reduce: bool = True) -> Loop:
-    """The way a run goes: shards, reader, loader, feed, engine; without `reduce` each rank trains on its own."""
-    config, spec = setting.config, setting.shards.spec
-    networks = setting.networks()
-    active = [update for update in phase.updates if update.active]
-    options: dict[str, Any] = {"precision": config.precision, "ddp": config.ddp}
-    updates = {u.name: PreparedUpdate(u, phase, networks, config.optimizers[u.name], **options) for u in active}
-    for prepared in updates.values() if not reduce else ():
-        assert isinstance(prepared.parallel, Replicas)
-        arithmetic = autocast(config.precision, setting.device)
-        prepared.parallel.forward = UpdateModule(prepared.update, networks, arithmetic)
-        prepared.parallel.accelerator.free_memory()  # with DDP go the hooks that it put on the parameters
-    order = Order(setting.shards.counts, config.seed, loaders.LANES, config.data.shuffle_window)
-    ahead, plan = tee(training_plan(phase, split, first=0, last=ENDLESS, origin=0))
-    reader = Reader(setting.shards, order, 0)
-    raw = loader(reader, read_requests(ahead, split.size), 0, setting.device.type == "cuda")
-    builder = BatchBuilder(split, setting.device, lambda x: normalise(x, spec), config.seed)
-    steps = run_phase(plan, raw, updates, builder)
-    return Loop(lambda: next(steps), updates)
 
 
 @dataclass
 class Stopwatch:
     """Seconds per update and part, over all iterations of a loop whose updates it was put on."""
 
-    wait: Callable[[], object]
+    wait: Step
     seconds: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     mark: float = 0.0
 
@@ -113,22 +76,20 @@ class Stopwatch:
         return timed
 
 
-def turns(loop: Loop | None, count: int, peers: Peers, wait: Callable[[], object]) -> tuple[float, float]:
+def turns(loop: Loop | None, count: int, peers: Peers, wait: Step) -> tuple[float, float]:
     """Seconds per iteration: from when all ranks are there to when the last one is done, and of all ranks' CPUs."""
     peers.gather({})
     start, cpu = time.perf_counter(), time.process_time()
     for _ in range(count if loop is not None else 0):
         assert loop is not None
-        loop.step()
+        loop.iterate()
     wait()
     here = {"wall": (time.perf_counter() - start) / count, "cpu": (time.process_time() - cpu) / count}
     records = peers.gather(here)
     return max(record["wall"] for record in records), sum(record["cpu"] for record in records)
 
 
-def measure(
-    setting: handwritten.Setting, phase: Phase, peers: Peers, rounds: int, seconds: float, wait: Callable[[], object]
-) -> Iterator[str]:
+def measure(setting: Setting, phase: Phase, peers: Peers, rounds: int, seconds: float, wait: Step) -> Iterator[str]:
     """Throughput of the loops, and where the time of each update goes."""
     size = setting.config.data.batch_size
     split = BatchSplit(size, peers.rank, peers.ranks)
@@ -157,7 +118,7 @@ def measure(
 
 
 def shares(
-    together: Loop | None, apart: Loop | None, peers: Peers, count: int, rounds: int, wait: Callable[[], object]
+    together: Loop | None, apart: Loop | None, peers: Peers, count: int, rounds: int, wait: Step
 ) -> Iterator[str]:
     """Milliseconds per iteration of every update; communication is what its step takes longer than without it."""
     watches = Stopwatch(wait), Stopwatch(wait)
@@ -171,7 +132,7 @@ def shares(
             watch.mark = watch.now()
             for _ in range(count):
                 assert loop is not None
-                loop.step()
+                loop.iterate()
     assert together is not None
     yield f"  {'of an iteration, ms':<20}{'data':>10}{'forward':>10}{'backward':>10}{'communic.':>10}{'optimiser':>10}"
     for name in together.updates:
@@ -184,33 +145,54 @@ def shares(
         yield f"  {'':<20}" + "".join(f"{value / total:10.1%}" for value in values)
 
 
-def start(options: list[str], processes: int) -> int:
-    """Start this program again as `processes` ranks on this machine, and wait; the largest exit code."""
+def phases_named(config: RunConfig, name: str) -> list[Phase]:
+    """The phase of that name, or all for `both`; ConfigError if there is none."""
+    phases = [phase for phase in config.system.phases() if name in (phase.name, "both")]
+    if not phases:
+        raise ConfigError(f"--phase={name}: {config.system.name} has no such phase")
+    return phases
+
+
+def start_ranks(command: Sequence[str], processes: int) -> None:
+    """Run a command as `processes` ranks on this machine and wait for them; ConfigError if one fails."""
     if processes < 2:
         raise ConfigError(f"--processes={processes} must be at least 2")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, str(Path(__file__).with_name("benchmark.py")), "scaling", *options]
     ranks = []
     for rank in range(processes):
         ours = {key: str(value) for key, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
         ranks.append(subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", **ours}))
     try:
-        return max(abs(process.wait()) for process in ranks)
+        code = max(abs(process.wait()) for process in ranks)
     finally:
         for process in ranks:
             with suppress(ProcessLookupError):
                 process.kill()
+    if code:
+        raise ConfigError(f"a process ended with {code}; what it said stands above")
 
 
-def speak(peers: Peers, lines: Iterator[str]) -> None:
-    """Every rank works, rank 0 prints."""
-    for line in lines:
-        if peers.rank == 0:
-            print(line, flush=True)
+def one_and_several(
+    config: RunConfig, phases: Sequence[Phase], about: str, rounds: int, seconds: float
+) -> Iterator[str]:
+    """Throughput of 1 and of all processes, what the reduction costs them, and where the time goes.
+
+    To be called by every rank; only rank 0 gets the lines. about: what was asked, for the first of them.
+    """
+    torch.set_num_threads(1)
+    state = launch.start(config.precision, config.timeout)
+    peers = Peers(state, config.timeout)
+    here = f"{machine(state.device)} each, {peers.ranks} processes ({state.backend})"
+    yield from on_rank_0(peers, iter([f"{here}; {about}"]))
+    with tempfile.TemporaryDirectory() as scratch:
+        setting = Setting(config, synthetic(Path(scratch) / "shards"), state.device)
+        for phase in phases:
+            yield from on_rank_0(peers, measure(setting, phase, peers, rounds, seconds, device_wait(state.device)))
 
 
-def device_wait(device: torch.device) -> Callable[[], object]:
-    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+def on_rank_0(peers: Peers, lines: Iterator[str]) -> Iterator[str]:
+    """Every rank does the work behind the lines; only rank 0 passes them on."""
+    return (line for line in lines if peers.rank == 0)

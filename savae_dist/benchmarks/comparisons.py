@@ -1,0 +1,91 @@
+"""Comparisons on one process, each as the lines of its report: loops take turns, so a busy machine slows all alike."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from savae_dist.benchmarks import bare_loop, loaders
+from savae_dist.benchmarks.setting import Setting, synthetic
+from savae_dist.benchmarks.timing import device_wait, interleave, machine, memory, table
+from savae_dist.benchmarks.trainer_loop import trainer
+from savae_dist.config.schema import RunConfig
+from savae_dist.data import Shards
+from savae_dist.distributed import launch
+from savae_dist.errors import ConfigError
+from savae_dist.systems.phases import Phase
+
+EPOCHS = 10  # over which memory is watched
+
+
+def beside_bare_loop(
+    config: RunConfig,
+    phases: Sequence[Phase],
+    about: str,
+    rounds: int,
+    seconds: float,
+    threads: int,
+    shards: str | None = None,
+    folder: Path | None = None,
+) -> Iterator[str]:
+    """The trainer's iteration beside a hand-written one with the same networks and the same exact savings.
+
+    about: what was asked, for the first line. shards: packed samples, 28x28 noise if left out. folder: holds
+    `raw_torch.py`, whose loops are timed as well.
+    """
+    torch.set_num_threads(threads)
+    device = launch.start("fp32", config.timeout).device
+    yield f"{machine(device)}; {about}"
+    with tempfile.TemporaryDirectory() as scratch:
+        opened = Shards.open(shards) if shards else synthetic(Path(scratch) / "shards")
+        if opened.spec.kind == "signal":
+            opened = opened.with_normalise(config.data.normalise)
+        setting = Setting(config, opened, device)
+        for phase in phases:
+            loops = {"hand-written": bare_loop.WRITTEN[phase.name](setting, bare_loop.Preloaded(setting))}
+            loops["trainer"] = trainer(setting, phase).iterate
+            if folder is not None:
+                loops |= bare_loop.imported(folder, setting, phase.name, Path(scratch))
+            times = interleave(loops, rounds, seconds, device_wait(device))
+            yield from table(phase.name, times, "hand-written", config.data.batch_size)
+
+
+def side_by_side(configs: Mapping[str, RunConfig], rounds: int, seconds: float, threads: int) -> Iterator[str]:
+    """An iteration of each phase of several systems on 28x28 noise; speeds are relative to the first one's.
+
+    ConfigError unless all have one batch size and one precision.
+    """
+    torch.set_num_threads(threads)
+    (size, precision), *others = {(config.data.batch_size, config.precision) for config in configs.values()}
+    if others:
+        raise ConfigError(f"they differ in batch or precision: add data.batch_size={size} precision={precision}")
+    device = launch.start(precision, 600.0).device
+    yield f"{machine(device)}; batches of {size}, {precision}"
+    with tempfile.TemporaryDirectory() as scratch:
+        shards = synthetic(Path(scratch) / "shards")
+        loops = {
+            f"{name} {phase.name}": trainer(Setting(config, shards, device), phase).iterate
+            for name, config in configs.items()
+            for phase in config.system.phases()
+            if phase.steps
+        }
+        times = interleave(loops, rounds, seconds, device_wait(device))
+        yield from table("an iteration", times, next(iter(loops)), size)
+
+
+def beside_other_loaders(size: int, samples: int, workers: int, rounds: int, seconds: float) -> Iterator[str]:
+    """Batches through this package, the webdataset library and `datasets` streaming, from the same shards."""
+    torch.set_num_threads(1)
+    if workers < 0:
+        raise ConfigError(f"--workers={workers} must not be negative")
+    yield f"{machine(torch.device('cpu'))}; batches of {size}, {workers} workers, {samples} samples"
+    with tempfile.TemporaryDirectory() as scratch:
+        for title, folder in loaders.sets(Path(scratch), samples, size):
+            ways = {name: load(folder, size, workers) for name, load in loaders.LOADERS.items()}
+            loops = {name: partial(next, batches) for name, batches in ways.items()}
+            yield from table(title, interleave(loops, rounds, seconds, lambda: None), "webdataset", size)
+            yield "  " + memory(partial(next, loaders.ours(folder, size, workers)), samples // size, EPOCHS)

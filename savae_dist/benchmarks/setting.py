@@ -1,0 +1,43 @@
+"""What the loops of a comparison share: configuration, shards, device and initial weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from savae_dist.config.schema import RunConfig
+from savae_dist.data import Shards, pack
+from savae_dist.networks import Network
+
+Step = Callable[[], object]  # one iteration
+
+SYNTHETIC = 4096  # samples of the synthetic set
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all loops of a comparison share."""
+
+    config: RunConfig
+    shards: Shards
+    device: torch.device
+
+    def networks(self) -> dict[str, Network]:
+        """Fresh networks with the same weights at each call, on the device and in the memory format of a run."""
+        torch.manual_seed(self.config.seed)
+        widths = self.config.networks
+        networks = self.config.system.build(self.shards.spec, widths.width, widths.norm, widths.pools)
+        for network in networks.values():
+            network.to(self.device, memory_format=torch.channels_last)
+        return networks
+
+
+def synthetic(folder: Path) -> Shards:
+    """Pack 28x28 images of noise with labels of ten classes."""
+    x = np.random.default_rng(0).integers(0, 256, (SYNTHETIC, 28, 28), np.uint8)
+    pack(x, np.arange(SYNTHETIC) % 10, folder, shard_size=SYNTHETIC // 4)
+    return Shards.open(folder)

@@ -1,0 +1,54 @@
+"""The trainer as a loop that can be stepped, beside other loops."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import tee
+from typing import Any
+
+from savae_dist.benchmarks.loaders import LANES
+from savae_dist.benchmarks.setting import Setting
+from savae_dist.data import Order, Reader
+from savae_dist.precision import autocast
+from savae_dist.preprocess import normalise
+from savae_dist.run.training_data import TrainingData
+from savae_dist.systems.phases import Phase
+from savae_dist.training.batches import BatchBuilder, BatchSplit, training_plan
+from savae_dist.training.engine import PreparedUpdate, UpdateModule, run_phase
+from savae_dist.training.strategies import Replicas
+
+ENDLESS = sys.maxsize
+
+
+@dataclass
+class Loop:
+    """A trainer that can be stepped: `iterate()` is one iteration."""
+
+    iterate: Callable[[], object]
+    updates: dict[str, PreparedUpdate]
+
+
+def trainer(setting: Setting, phase: Phase, split: BatchSplit | None = None, reduce: bool = True) -> Loop:
+    """The way a run goes: shards, reader, loader, builder, engine; without `reduce` each rank trains on its own.
+
+    split: this rank's share of each batch; all of it if left out.
+    """
+    config, spec = setting.config, setting.shards.spec
+    split = split or BatchSplit(config.data.batch_size)
+    networks = setting.networks()
+    active = [update for update in phase.updates if update.active]
+    options: dict[str, Any] = {"precision": config.precision, "ddp": config.ddp}
+    updates = {u.name: PreparedUpdate(u, phase, networks, config.optimizers[u.name], **options) for u in active}
+    for prepared in updates.values() if not reduce else ():
+        assert isinstance(prepared.parallel, Replicas)
+        arithmetic = autocast(config.precision, setting.device)
+        prepared.parallel.forward = UpdateModule(prepared.update, networks, arithmetic)
+        prepared.parallel.accelerator.free_memory()  # with DDP go the hooks that it put on the parameters
+    order = Order(setting.shards.counts, config.seed, LANES, config.data.shuffle_window)
+    builder = BatchBuilder(split, setting.device, lambda x: normalise(x, spec), config.seed)
+    data = TrainingData(Reader(setting.shards, order, 0), builder, pin=setting.device.type == "cuda")
+    ahead, plan = tee(training_plan(phase, split, first=0, last=ENDLESS, origin=0))
+    steps = run_phase(plan, data.planned(ahead), updates, builder)
+    return Loop(lambda: next(steps), updates)

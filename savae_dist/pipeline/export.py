@@ -1,0 +1,50 @@
+"""A finished run as folders for the Hub: the pipeline and each of its networks, every one complete in itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from savae_dist.errors import ConfigError
+from savae_dist.pipeline.folder import CONFIG, POSTERIORS, write_config
+from savae_dist.pipeline.model_card import model_card
+from savae_dist.pipeline.pipeline import Pipeline
+
+
+def export(source: str, out: Path, license: str | None = None, citations: Mapping[str, str] | None = None) -> Pipeline:
+    """Load the pipeline of a run, a saved folder or the Hub and write it to `out`; ConfigError if that is in use.
+
+    citations: BibTeX entries by the names of systems, of which the cards print its own.
+    """
+    if out.exists() and not (out / CONFIG).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} exists and is no earlier export: give a new or an empty folder")
+    pipeline = Pipeline.from_pretrained(source)
+    summary = read_summary(Path(source))
+    citation = (citations or {}).get(pipeline.system.get("name", ""), "")
+    pipeline.save_pretrained(out)
+    codes = [name for name, network in pipeline.networks.items() if not any(True for _ in network.parameters())]
+    for name in pipeline.networks:
+        folder, beside = out / name, codes if name == "decoder" else []  # so that it can generate on its own
+        for other in beside:  # no weights: they say what its codes are
+            shutil.copytree(out / other, folder / other, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
+        write_config(folder, {name: ".", **{other: other for other in beside}}, pipeline.spec, pipeline.system)
+        if name == "decoder" and pipeline.posteriors is not None:
+            shutil.copyfile(out / POSTERIORS, folder / POSTERIORS)
+        (folder / "README.md").write_text(model_card(pipeline, name, summary, license, citation))
+    (out / "README.md").write_text(model_card(pipeline, "pipeline", summary, license, citation))
+    return pipeline
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """The metrics of a run's `summary.json`; empty if there are none."""
+    path = run / "summary.json"
+    if not path.is_file():
+        return {}
+    try:
+        summary = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON ({error}): remove it or run the evaluation again") from error
+    return summary if isinstance(summary, dict) else {}

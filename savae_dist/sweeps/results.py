@@ -1,0 +1,84 @@
+"""The results of a sweep: a row per run, a table with a line per combination, and a picture of samples of each."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from savae_dist.evaluation import figures
+from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.sweeps.trials import Trial, read_json
+
+Row = dict[str, Any]
+COLUMNS = (
+    *("accuracy", "reconstruction_mse", "class_mean_mse", "sharpness", "sample_sharpness", "frechet_distance"),
+    *("frechet_floor", "judge_confidence", "class_balance", "inception_score", "label_frechet_distance"),
+    *("label_agreement", "training_seconds"),
+)
+
+
+def row(trial: Trial) -> Row:
+    """What is known of a trial; the evaluation's numbers go before the validation's of the run."""
+    summary = read_json(trial.folder / "summary.json")
+    metrics = read_json(trial.folder / "evaluation" / "metrics.json")
+    seconds, size = 0.0, trial.resolved.data.batch_size
+    for phase, steps in summary.get("steps", {}).items():
+        rate = summary["samples_per_second"].get(phase)
+        seconds += steps * size / rate if rate else 0.0
+    asked = read_json(trial.folder / "evaluation" / "asked.json").get("shards")
+    validation = trial.resolved.data.validation
+    if isinstance(validation, str) and asked == str(Path(validation).absolute()):  # the run has their baselines
+        metrics = {name: value for name, value in metrics.items() if value is not None}
+    numbers = {k: v for k, v in (summary | metrics).items() if isinstance(v, int | float) and k != "seed"}
+    status = read_json(trial.folder / "status.json")
+    end = {"outcome": status.get("outcome", "not started"), "exit_code": status.get("exit_code")}
+    return {**trial.varied, **end, "training_seconds": seconds or None, **numbers, "folder": str(trial.folder)}
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    names = list(dict.fromkeys(name for one in rows for name in one))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def markdown(rows: Sequence[Row], varied: Iterable[str], columns: Sequence[str]) -> str:
+    """A line per combination of all varied keys but the seed: mean ± standard deviation over its finished runs."""
+    keys = [key for key in varied if key != "seed"]
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for one in rows:
+        groups.setdefault(tuple(one[key] for key in keys), []).append(one)
+    shown = [name for name in columns if any(one.get(name) is not None for one in rows)]
+    lines = [[*keys, "runs", *shown], ["---"] * (len(keys) + 1 + len(shown))]
+    for group, members in groups.items():
+        done = [one for one in members if one["exit_code"] == 0]
+        others = [str(one["outcome"]) for one in members if one["exit_code"] != 0]
+        count = ", ".join([str(len(done)), *(f"{others.count(kind)} {kind}" for kind in dict.fromkeys(others))])
+        lines.append([*group, count, *(cell([one.get(name) for one in done]) for name in shown)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cell(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    deviation = f" ± {statistics.stdev(known):.2g}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.4g}{deviation}"
+
+
+def draw(found: Sequence[Trial], out: Path) -> None:
+    """`samples.png`: a row for the first finished run of each combination, as many as there is room for."""
+    pipelines: dict[str, Pipeline] = {}
+    for trial in found:
+        name = " ".join(value for key, value in trial.varied.items() if key != "seed") or trial.folder.name
+        if trial.exit_code == 0 and name not in pipelines and len(pipelines) < figures.MAX_ROWS:
+            pipeline = Pipeline.from_pretrained(trial.folder)
+            first = next(iter(pipelines.values()), pipeline)
+            if "decoder" in pipeline.networks and pipeline.spec == first.spec:  # systems of others may have none
+                pipelines[name] = pipeline
+    if pipelines:
+        figures.save(figures.samples_of_each(pipelines), out / "samples.png")

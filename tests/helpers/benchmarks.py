@@ -1,0 +1,25 @@
+"""A small comparison: narrow networks, batches of four, 40 images of 8x8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from savae_dist.benchmarks.setting import Setting
+from savae_dist.config import load
+from savae_dist.data import Shards, pack
+
+
+def noise_shards(folder: Path) -> Path:
+    """40 images of 8x8 in three classes."""
+    rng = np.random.default_rng(1)
+    pack(rng.integers(0, 256, (40, 8, 8), np.uint8), np.arange(40) % 3, folder)
+    return folder
+
+
+def small_setting(folder: Path, *values: str) -> Setting:
+    """At a constant learning rate, as the bare loop has it."""
+    config = load.load(["networks.width=2", "data.batch_size=4", "optimizers.vec.schedule=constant", *values])
+    return Setting(config, Shards.open(noise_shards(folder / "shards")), torch.device("cpu"))

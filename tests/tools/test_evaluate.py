@@ -1,0 +1,75 @@
+"""Evaluation from the command line, on tiny runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.launching import shards
+from helpers.small_runs import trained
+
+from savae_dist.data import pack
+from savae_dist.evaluation import metrics, report
+from savae_dist.pipeline.pipeline import Pipeline
+from tools import evaluate
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shards(tmp_path_factory.mktemp("data") / "shards", n=60)
+
+
+@pytest.fixture(scope="module")
+def judge(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained("savae", data, tmp_path_factory.mktemp("judge") / "run")
+
+
+@pytest.fixture(scope="module")
+def generator(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained("dcgan", data, tmp_path_factory.mktemp("generator") / "run")
+
+
+def test_evaluate_says_what_does_not_apply(
+    data: Path, judge: Path, generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A generator has samples to measure, and no reconstructions."""
+    out = tmp_path / "out"
+    arguments = [str(generator), str(data), str(out), "--judge", str(judge), "--training", str(data), "--samples", "20"]
+    assert evaluate.main(arguments) == 0
+    values = json.loads((out / "metrics.json").read_text())
+    assert all(
+        values[name] is None for name in ("accuracy", "reconstruction_mse", "kl", "class_flip_rate", "sharpness")
+    )
+    assert all(values[name] > 0 for name in ("class_mean_mse", "frechet_distance", "frechet_floor", "sample_sharpness"))
+    assert {path.stem for path in (out / "figures").iterdir()} == {"samples"}
+    printed = capsys.readouterr().out
+    assert "frechet_distance" in printed
+    assert "reconstruction_mse" in next(line for line in printed.splitlines() if line.startswith("does not apply"))
+
+
+def test_evaluate_gives_the_metrics_of_the_package(data: Path, judge: Path, tmp_path: Path) -> None:
+    assert evaluate.main([str(judge), str(data), str(tmp_path / "out")]) == 0
+    values = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    pipeline = Pipeline.from_pretrained(judge)
+    reader = report.open_reader(str(data), pipeline)
+    expected = metrics.summarise(metrics.measure(pipeline, report.batches(reader)))
+    assert {name: values[name] for name in expected} == expected
+    assert expected["accuracy"] is not None
+    assert values["class_mean_mse"] is None  # no training set was named
+    assert "frechet_distance" not in values  # and no judge
+
+
+@pytest.mark.parametrize("wrong", ["pipeline", "shards", "shape", "judge"])
+def test_evaluate_ends_in_one_line(
+    wrong: str, data: Path, generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack(np.zeros((4, 9, 9), np.uint8), np.zeros(4, np.int64), tmp_path / "other")
+    arguments = {"pipeline": str(generator), "shards": str(data), "out": str(tmp_path / "out")}
+    arguments |= {"shape": {"shards": str(tmp_path / "other")}, "judge": {}}.get(wrong, {wrong: str(tmp_path / "none")})
+    judging = ["--judge", str(generator)] if wrong == "judge" else []
+    assert evaluate.main([*arguments.values(), *judging]) != 0
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert error[0].startswith("evaluate: ")
