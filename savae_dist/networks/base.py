@@ -35,14 +35,11 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
     model_type: ClassVar[str] = ""  # a subclass's name in NETWORKS
 
-    init_arguments: dict[str, Any]  # what it was made with, defaults included
+    init_arguments: dict[str, Any]  # what it was made with, defaults included; those of `*args` as "*args"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         network = super().__new__(cls, *args, **kwargs)
-        # Not bound in full: a copy is made without arguments, and takes over those of the original.
-        bound = inspect.signature(cls.__init__).bind_partial(network, *args, **kwargs)
-        bound.apply_defaults()
-        network.init_arguments = dict(list(bound.arguments.items())[1:])  # without self
+        network.init_arguments = noted(inspect.signature(cls.__init__), network, *args, **kwargs)
         return network
 
     def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:
@@ -92,12 +89,32 @@ class Network(nn.Module, PyTorchModelHubMixin):
     def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **kwargs: Any) -> Self:
         """The mixin's own would print, and take a pickle where a repository has no safetensors."""
         hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        # Where __init__ takes **kwargs, the mixin passes on all that config.json holds.
+        arguments = {name: value for name, value in kwargs.items() if name not in NO_ARGUMENTS}
         return cls._load_as_safetensor(
-            cls(**kwargs), str(_file(model_id, SAFETENSORS_SINGLE_FILE, hub)), map_location, strict
+            cls(**arguments), str(_file(model_id, SAFETENSORS_SINGLE_FILE, hub)), map_location, strict
         )
 
 
+NO_ARGUMENTS = ("model_type", "format_version")
 HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+
+
+def noted(signature: inspect.Signature, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call by name, without `self`."""
+    # Not bound in full: a copy of a network is made without arguments, and takes over those of the original.
+    bound = signature.bind_partial(*args, **kwargs)
+    bound.apply_defaults()
+    found: dict[str, Any] = {}
+    for parameter in list(signature.parameters.values())[1:]:
+        value = bound.arguments.get(parameter.name)
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            found |= value or {}
+        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            found |= {f"*{parameter.name}": value} if value else {}
+        elif parameter.name in bound.arguments:
+            found[parameter.name] = value
+    return found
 
 
 def _file(source: str | Path, name: str, hub: dict[str, Any]) -> Path:

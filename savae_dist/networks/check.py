@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 
@@ -12,7 +11,6 @@ from savae_dist.errors import ConfigError
 from savae_dist.networks import NETWORKS, Network
 
 GUIDE = "docs/own_systems.md"
-UNNAMED = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 
 def check_networks(system: str, networks: Mapping[str, nn.Module]) -> None:
@@ -43,11 +41,9 @@ def network_fault(network: nn.Module) -> str:
 def arguments_fault(network: Network) -> str:
     """Which argument config.json could not hold."""
     kind = type(network).__name__
-    for parameter in inspect.signature(type(network).__init__).parameters.values():
-        if parameter.kind in UNNAMED:
-            stars = UNNAMED[parameter.kind]
-            return f"is a {kind}, whose __init__ takes {stars}{parameter.name}: name each argument, for config.json"
     for name, value in network.init_arguments.items():
+        if name.startswith("*"):
+            return f"is a {kind}, whose __init__ takes {name}: name each argument, for config.json"
         try:
             json.dumps(value)
         except (TypeError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,21 @@ class Starred(Taking):
         super().__init__(sizes[0])
 
 
+class Plain(Network):
+    """Has no __init__ at all."""
+
+    model_type = "test_plain"
+
+
+class Passing(Taking):
+    """Passes on what it is given."""
+
+    model_type = "test_passing"
+
+    def __init__(self, **given: object) -> None:
+        super().__init__(**given)
+
+
 class Nameless(Bare):
     model_type = ""
 
@@ -54,7 +70,7 @@ class Child(Bare):
 
 @pytest.fixture(autouse=True)
 def entered() -> Iterator[None]:
-    own = {kind.model_type: kind for kind in (Bare, Taking, Starred)}
+    own = {kind.model_type: kind for kind in (Bare, Plain, Passing, Taking, Starred)}
     NETWORKS.update(own)
     yield
     for name in own:
@@ -105,3 +121,15 @@ def test_a_network_without_arguments_is_saved_and_loaded(tmp_path: Path) -> None
     assert torch.equal(again.layer.weight, network.layer.weight)
     again.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / "config.json").read_bytes() == (tmp_path / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "given"), [(Plain, {}), (Passing, {"size": 3})])
+def test_a_network_without_named_arguments_is_saved_and_loaded(
+    kind: type[Network], given: dict[str, int], tmp_path: Path
+) -> None:
+    network = copy.deepcopy(kind(**given))
+    check_networks("mine", {"network": network})
+    network.save_pretrained(tmp_path)
+    again = Network.from_pretrained(tmp_path)
+    assert type(again) is kind
+    assert again.init_arguments == network.init_arguments == given
