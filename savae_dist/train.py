@@ -6,16 +6,14 @@ accelerate launch -m savae_dist.train [PRESET or FILE.yaml] [key=value ...] [--p
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 
+from savae_dist.config import names
 from savae_dist.config.identity import to_yaml
-from savae_dist.config.load import load
-from savae_dist.distributed import launch
-from savae_dist.distributed.signals import has_peers, leave
 from savae_dist.errors import UserError
-from savae_dist.run.lifecycle import train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,15 +25,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_intermixed_args(argv)
     try:
+        # Where a program has loaded the systems, it may have entered its own: `load` asks the registry.
+        if "savae_dist.systems" not in sys.modules:
+            names.check(options.config)
+    except UserError as error:
+        return told(error)
+    return _run(options)
+
+
+def told(error: UserError) -> int:
+    """The exit code, after its line was printed: by the first process, or by the only one that knows of it."""
+    if os.environ.get("RANK", "0") == "0" or not error.everywhere:
+        print(f"savae_dist: {error}", file=sys.stderr)
+    return error.code
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Imported here, since these load torch, which takes longer than to find a misspelt key.
+    from savae_dist.config.load import load
+    from savae_dist.distributed.signals import has_peers, leave
+    from savae_dist.run.lifecycle import train
+
+    try:
         config = load(options.config)
         if options.print_config:
             print(to_yaml(config), end="")
             return 0
         return train(config, options.check)
     except UserError as error:
-        if launch.is_main() or not error.everywhere:
-            print(f"savae_dist: {error}", file=sys.stderr)
-        code = error.code
+        code = told(error)
     except Exception:
         if not has_peers():
             raise

@@ -21,7 +21,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "tool_command": frozenset(),
     "latents": frozenset(),
     "preprocess": frozenset(),
-    "config.schema": frozenset(),
+    "config.effect": frozenset(),
+    "config.schema": frozenset({"config.effect"}),
+    "config.arguments": frozenset({"config.schema"}),
+    "config.names": frozenset({"config.effect", "config.schema", "config.arguments"}),  # with what is above: no torch
     "precision": frozenset({"config.schema"}),
     "networks": frozenset({"latents"}),
     "data.formats": frozenset(),
@@ -34,8 +37,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote"}),
     "distributed": frozenset({"config.schema", "precision"}),
     "pipeline": frozenset({"networks", "latents", "preprocess", "files"}),
-    "systems": frozenset({"pipeline", "networks", "latents", "preprocess"}),
-    "config": frozenset({"config.schema", "systems"}),
+    "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config.effect"}),
+    "config": frozenset({"config.schema", "config.effect", "config.arguments", "config.names", "systems"}),
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config.schema"}),
     "evaluation": frozenset({"systems", "pipeline", "data", "networks", "preprocess"}),
     "run": ANY,
@@ -45,7 +48,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # Behind the tools: benchmarks measure the trainer; sweeps start it as its users do, and import none of it.
     "benchmarks": frozenset({"run", "training", "systems", "distributed", "data", "networks", "config.schema"})
     | {"precision", "preprocess"},
-    "sweeps": frozenset({"config", "config.schema", "evaluation", "pipeline", "data", "data.index", "tool_command"}),
+    "sweeps": frozenset(
+        {"config", "config.schema", "config.arguments", "evaluation", "pipeline", "data", "data.index", "tool_command"}
+    ),
 }
 USE_ACCELERATE = {"training", "run", "testing", "distributed", "train"}
 BEHIND_TOOLS = {"benchmarks", "sweeps"}  # imported by tools alone

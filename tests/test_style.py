@@ -53,17 +53,37 @@ def pickles(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def probes(tree: ast.Module) -> Iterator[ast.AST]:
-    """Objects say what they are; a frozen dataclass may coerce its own fields in __post_init__."""
-    coercing = {
+    """Objects say what they are; by name one may look up a dataclass's own fields, and what `fields` names."""
+    allowed = {
         inner
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.name == "__post_init__"
+        for subject, name in looked_up(node)
         for inner in ast.walk(node)
-        if called(inner) == "getattr" and ast.unparse(inner).startswith("getattr(self, ") and len(inner.args) == 2
+        if called(inner) == "getattr" and re.fullmatch(rf"getattr\({subject}, {name}\)", ast.unparse(inner))
     }
     for node in ast.walk(tree):
-        if called(node) in {"getattr", "hasattr", "setattr", "delattr"} and node not in coercing:
+        if called(node) in {"getattr", "hasattr", "setattr", "delattr"} and node not in allowed:
             yield node
+        loaded = isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load)
+        if loaded and re.fullmatch(r"vars\(.*\)|.*\.__dict__", ast.unparse(node.value)):  # the same in other words
+            yield node
+
+
+def looked_up(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """What may be looked up by name below `node`, and by which names, both as patterns."""
+    if isinstance(node, ast.ClassDef):
+        if any(ast.unparse(decorator).startswith("dataclass") for decorator in node.decorator_list):
+            yield "self", "[^,]+"
+    elif isinstance(node, ast.For):
+        yield from of_fields(node)
+    elif isinstance(node, ast.DictComp | ast.ListComp | ast.SetComp | ast.GeneratorExp):
+        for loop in node.generators:
+            yield from of_fields(loop)
+
+
+def of_fields(loop: ast.For | ast.comprehension) -> Iterator[tuple[str, str]]:
+    if called(loop.iter) == "fields":
+        yield re.escape(ast.unparse(loop.iter.args[0])), re.escape(f"{ast.unparse(loop.target)}.name")
 
 
 def loads_by_path(tree: ast.Module) -> Iterator[ast.AST]:
@@ -145,8 +165,12 @@ RULES: list[tuple[Rule, list[Path], str, str]] = [
     (pickles, CODE, "torch.load(path, weights_only=True)", "load(path)"),
     (pickles, CODE, "np.load(path, allow_pickle=True)", "np.load(path, allow_pickle=False)"),
     (probes, PACKAGE, "getattr(x, 'a', None)", "object.__setattr__(self, 'a', 1)"),
-    (probes, PACKAGE, "if hasattr(x, 'a'): pass", "def __post_init__(self): tuple(getattr(self, name))"),
-    (probes, PACKAGE, "def __post_init__(self): getattr(self, 'a', 1)", "x.a"),
+    (probes, PACKAGE, "if hasattr(x, 'a'): pass", "@dataclass\nclass A:\n    def f(self): getattr(self, name)"),
+    (probes, PACKAGE, "class A:\n    def f(self): getattr(self, name)", "[getattr(x, one.name) for one in fields(x)]"),
+    (probes, PACKAGE, "@dataclass\nclass A:\n    def f(self): getattr(self, 'a', 1)", "x.a"),
+    (probes, PACKAGE, "[getattr(y, one.name) for one in fields(x)]", "for f in fields(x): getattr(x, f.name)"),
+    (probes, PACKAGE, "vars(x)['a']", "vars(x)"),
+    (probes, PACKAGE, "x.__dict__['a']", "self.__dict__['nets'] = nets"),
     (loads_by_path, CODE, "importlib.import_module(name)", "import importlib"),
     (swallows, CODE + TESTS, "try: f()\nexcept: raise", "try: f()\nexcept OSError: pass"),
     (swallows, CODE + TESTS, "try: f()\nexcept (OSError, Exception): pass", "try: f()\nexcept Exception: raise"),

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from savae_dist.config.arguments import DEFAULT, Asked, in_one_line, read
+from savae_dist.config.effect import field_values, no_effect, refuse_without_effect, without_effect
 from savae_dist.config.identity import digest
+from savae_dist.config.names import DEFAULT_SYSTEM, SystemNames, check_names, system_names, without_another_paper
 from savae_dist.config.schema import AUGMENTATIONS, OptimizerConfig, RunConfig, nearest
 from savae_dist.errors import ConfigError
 from savae_dist.systems import SYSTEMS
-from savae_dist.systems.phases import System
-
-PRESET_FOLDERS = (
-    Path(__file__).parents[2] / "launch_configs" / "runs",  # a checkout
-    Path(__file__).parents[1] / "presets",  # an installed wheel
-)
-DEFAULT = "demo"
+from savae_dist.systems.phases import System, Update
 
 
 def load(arguments: Sequence[str]) -> RunConfig:
@@ -28,106 +26,74 @@ def load(arguments: Sequence[str]) -> RunConfig:
 
     ConfigError in one line where it cannot work.
     """
-    files = [a for a in arguments if "=" not in a or Path(a).is_file()]
-    overrides = [a for a in arguments if a not in files]
-    if len(files) > 1:
-        raise ConfigError(f"one preset or file, then key=value; {files[1]!r} is neither")
-    try:
-        preset, changes = _read(files[0] if files else DEFAULT), _changes(overrides)
-        asked = OmegaConf.merge(_kept(preset, changes), changes)
-        assert isinstance(asked, DictConfig)
-        _check_shape(asked, OmegaConf.missing_keys(changes) | OmegaConf.missing_keys(asked))
-        config = _typed(asked.copy())
-    except OmegaConfBaseException as error:
-        where = f"{error.full_key}: " if error.full_key else ""
-        raise ConfigError(where + " ".join(str(error.msg or error).splitlines()[0].split())) from error
-    except (ValueError, YAMLError) as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-    if config.output is None:
-        same = not overrides or (not OmegaConf.missing_keys(preset) and digest(_typed(preset.copy())) == digest(config))
-        name = Path(files[0]).stem if files else DEFAULT if same else config.system.name
-        config.output = f"runs/{name}" if same else f"runs/{name}-{digest(config)}"
+    with in_one_line():
+        asked = read(arguments)
+        check_names(asked, registered())
+        merged = OmegaConf.merge(_kept(asked), asked.changes)
+        assert isinstance(merged, DictConfig)
+        config = _typed(merged)
+        _refuse_without_effect(config, merged, asked.changes)
+        if config.output is None:
+            config.output = _output(asked, config)
     return config
 
 
-def _kept(preset: DictConfig, changes: DictConfig) -> DictConfig:
+def registered() -> dict[str, SystemNames]:
+    """The systems that there are, with those that a user's own program has entered."""
+    return {
+        name: SystemNames(type(system).__name__, tuple(map(str, OmegaConf.structured(system))))
+        for name, system in SYSTEMS.items()
+    }
+
+
+def _kept(asked: Asked) -> DictConfig:
     """The preset without what belongs to another system than the one that the changes name.
 
     Another paper takes none of its hyperparameters and optimisers; another member of the same family all but those in
     which the members themselves differ.
     """
-    old, new = (OmegaConf.select(node, "system.name") for node in (preset, changes))
-    known = all(isinstance(name, str) and name in SYSTEMS for name in (old, new))
-    if not known or old == new:
+    preset = without_another_paper(asked, registered())
+    old, new = system_names(asked)
+    if old == new or old not in SYSTEMS or new not in SYSTEMS or "system" not in preset:
         return preset
-    if type(SYSTEMS[old]) is not type(SYSTEMS[new]):
-        return OmegaConf.masked_copy(preset, [str(key) for key in preset if key not in ("system", "optimizers")])
+    _check_updates_of_member(asked, old, new)
+    return _without_what_members_differ_in(preset, SYSTEMS[old], SYSTEMS[new])
+
+
+def _without_what_members_differ_in(preset: DictConfig, old: System, new: System) -> DictConfig:
     kept = preset.copy()
-    before, after = vars(SYSTEMS[old]), vars(SYSTEMS[new])
+    before, after = field_values(old), field_values(new)
     for key in [key for key in preset.system if before.get(key) != after.get(key)]:
         kept.system.pop(key)
-    optimizers = OmegaConf.merge(preset.get("optimizers") or {}, changes.get("optimizers") or {})
-    there, here = ({u.name for phase in SYSTEMS[name].phases() for u in phase.updates} for name in (old, new))
-    added = sorted(here - there - set(optimizers))
+    return kept
+
+
+def _check_updates_of_member(asked: Asked, old: str, new: str) -> None:
+    """ConfigError if the optimisers, which are kept, say nothing of an update that only the new member has."""
+    optimizers = OmegaConf.merge(asked.preset.get("optimizers") or {}, asked.changes.get("optimizers") or {})
+    added = sorted(_updates(SYSTEMS[new]).keys() - _updates(SYSTEMS[old]).keys() - set(optimizers))
     if optimizers and added and "default" not in optimizers:
         raise ConfigError(
             f"optimizers say nothing of {added[0]}, an update of {new} that {old} does not have: add "
             f"optimizers.{added[0]}.lr=... or optimizers.default.lr=..."
         )
-    return kept
 
 
-def _changes(overrides: Sequence[str]) -> DictConfig:
-    tars = [override.partition("=")[0] for override in overrides if override.endswith(".tar")]
-    for override in overrides:
-        key = override.partition("=")[0]
-        if tars.count(key) > 1:  # of which the last would count, as of other keys
-            raise ConfigError(
-                f"{key} names {tars.count(key)} tars: a pattern needs quotes, '{key}=shards-{{0..9}}.tar'"
-            )
-        try:
-            OmegaConf.from_dotlist([override])
-        except YAMLError as error:
-            raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
-    return OmegaConf.from_dotlist(list(overrides))
+def _output(asked: Asked, config: RunConfig) -> str:
+    """The run's folder: `runs/NAME` of a preset as it is, and with a digest behind it where it is another run.
 
-
-def _check_shape(asked: DictConfig, missing: set[str]) -> None:
-    """Sections are mappings, and nothing is left at `???`."""
-    if missing:
-        raise ConfigError(f"{sorted(missing)[0]} is `???`: give it a value")
-    for key in ("system", "networks", "data", "debug"):
-        if key in asked and not isinstance(asked[key], DictConfig):
-            raise ConfigError(f"{key}: holds keys, {key}.NAME=..., not {asked[key]!r}")
-
-
-def _read(name: str) -> DictConfig:
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        presets = {p.stem: p for folder in PRESET_FOLDERS for p in sorted(folder.glob("*.yaml"))}
-        if name not in presets:
-            raise ConfigError(f"{name!r} is no preset{nearest(name, presets)}; presets: {', '.join(sorted(presets))}")
-        path = presets[name]
-    return read_yaml(path)
-
-
-def read_yaml(path: Path) -> DictConfig:
-    """The mapping in that file; ConfigError where there is none."""
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist")
-    try:
-        config = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(config, DictConfig):
-        raise ConfigError(f"{path} must hold `key: value` pairs")
-    return config
+    Keys that make no other run may be changed without another folder.
+    """
+    same_system = (system_names(asked)[0] or DEFAULT_SYSTEM) == config.system.name
+    complete = not OmegaConf.missing_keys(asked.preset)
+    same = not asked.changes or (same_system and complete and digest(_typed(asked.preset)) == digest(config))
+    name = Path(asked.name).stem if asked.name else DEFAULT if same else config.system.name
+    return f"runs/{name}" if same else f"runs/{name}-{digest(config)}"
 
 
 def _typed(asked: DictConfig) -> RunConfig:
-    name = OmegaConf.select(asked, "system.name", default="savae")
-    if not isinstance(name, str) or name not in SYSTEMS:
-        raise ConfigError(f"system.name={name} is unknown{nearest(str(name), SYSTEMS)}; known: {', '.join(SYSTEMS)}")
+    """Over the defaults, each value with its type; ConfigError or ValueError for one that cannot work."""
+    asked = asked.copy()
     optimizers = asked.pop("optimizers", None) or OmegaConf.create()
     if not isinstance(optimizers, DictConfig):
         raise ConfigError("optimizers needs an update's name: optimizers.default.lr=... or optimizers.NAME.lr=...")
@@ -140,9 +106,9 @@ def _typed(asked: DictConfig) -> RunConfig:
             f"not {data['augment']!r}"
         )
     schema = OmegaConf.structured(RunConfig)
-    schema.system = OmegaConf.structured(SYSTEMS[name])
-    merged = OmegaConf.merge(schema, asked)
-    config = OmegaConf.to_object(merged)
+    schema.system = OmegaConf.structured(SYSTEMS[OmegaConf.select(asked, "system.name", default=DEFAULT_SYSTEM)])
+    _check_lists(schema, asked)
+    config = OmegaConf.to_object(OmegaConf.merge(schema, asked))
     assert isinstance(config, RunConfig)
     config.optimizers = _optimizers(config.system, optimizers)
     config.check()
@@ -150,10 +116,22 @@ def _typed(asked: DictConfig) -> RunConfig:
     return config
 
 
+def _check_lists(schema: DictConfig, asked: DictConfig) -> None:
+    """A list is given no keys; OmegaConf would not say which."""
+    for section in ("system", "data"):
+        for key, value in (asked.get(section) or {}).items():
+            theirs = schema[section][key]
+            if isinstance(value, DictConfig) and isinstance(theirs, BaseContainer) and type(theirs) is not type(value):
+                raise ConfigError(f"{section}.{key}: holds a list, {section}.{key}=[...], and no keys")
+
+
+def _updates(system: System) -> dict[str, Update]:
+    return {update.name: update for phase in system.phases() for update in phase.updates}
+
+
 def _optimizers(system: System, asked: DictConfig) -> dict[str, OptimizerConfig]:
     """Per update: defaults < optimizers.default < what the system says of the update < optimizers.NAME."""
-    updates = {update.name: update for phase in system.phases() for update in phase.updates}
-    result = {}
+    updates = _updates(system)
     for name in map(str, asked):
         if name != "default" and name not in updates:
             raise ConfigError(
@@ -164,8 +142,14 @@ def _optimizers(system: System, asked: DictConfig) -> dict[str, OptimizerConfig]
             raise ConfigError(f"optimizers.{name}: holds keys, optimizers.{name}.lr=..., not {asked[name]!r}")
     everywhere = asked.get("default") or {}
     _optimizer("default", everywhere)
+    result = {}
     for name, update in updates.items():
-        result[name] = _optimizer(name, everywhere, update.optimizer, asked.get(name) or {})
+        own = asked.get(name) or {}
+        config = _optimizer(name, everywhere, update.optimizer, own)
+        usual = field_values(_optimizer(name, update.optimizer))
+        # What `default` says and only other updates can use.
+        unused = {unmet.key: usual[unmet.key] for unmet in without_effect(config) if unmet.key not in own}
+        result[name] = replace(config, **unused)
     return result
 
 
@@ -182,3 +166,31 @@ def _optimizer(name: str, *layers: Mapping[str, Any]) -> OptimizerConfig:
     assert isinstance(config, OptimizerConfig)
     config.check(f"optimizers.{name}")
     return config
+
+
+def _refuse_without_effect(config: RunConfig, merged: DictConfig, changes: DictConfig) -> None:
+    """ConfigError for a key that was set and has no effect; what depends on the data is refused with the data."""
+    refuse_without_effect("system", config.system, SYSTEMS[config.system.name])
+    for name, update in _updates(config.system).items():
+        refuse_without_effect(f"optimizers.{name}", config.optimizers[name], _optimizer(name, update.optimizer))
+    optimizers = merged.get("optimizers") or {}
+    everywhere = optimizers.get("default") or {}
+    usual, given = field_values(OptimizerConfig()), field_values(_optimizer("default", everywhere))
+    for key in map(str, everywhere):
+        if given[key] != usual[key]:
+            typed = OmegaConf.select(changes, f"optimizers.default.{key}") is not None
+            _refuse_for_all(key, given[key], config, optimizers, typed)
+
+
+def _refuse_for_all(key: str, value: Any, config: RunConfig, optimizers: Mapping[str, Any], typed: bool) -> None:
+    """ConfigError if `optimizers.default.KEY` reaches no update. typed: on the command line, not in a file."""
+    updates = _updates(config.system)
+    named = [name for name in updates if key in (optimizers.get(name) or {})]
+    own = [name for name, update in updates.items() if name in named or key in update.optimizer]
+    unmet = {name: one for name in updates for one in without_effect(config.optimizers[name]) if one.key == key}
+    if updates.keys() - unmet.keys() - set(own) or (named and not typed):  # the command line may overrule a file
+        return
+    if unmet:
+        raise next(iter(unmet.values())).refusal("optimizers.default", value)
+    instead = f"set optimizers.{own[0]}.{key}"
+    raise no_effect(f"optimizers.default.{key}", value, "where every update has its own", instead)

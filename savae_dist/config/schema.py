@@ -1,17 +1,18 @@
 """Every key of a run but its system's, with its type and its default.
 
-A system's hyperparameters are the fields of its own class. This module imports neither torch nor anything of the
-package but its errors, so that a wrong key is refused before torch is loaded and every part may take its defaults here.
+A system's hyperparameters are the fields of its own class. This module does not load torch, so that a wrong key is
+refused before torch is loaded, and every part of the package may take its defaults here.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from savae_dist.config.effect import needs
 from savae_dist.errors import ConfigError
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -36,6 +37,16 @@ def at_least_one(values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if isinstance(value, int) and value < 1:
             raise ConfigError(f"{key} must be at least 1, not {value}")
+
+
+def check_augmentations(names: Iterable[str]) -> None:
+    """ConfigError for a name that is no augmentation's."""
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise ConfigError(
+                f"data.augment.{name}: no such augmentation{nearest(name, AUGMENTATIONS)}; "
+                f"known: {', '.join(AUGMENTATIONS)}"
+            )
 
 
 @dataclass
@@ -93,7 +104,7 @@ class DataConfig:
 
     def check(self) -> None:
         at_least_one(
-            {f"data.{key}": self.__dict__[key] for key in ("batch_size", "shuffle_window", "lanes", "cache_bytes")}
+            {f"data.{key}": getattr(self, key) for key in ("batch_size", "shuffle_window", "lanes", "cache_bytes")}
         )
         for key, source in (("train", self.train), ("validation", self.validation)):
             if isinstance(source, list) and not all(isinstance(one, str) for one in source):
@@ -103,19 +114,17 @@ class DataConfig:
         if not 0 <= self.outage_limit < math.inf:
             raise ConfigError(f"data.outage_limit is a number of seconds, not {self.outage_limit}")
         for key in ("bad_budget", "labelled_fraction", "balance"):
-            share = self.__dict__[key]
+            share = getattr(self, key)
             if share is not None and not 0 <= share <= 1:
                 raise ConfigError(f"data.{key} is a share between 0 and 1, not {share}")
         if self.weights and not (isinstance(self.train, list) and len(self.weights) == len(self.train)):
             raise ConfigError(f"data.weights={self.weights} needs one number for each set that data.train lists")
         if self.weights and not (min(self.weights) >= 0 and 0 < sum(self.weights) < math.inf):
             raise ConfigError(f"data.weights must not be negative, nor all 0, not {self.weights}")
+        check_augmentations(self.augment)
         for name, strength in self.augment.items():
-            if name not in AUGMENTATIONS:
-                raise ConfigError(
-                    f"data.augment.{name}: no such augmentation{nearest(name, AUGMENTATIONS)}; "
-                    f"known: {', '.join(AUGMENTATIONS)}"
-                )
+            if not isinstance(strength, int | float):
+                raise ConfigError(f"data.augment.{name} must be a number, not {strength}")
             if not 0 <= strength < AUGMENTATIONS[name]:
                 raise ConfigError(f"data.augment.{name} must lie in [0, {AUGMENTATIONS[name]:g}), not {strength}")
 
@@ -142,13 +151,13 @@ class OptimizerConfig:
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = 0.0  # of sgd
+    betas: tuple[float, float] = needs((0.9, 0.999), name=("adam", "adamw"))
+    momentum: float = needs(0.0, name=("sgd",))
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine", "step"] = "constant"
     warmup: int = 0
-    decay_every: int = 1000
-    decay_factor: float = 0.5
+    decay_every: int = needs(1000, schedule=("step",))
+    decay_factor: float = needs(0.5, schedule=("step",))
     clip_norm: float | None = None
     clip_value: float | None = None
     clip_weights: float | None = None
@@ -213,7 +222,7 @@ class RunConfig:
     def check(self) -> None:
         """ConfigError for values that the types allow and that cannot work; ranks are checked at the launch."""
         counts = ("accumulate", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints")
-        at_least_one({key: self.__dict__[key] for key in (*counts, "nonfinite_limit", "max_steps")})
+        at_least_one({key: getattr(self, key) for key in (*counts, "nonfinite_limit", "max_steps")})
         self.networks.check()
         self.data.check()
         self.ddp.check()

@@ -235,7 +235,7 @@ class Pipeline:
         for name, network in self.networks.items():
             network.save_pretrained(folder / name)
         if self.posteriors is not None:
-            tensors = {name: value.cpu().contiguous() for name, value in vars(self.posteriors).items()}
+            tensors = {name: value.cpu().contiguous() for name, value in self.posteriors.tensors().items()}
             save_file(tensors, folder / POSTERIORS)
         write_config(folder, {name: name for name in self.networks}, self.spec, self.system)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -28,6 +28,10 @@ class PosteriorBank:
     def __post_init__(self) -> None:
         if not (self.mean.shape == self.log_variance.shape and self.label.shape == self.mean.shape[:1]):
             raise ValueError("a posterior bank needs mean and log_variance [n, K] and label [n]")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The three by name; `PosteriorBank(**tensors)` is the same bank."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def of_class(self, label: int) -> Posterior:
         chosen = self.label == label

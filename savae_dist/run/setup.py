@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from savae_dist.config import identity
+from savae_dist.config.effect import no_effect
 from savae_dist.config.schema import DataConfig, RunConfig
 from savae_dist.data import Mixture, Proportions, Reader, SampleOrder, Shards, Store, demo_shards, training_order
 from savae_dist.distributed.ranks import Peers
@@ -82,6 +83,8 @@ def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
     shards = Shards.open(train, store)
     if shards.spec.kind == "signal":
         shards = shards.with_normalise(data.normalise)
+    elif data.normalise != DataConfig.normalise:
+        raise no_effect("data.normalise", data.normalise, "on images, which are divided by 255")
     return shards, Shards.open(validation, store).with_spec(shards.spec) if validation else None
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from savae_dist.config.arguments import read_yaml
 from savae_dist.config.identity import digest, to_yaml
-from savae_dist.config.load import load, read_yaml
+from savae_dist.config.load import load
 from savae_dist.config.schema import RunConfig
 from savae_dist.errors import ConfigError, DivergedError
 
@@ -101,8 +102,8 @@ def _check_distinct(found: Sequence[Trial]) -> None:
         what = to_yaml(replace(trial.resolved, output=None))
         if (other := known.setdefault(what, trial)) is not trial:
             raise ConfigError(
-                f"{dict(other.varied)} and {dict(trial.varied)} are the same run: the system itself sets what "
-                "`optimizers.default` does (say optimizers.UPDATE), or values are equal"
+                f"{dict(other.varied)} and {dict(trial.varied)} are the same run: their values come to "
+                "the same, so give one of them"
             )
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from savae_dist.config.effect import needs
 from savae_dist.latents import full_precision, one_hot
 from savae_dist.networks import (
     AllConvDecoder,
@@ -83,7 +84,8 @@ class AAE:
     steps: int = 4000
     prior: PriorKind = "gaussian"
     prior_scale: float = 1.0  # Makhzani's unsupervised Gaussian has 5
-    prior_modes: int = 10  # of a mixture or a swiss roll; one per class where labels choose them
+    # Of a mixture or a swiss roll; where labels choose them there is one per class.
+    prior_modes: int = needs(10, prior=("mixture", "swiss_roll"), label_to=("nothing", "decoder", "code"))
     backbone: Literal["mlp", "conv", "savae"] = "mlp"  # Makhzani's, Patni's all-convolutional, Zemouri's
     reconstruction: Literal["mse", "bce"] = "mse"
     pipeline = ("encoder", "classifier", "decoder", "prior")

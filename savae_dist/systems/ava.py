@@ -17,6 +17,7 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from savae_dist.config.effect import needs
 from savae_dist.latents import full_precision
 from savae_dist.networks import CodeDiscriminator, CriticBackbone, Network, make_autoencoder, make_critic
 from savae_dist.networks.base import Norm
@@ -66,7 +67,7 @@ class AVA:
     latent_dim: int = 32
     steps: int = 4000
     encoder_gradient: Literal["full", "paper"] = "full"
-    lean: Literal["paper", "none"] = "paper"
+    lean: Literal["paper", "none"] = needs("paper", name=("ava2", "ava4", "ava5"))
     adversarial: Literal["saturating", "non_saturating"] = "saturating"
     backbone: CriticBackbone = "savae"
     pipeline = ("encoder", "decoder")

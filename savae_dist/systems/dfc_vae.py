@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from savae_dist.config.effect import needs
 from savae_dist.errors import ConfigError
 from savae_dist.networks import (
     Backbone,
@@ -30,6 +31,7 @@ from savae_dist.systems.phases import Batch, BatchUse, Phase, Recalibration, Upd
 
 Terms = dict[str, Tensor]
 CALIBRATED = 100.0  # nats that beta L_rec charges for the mean image, about what a small image's code may cost
+WITH_CRITIC = ("wasserstein", "squared")
 HOU = {"lr": 5e-4}  # halved each epoch, which is a number of steps only the preset knows
 
 
@@ -60,7 +62,8 @@ class DFCVAE:
 
     # Phi: a file with VGG-19's weights, or a run or pipeline whose encoder it is
     feature_network: str | None = None
-    feature_input: Preprocessing = "caffe"  # of VGG-19, as its weights want it; or torchvision
+    # of VGG-19, as its weights want it; or torchvision
+    feature_input: Preprocessing = needs("caffe", feature_network=("*.safetensors",))
     layers: tuple[str, ...] = ()  # its taps in eq 6, none named: all; section 4.2.3 tries them one by one
     # 100 / C^2 (eq 6); calibrated: 1 / variance of the tap, and one factor for all
     feature_scale: Literal["paper", "calibrated"] = "paper"
@@ -69,9 +72,9 @@ class DFCVAE:
 
     # eq 8. wasserstein: the labels +-10 multiply the scores; squared: the scores are regressed to them
     adversarial: Literal["none", "wasserstein", "squared"] = "none"
-    label_value: float = 10.0
-    critic_steps: int = 1
-    batches: BatchUse = "shared"  # Algorithm 1 takes one batch for everything
+    label_value: float = needs(10.0, adversarial=WITH_CRITIC)
+    critic_steps: int = needs(1, adversarial=WITH_CRITIC)
+    batches: BatchUse = needs("shared", adversarial=WITH_CRITIC)  # Algorithm 1 takes one batch for everything
     pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:

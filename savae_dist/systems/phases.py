@@ -6,12 +6,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
+from savae_dist.config.effect import field_values
 from savae_dist.networks import Network
 from savae_dist.preprocess import DataSpec
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 BatchUse = Literal["fresh", "shared"]
 
@@ -118,18 +122,21 @@ class Phase:
         return max(step.batch for step in self.optimizer_steps()) + 1
 
 
-def check_numbers(system: object, at_least_one: Iterable[str], not_negative: Iterable[str] = ()) -> None:
+def check_numbers(system: DataclassInstance, at_least_one: Iterable[str], not_negative: Iterable[str] = ()) -> None:
     """ValueError that names the key if one of a system's numbers is too small, or one of the latter not finite."""
+    values = field_values(system)
     for key in at_least_one:
-        if system.__dict__[key] < 1:
-            raise ValueError(f"system.{key} must be at least 1, not {system.__dict__[key]}")
+        if values[key] < 1:
+            raise ValueError(f"system.{key} must be at least 1, not {values[key]}")
     for key in not_negative:
-        if not 0 <= system.__dict__[key] < math.inf:
-            raise ValueError(f"system.{key} must not be negative, not {system.__dict__[key]}")
+        if not 0 <= values[key] < math.inf:
+            raise ValueError(f"system.{key} must not be negative, not {values[key]}")
 
 
 class System(Protocol):
-    """A paper: frozen hyperparameters, the networks and the phases."""
+    """A paper: a frozen dataclass of hyperparameters, with the networks and the phases."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def name(self) -> str: ...

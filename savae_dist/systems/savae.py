@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from savae_dist.config.effect import needs
 from savae_dist.latents import Posterior
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, Network
 from savae_dist.networks.base import Norm, output_for
@@ -64,7 +65,7 @@ class SAVAE:
     reconstruction_weight: float = 0.0
     # What unlabelled samples count in besides the KL, which tells nothing of the classes (the last three are ours).
     unlabelled: Literal["kl", "pseudo_label", "entropy", "consistency"] = "kl"
-    unlabelled_weight: float = 1.0
+    unlabelled_weight: float = needs(1.0, unlabelled=("pseudo_label", "entropy", "consistency"))
 
     # Phase 2, eq 8
     alpha: tuple[float, ...] = (1.0, 0.1, 0.01)  # eq 9, one per encoder stage
@@ -78,9 +79,10 @@ class SAVAE:
     batches: BatchUse = "fresh"
     critic_steps: int = 1  # n_dis
     critic_update: Literal["separate", "joint"] = "separate"  # a step on real, then on generated; or one on their mean
-    critic_label: float = 1.0  # +- this; Hou uses 10
+    # +- this; Hou uses 10
+    critic_label: float = needs(1.0, adversarial=("match_real", "lsgan", "hinge"))
     critic_regulariser: Literal["none", "gradient_penalty", "spectral_norm"] = "none"
-    penalty_weight: float = 10.0  # of the gradient penalty
+    penalty_weight: float = needs(10.0, critic_regulariser=("gradient_penalty",))
     pipeline = ("encoder", "classifier", "decoder")
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from savae_dist.config import load as module
+from savae_dist.config import arguments as module
 from savae_dist.config.identity import FREE_KEYS, as_dict, digest, identity, plain, to_yaml
 from savae_dist.config.load import load
 from savae_dist.config.schema import OptimizerConfig, nearest

@@ -10,8 +10,9 @@ import pytest
 from helpers.features import vgg19_weights
 from safetensors.torch import save_file
 
+from savae_dist.config.arguments import PRESET_FOLDERS
 from savae_dist.config.identity import as_dict
-from savae_dist.config.load import PRESET_FOLDERS, load
+from savae_dist.config.load import load
 from savae_dist.config.schema import RunConfig
 from savae_dist.data import pack
 from savae_dist.networks import ConvEncoder

@@ -158,8 +158,8 @@ def test_a_round_trip_is_exact(spec, tmp_path):
         assert there.keys() == here.keys()
         assert all(torch.equal(there[key], here[key]) for key in here)
         assert type(loaded.networks[name]) is type(network)
-    for name, value in vars(pipeline.posteriors).items():
-        assert torch.equal(vars(loaded.posteriors)[name], value)
+    for name, value in pipeline.posteriors.tensors().items():
+        assert torch.equal(loaded.posteriors.tensors()[name], value)
     assert np.array_equal(loaded.reconstruct(x), pipeline.reconstruct(x))
     assert np.array_equal(loaded.generate(3, 1, seed=0), pipeline.generate(3, 1, seed=0))
     kinds = {path.suffix for path in (tmp_path / "saved").rglob("*") if path.is_file()}

@@ -1,0 +1,93 @@
+"""`[PRESET or FILE.yaml] [key=value ...]` as it is written: the file found and read, the changes taken apart.
+
+Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from savae_dist.config.schema import nearest
+from savae_dist.errors import ConfigError
+
+PRESET_FOLDERS = (
+    Path(__file__).parents[2] / "launch_configs" / "runs",  # a checkout
+    Path(__file__).parents[1] / "presets",  # an installed wheel
+)
+DEFAULT = "demo"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was written. name: of the preset or file, None where none is named; preset: its content."""
+
+    name: str | None
+    preset: DictConfig
+    changes: DictConfig
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """What OmegaConf, YAML and the checks say of a configuration becomes a ConfigError in one line."""
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(where + " ".join(str(error.msg or error).splitlines()[0].split())) from error
+    except (ValueError, YAMLError) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
+def read(arguments: Sequence[str]) -> Asked:
+    """The preset or file (`demo` if none is named) and the changes."""
+    files = [a for a in arguments if "=" not in a or Path(a).is_file()]
+    overrides = [a for a in arguments if a not in files]
+    if len(files) > 1:
+        raise ConfigError(f"one preset or file, then key=value; {files[1]!r} is neither")
+    name = files[0] if files else None
+    return Asked(name, _preset(name or DEFAULT), _changes(overrides))
+
+
+def _changes(overrides: Sequence[str]) -> DictConfig:
+    tars = [override.partition("=")[0] for override in overrides if override.endswith(".tar")]
+    for override in overrides:
+        key = override.partition("=")[0]
+        if tars.count(key) > 1:  # of which the last would count, as of other keys
+            raise ConfigError(
+                f"{key} names {tars.count(key)} tars: a pattern needs quotes, '{key}=shards-{{0..9}}.tar'"
+            )
+        try:
+            OmegaConf.from_dotlist([override])
+        except YAMLError as error:
+            raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
+    return OmegaConf.from_dotlist(list(overrides))
+
+
+def _preset(name: str) -> DictConfig:
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        presets = {p.stem: p for folder in PRESET_FOLDERS for p in sorted(folder.glob("*.yaml"))}
+        if name not in presets:
+            raise ConfigError(f"{name!r} is no preset{nearest(name, presets)}; presets: {', '.join(sorted(presets))}")
+        path = presets[name]
+    return read_yaml(path)
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """The mapping in that file; ConfigError where there is none."""
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist")
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{path} must hold `key: value` pairs")
+    return config

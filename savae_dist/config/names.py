@@ -1,0 +1,118 @@
+"""Whether everything that a command line or file names exists: presets, systems, keys. Values are `config.load`'s.
+
+Nothing here loads torch, so a misspelt key is refused in an instant. The systems, which do load it, are known by their
+source.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from savae_dist.config.arguments import Asked, in_one_line, read
+from savae_dist.config.effect import field_values
+from savae_dist.config.schema import OptimizerConfig, RunConfig, check_augmentations, nearest
+from savae_dist.errors import ConfigError
+
+SYSTEMS_FOLDER = Path(__file__).parents[1] / "systems"
+DEFAULT_SYSTEM = "savae"
+# Section -> its keys; those of the system and of the updates' optimisers are known by name only.
+SECTIONS = {
+    name: [*field_values(section)]
+    for name, section in field_values(RunConfig()).items()
+    if is_dataclass(section) and not isinstance(section, type)
+}
+
+
+@dataclass(frozen=True)
+class SystemNames:
+    """family: the class, which its members share; keys: what stands behind `system.`"""
+
+    family: str
+    keys: tuple[str, ...]
+
+
+def systems_by_source() -> dict[str, SystemNames]:
+    """The systems as `savae_dist/systems` writes them: `SYSTEMS` is a literal, and annotated fields are the keys."""
+    registry = ast.parse((SYSTEMS_FOLDER / "__init__.py").read_text(encoding="utf-8"))
+    classes = {
+        node.name: tuple(_annotated(node))
+        for path in sorted(SYSTEMS_FOLDER.glob("*.py"))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    found = {}
+    for node in registry.body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "SYSTEMS":
+            assert isinstance(node.value, ast.Dict)
+            for name, made in zip(node.value.keys, node.value.values, strict=True):
+                assert isinstance(name, ast.Constant)
+                assert isinstance(made, ast.Call)
+                family = ast.unparse(made.func)
+                found[str(name.value)] = SystemNames(family, classes[family])
+    return found
+
+
+def _annotated(cls: ast.ClassDef) -> Iterable[str]:
+    return (ast.unparse(node.target) for node in cls.body if isinstance(node, ast.AnnAssign))
+
+
+def check(arguments: Sequence[str]) -> None:
+    """ConfigError in one line if `[PRESET or FILE.yaml] [key=value ...]` names something that does not exist."""
+    with in_one_line():
+        check_names(read(arguments), systems_by_source())
+
+
+def check_names(asked: Asked, systems: Mapping[str, SystemNames]) -> None:
+    """ConfigError if something that is asked for does not exist, or if a section is not a mapping."""
+    merged = OmegaConf.merge(without_another_paper(asked, systems), asked.changes)
+    assert isinstance(merged, DictConfig)
+    _check_shape(merged, OmegaConf.missing_keys(asked.changes) | OmegaConf.missing_keys(merged))
+    name = OmegaConf.select(merged, "system.name", default=DEFAULT_SYSTEM)
+    if not isinstance(name, str) or name not in systems:
+        raise ConfigError(f"system.name={name} is unknown{nearest(str(name), systems)}; known: {', '.join(systems)}")
+    _check_keys("", merged, [*field_values(RunConfig())])
+    for section, known in {"system": systems[name].keys, **SECTIONS}.items():
+        _check_keys(f"{section}.", merged.get(section) or {}, known)
+    augment, optimizers = (merged.get("data") or {}).get("augment"), merged.get("optimizers")
+    if isinstance(augment, DictConfig):
+        check_augmentations(map(str, augment))
+    for update in map(str, optimizers) if isinstance(optimizers, DictConfig) else ():
+        if isinstance(optimizers[update], DictConfig):
+            _check_keys(f"optimizers.{update}.", optimizers[update], [*field_values(OptimizerConfig())])
+
+
+def without_another_paper(asked: Asked, systems: Mapping[str, SystemNames]) -> DictConfig:
+    """The preset; without its hyperparameters and optimisers where the changes name a system of another family."""
+    before, after = (systems.get(name) for name in system_names(asked))
+    if before is None or after is None or before.family == after.family:
+        return asked.preset
+    kept = [str(key) for key in asked.preset if key not in ("system", "optimizers")]
+    return OmegaConf.masked_copy(asked.preset, kept)
+
+
+def system_names(asked: Asked) -> tuple[str, str]:
+    """`system.name` of the preset and of the changes; what is no name of a system is an empty string."""
+    names = (OmegaConf.select(node, "system.name") for node in (asked.preset, asked.changes))
+    before, after = (name if isinstance(name, str) else "" for name in names)
+    return before, after
+
+
+def _check_shape(asked: DictConfig, missing: set[str]) -> None:
+    """Sections are mappings, and nothing is left at `???`."""
+    if missing:
+        raise ConfigError(f"{sorted(missing)[0]} is `???`: give it a value")
+    for key in ("system", *SECTIONS):
+        if key in asked and not isinstance(asked[key], DictConfig):
+            raise ConfigError(f"{key}: holds keys, {key}.NAME=..., not {asked[key]!r}")
+
+
+def _check_keys(section: str, asked: Iterable[object], known: Sequence[str]) -> None:
+    for key in map(str, asked):
+        if key not in known:
+            instead = nearest(key, known) or f"; known: {', '.join(known)}"
+            raise ConfigError(f"{section}{key or repr(key)}: no such key{instead}")
