@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from inspect import getfile
 from pathlib import Path
 
-from savae_dist.config.load import PRESET_FOLDERS, load
+from savae_dist.config.arguments import PRESET_FOLDERS
+from savae_dist.config.load import load
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.papers import Published
 

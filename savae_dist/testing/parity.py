@@ -100,7 +100,7 @@ def main(case: Path, out: Path) -> None:
     """A rank: train the system of the case; the first writes what came out."""
     state = launch.start("fp32", 120.0)
     told = json.loads(case.read_text())
-    kind = vars(enter(told["file"], told["module"]))[told["class"]]
+    kind = dict(inspect.getmembers(enter(told["file"], told["module"]), inspect.isclass))[told["class"]]
     system: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), told["values"]))
     tensors = trained(system, DataSpec.from_dict(told["spec"]), state.process_index, state.num_processes)
     if state.is_main_process:

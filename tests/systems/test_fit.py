@@ -32,7 +32,5 @@ def test_a_pipeline_s_roles_are_kept() -> None:
 def test_what_is_trained_must_be_built() -> None:
     networks = built()
     del networks["decoder"]
-    with pytest.raises(
-        ConfigError, match=r"system.name=vae: update 'vae' trains 'decoder', and build makes encoder"
-    ):
+    with pytest.raises(ConfigError, match=r"system.name=vae: update 'vae' trains 'decoder', and build makes encoder"):
         check_fit(replace(VAE(), latent_dim=3), networks)
