@@ -45,7 +45,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config.schema"}),
     "evaluation": frozenset({"systems", "pipeline", "data", "networks", "preprocess"}),
     "run": ANY,
+    "testing": ANY,
     "train": ANY,
+    "api": ANY,  # one import for systems of others; the package itself imports the modules
     # Behind the tools: benchmarks measure the trainer; sweeps start it as its users do, and import none of it.
     "benchmarks": frozenset({"run", "training", "systems", "distributed", "data", "networks", "config.schema"})
     | {"precision", "preprocess"},
@@ -53,7 +55,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         {"config", "config.schema", "config.arguments", "evaluation", "pipeline", "data", "data.index", "tool_command"}
     ),
 }
-USE_ACCELERATE = {"training", "run", "distributed", "train"}
+USE_ACCELERATE = {"training", "run", "testing", "distributed", "train"}
 BEHIND_TOOLS = {"benchmarks", "sweeps"}  # imported by tools alone
 TRAINER = {"training", "run", "train"}  # tools import none of it: they measure or start it by way of the package
 

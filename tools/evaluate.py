@@ -1,9 +1,11 @@
 """Measure a trained pipeline on a set of shards, and draw its figures.
 
     python tools/evaluate.py PIPELINE SHARDS OUT [--judge PIPELINE] [--training SHARDS] [--samples N]
+                             [--trainer FILE.py]
 
 PIPELINE is a run, a saved or exported folder, or a Hub id. OUT gets metrics.json and the figures; the numbers are
 printed as well. A judge is a pipeline with encoder and classifier, trained independently on the same kind of data.
+Networks of one's own need the file that enters them, `--trainer FILE.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import report, sample_metrics
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
+from savae_dist.systems.own import enter
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -30,6 +33,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--judge", help="a pipeline whose classifier judges reconstructions and samples")
     parser.add_argument("--training", help="the training shards: adds the class-mean baselines")
     parser.add_argument("--samples", type=int, default=sample_metrics.DRAWN, help="drawn from the prior (%(default)s)")
+    parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     options = parser.parse_args(argv)
     if options.samples < 2:
         parser.error("--samples must be at least 2")
@@ -40,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if options.trainer:
+            enter(options.trainer)
         pipeline = Pipeline.from_pretrained(options.pipeline).to(device)
         judge = Pipeline.from_pretrained(options.judge).to(device) if options.judge else None
         reader = report.open_reader(options.shards, pipeline)

@@ -20,7 +20,6 @@ combination's first run.
 from __future__ import annotations
 
 import argparse
-import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.sweeps import results, running
 from savae_dist.sweeps.results import COLUMNS, Row
 from savae_dist.sweeps.trials import Trial, combine, split
+from savae_dist.systems.own import enter
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -59,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     def one(trial: Trial) -> Row:
         running.run(trial, options.launch, options.trainer)
         if options.evaluate:
-            running.evaluate(trial, options.evaluate, options.judge)
+            running.evaluate(trial, options.evaluate, options.judge, options.trainer)
         values = results.row(trial)
         print(f"{trial.folder.name}: {values['outcome']}", file=sys.stderr)
         return values
 
     try:
         if options.trainer:
-            runpy.run_path(options.trainer)  # which enters its systems
+            enter(options.trainer)
         if options.judge:
             Pipeline.from_pretrained(options.judge)  # that it is there shows now, not after the first training
         found = combine(options.config, options.out, options.axes)

@@ -58,7 +58,9 @@ def systems_by_source() -> dict[str, SystemNames]:
 
 
 def _annotated(cls: ast.ClassDef) -> Iterable[str]:
-    return (ast.unparse(node.target) for node in cls.body if isinstance(node, ast.AnnAssign))
+    """The fields: what is annotated, but for what all instances share."""
+    annotated = (node for node in cls.body if isinstance(node, ast.AnnAssign))
+    return (ast.unparse(node.target) for node in annotated if not ast.unparse(node.annotation).startswith("ClassVar"))
 
 
 def check(arguments: Sequence[str]) -> None:

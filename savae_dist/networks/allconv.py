@@ -9,13 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from savae_dist.latents import full_precision
-from savae_dist.networks.base import Decoder, Norm, act, initialise, norm
+from savae_dist.networks.base import Decoder, Norm, Output, act, crop, initialise, norm
 from savae_dist.networks.conv import ConvEncoder, pooled_size
 from savae_dist.networks.mlp import CodeEncoder
 
@@ -63,7 +60,7 @@ class AllConvEncoder(CodeEncoder):
 
 
 class AllConvDecoder(Decoder):
-    """The encoder mirrored with transposed convolutions; too large sizes are cropped. `output` as in `ConvDecoder`."""
+    """The encoder mirrored with transposed convolutions; too large sizes are cropped."""
 
     model_type = "all_conv_decoder"
 
@@ -73,7 +70,7 @@ class AllConvDecoder(Decoder):
         latent_dim: int,
         width: int = 16,
         norm_kind: Norm = "batch",
-        output: Literal["sigmoid", "linear"] = "sigmoid",
+        output: Output = "sigmoid",
     ) -> None:
         super().__init__()
         self.shape, self.latent_dim, self.output = tuple(shape), latent_dim, output
@@ -89,12 +86,7 @@ class AllConvDecoder(Decoder):
         x = z.reshape(*z.shape, *[1] * (len(self.shape) - 1))
         for convolve, normalise in zip(self.convs, self.norms, strict=True):
             x = act(normalise(convolve(x)))
-        x = self.last(x)
-        return x[..., : self.shape[1]] if x.ndim == 3 else x[..., : self.shape[1], : self.shape[2]]
-
-    def forward(self, z: Tensor) -> Tensor:
-        logits = full_precision(self.logits(z))
-        return torch.sigmoid(logits) if self.output == "sigmoid" else logits
+        return crop(self.last(x), self.shape)
 
 
 class ConvCodeEncoder(CodeEncoder):

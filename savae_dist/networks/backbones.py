@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from savae_dist.networks.base import Critic, Decoder, Encoder, Network, Norm
+from savae_dist.networks.base import Critic, Decoder, Encoder, Network, Norm, is_image, output_for
 from savae_dist.networks.conv import ConvCritic, ConvDecoder, ConvEncoder
 from savae_dist.networks.dcgan import DcganCritic, DcganDecoder, DcganEncoder
 from savae_dist.networks.hou import STAGES, HouDecoder, HouEncoder
@@ -30,7 +30,7 @@ def make_encoder(
 def make_decoder(
     backbone: Backbone, shape: Sequence[int], latent_dim: int, width: int, norm: Norm, pools: int
 ) -> Decoder:
-    output: Literal["sigmoid", "linear"] = "sigmoid" if is_image(shape) else "linear"
+    output = output_for(shape)
     if backbone == "dcgan":
         return DcganDecoder(shape, latent_dim, width, norm, output)
     if backbone == "hou":
@@ -53,8 +53,3 @@ def make_critic(backbone: CriticBackbone, shape: Sequence[int], width: int, norm
     if backbone == "dcgan":
         return DcganCritic(shape, width, norm, centred=is_image(shape))
     return ConvCritic(shape, width, pools)
-
-
-def is_image(shape: Sequence[int]) -> bool:
-    """(channels, height, width), values in [0, 1]; a signal is (channels, length)."""
-    return len(shape) == 3

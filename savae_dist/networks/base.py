@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -14,12 +16,15 @@ from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from savae_dist.errors import CheckpointError
 from savae_dist.files import write_bytes, write_text
+from savae_dist.latents import full_precision
 
 SLOPE = 0.2  # of every LeakyReLU
 FORMAT_VERSION = 1
 
 Norm = Literal["batch", "group", "none"]
+Output = Literal["sigmoid", "linear"]  # of a decoder: for images in [0, 1], and for signals
 
 
 class Network(nn.Module, PyTorchModelHubMixin):
@@ -29,12 +34,18 @@ class Network(nn.Module, PyTorchModelHubMixin):
     roles below give the class that the folder names in `model_type`.
     """
 
-    model_type: ClassVar[str]
+    model_type: ClassVar[str] = ""  # a subclass's name in NETWORKS
+
+    init_arguments: dict[str, Any]  # what it was made with, defaults included; those of `*args` as "*args"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        network = super().__new__(cls, *args, **kwargs)
+        network.init_arguments = noted(inspect.signature(cls.__init__), network, *args, **kwargs)
+        return network
 
     def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:
         """Write config and weights; with `push_to_hub=True` and the like, see huggingface_hub, also a card."""
-        assert isinstance(self._hub_mixin_config, dict)  # the arguments of __init__, noted by the mixin
-        config = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self._hub_mixin_config}
+        config = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self.init_arguments}
         if hub:
             return super().save_pretrained(save_directory, **{"config": config, **hub})
         folder = Path(save_directory)
@@ -52,16 +63,19 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load a local folder or a Hub repository (`revision=`, `token=`, ... as in huggingface_hub), in eval mode."""
+        """Load a local folder or a Hub repository (`revision=`, `token=`, ... as in huggingface_hub), in eval mode.
+
+        CheckpointError if its class is not known here; ValueError if it is no network of this kind and format.
+        """
         from savae_dist.networks import NETWORKS  # here, because the registry imports the networks
 
         hub = {k: v for k, v in kwargs.items() if k in HUB_OPTIONS}
         config = json.loads(_file(pretrained_model_name_or_path, CONFIG_NAME, hub).read_text())
         kind = NETWORKS.get(config.get("model_type", ""))
         if kind is None:
-            raise ValueError(
-                f"{pretrained_model_name_or_path}: model_type {config.get('model_type')!r} is unknown here; "
-                f"known are {', '.join(NETWORKS)}"
+            raise CheckpointError(
+                f"{pretrained_model_name_or_path}: model_type {config.get('model_type')!r} is not in NETWORKS: first "
+                "import the file that enters it there (tools: --trainer FILE.py)"
             )
         if config.get("format_version") != FORMAT_VERSION:
             raise ValueError(
@@ -76,12 +90,32 @@ class Network(nn.Module, PyTorchModelHubMixin):
     def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **kwargs: Any) -> Self:
         """The mixin's own would print, and take a pickle where a repository has no safetensors."""
         hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        # Where __init__ takes **kwargs, the mixin passes on all that config.json holds.
+        arguments = {name: value for name, value in kwargs.items() if name not in NO_ARGUMENTS}
         return cls._load_as_safetensor(
-            cls(**kwargs), str(_file(model_id, SAFETENSORS_SINGLE_FILE, hub)), map_location, strict
+            cls(**arguments), str(_file(model_id, SAFETENSORS_SINGLE_FILE, hub)), map_location, strict
         )
 
 
+NO_ARGUMENTS = ("model_type", "format_version")
 HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+
+
+def noted(signature: inspect.Signature, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call by name, without `self`."""
+    # Not bound in full: a copy of a network is made without arguments, and takes over those of the original.
+    bound = signature.bind_partial(*args, **kwargs)
+    bound.apply_defaults()
+    found: dict[str, Any] = {}
+    for parameter in list(signature.parameters.values())[1:]:
+        value = bound.arguments.get(parameter.name)
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            found |= value or {}
+        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            found |= {f"*{parameter.name}": value} if value else {}
+        elif parameter.name in bound.arguments:
+            found[parameter.name] = value
+    return found
 
 
 def _file(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
@@ -105,9 +139,18 @@ class Encoder(Network):
 
 
 class Decoder(Network):
-    """z `[batch, latent_dim]` -> x^ `[batch, *shape]`."""
+    """z `[batch, latent_dim]` -> x^ `[batch, *shape]`: `output` of the logits, which are a subclass's own."""
 
     latent_dim: int
+    output: Output
+
+    @abstractmethod
+    def logits(self, z: Tensor) -> Tensor:
+        """What is before `output`, `[batch, *shape]`."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        logits = full_precision(self.logits(z))
+        return torch.sigmoid(logits) if self.output == "sigmoid" else logits
 
 
 class Critic(Network):
@@ -163,6 +206,21 @@ def norm(kind: Norm, channels: int, dims: int) -> nn.Module:
     if kind == "group":  # independent of the rest of the batch, so the same on any number of ranks
         return nn.GroupNorm(8 if channels % 8 == 0 else 1, channels)
     return nn.Identity()
+
+
+def output_for(shape: Sequence[int]) -> Output:
+    """What a decoder of such samples ends with."""
+    return "sigmoid" if is_image(shape) else "linear"
+
+
+def is_image(shape: Sequence[int]) -> bool:
+    """(channels, height, width), values in [0, 1]; a signal is (channels, length)."""
+    return len(shape) == 3
+
+
+def crop(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """x `[batch, channels, ...]` without what its axes have more than those of `shape`, at their ends."""
+    return x[(slice(None), slice(None), *(slice(size) for size in shape[1:]))]
 
 
 class Residual(nn.Module):

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from savae_dist.latents import Posterior, full_precision
-from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Residual, act, conv, initialise, norm
+from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, Residual, act, conv, crop, initialise, norm
 
 FeatureTap = Literal["act", "conv", "pool"]
 
@@ -110,10 +109,7 @@ class ConvEncoder(Encoder):
 
 
 class ConvDecoder(Decoder):
-    """The encoder mirrored: three fully connected layers, seven convolutions, nearest upsampling before 3 and 5.
-
-    `output`: `sigmoid` for [0, 1] images, `linear` for signals. `logits` gives what is before it.
-    """
+    """The encoder mirrored: three fully connected layers, seven convolutions, nearest upsampling before 3 and 5."""
 
     model_type = "conv_decoder"
 
@@ -124,7 +120,7 @@ class ConvDecoder(Decoder):
         width: int = 16,
         pools: int = 2,
         norm_kind: Norm = "batch",
-        output: Literal["sigmoid", "linear"] = "sigmoid",
+        output: Output = "sigmoid",
     ) -> None:
         super().__init__()
         dims, widths = len(shape) - 1, stage_widths(width)[::-1]
@@ -154,12 +150,7 @@ class ConvDecoder(Decoder):
             if number in self.upsampled:
                 x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
             x = residual(act(normalise(convolve(x))))
-        x = self.last(x)
-        return x[..., : self.shape[1]] if x.ndim == 3 else x[..., : self.shape[1], : self.shape[2]]
-
-    def forward(self, z: Tensor) -> Tensor:
-        logits = full_precision(self.logits(z))
-        return torch.sigmoid(logits) if self.output == "sigmoid" else logits
+        return crop(self.last(x), self.shape)
 
 
 class ConvCritic(Critic):

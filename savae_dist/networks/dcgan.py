@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from savae_dist.latents import Posterior, full_precision
-from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, act, norm
+from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, act, norm
 
 SMALLEST, WIDEST = 4, 8
 KERNEL = 5
@@ -120,8 +119,7 @@ class DcganEncoder(Encoder):
 class DcganDecoder(Decoder):
     """The paper's generator: project and reshape, then transposed convolutions with norm and ReLU, the last one bare.
 
-    output: `sigmoid` for [0, 1] images (the paper's tanh, from [-1, 1]), `linear` for signals; `logits` gives what is
-    before it.
+    The sigmoid of images in [0, 1] is the paper's tanh of images in [-1, 1].
     """
 
     model_type = "dcgan_decoder"
@@ -132,7 +130,7 @@ class DcganDecoder(Decoder):
         latent_dim: int,
         width: int = 16,
         norm_kind: Norm = "batch",
-        output: Literal["sigmoid", "linear"] = "sigmoid",
+        output: Output = "sigmoid",
     ) -> None:
         super().__init__()
         dims, sizes, widths = len(shape) - 1, sizes_of(shape)[::-1], widths_of(shape, width)[::-1]
@@ -159,7 +157,3 @@ class DcganDecoder(Decoder):
         for normalise, convolve in zip(self.norms, self.convs, strict=True):
             x = convolve(torch.relu_(normalise(x)))
         return 2 * x if self.output == "sigmoid" else x  # (1 + tanh x) / 2 = sigmoid 2x
-
-    def forward(self, z: Tensor) -> Tensor:
-        logits = full_precision(self.logits(z))
-        return torch.sigmoid(logits) if self.output == "sigmoid" else logits

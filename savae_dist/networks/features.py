@@ -29,7 +29,7 @@ class FeatureNetwork(Network):
 
     def digest(self) -> str:
         """sha256 over arguments, names, shapes, types and values, the same on every device and in any memory order."""
-        sha = hashlib.sha256(json.dumps([self.model_type, self._hub_mixin_config], sort_keys=True).encode())
+        sha = hashlib.sha256(json.dumps([self.model_type, self.init_arguments], sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
             sha.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
             sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -125,8 +125,7 @@ class EncoderFeatures(FeatureNetwork):
     def of(cls, encoder: Encoder, shape: Sequence[int]) -> Self:
         """With the weights of a trained encoder of samples of `shape`."""
         features = encoder.eval().stages(torch.zeros(1, *shape))
-        assert isinstance(encoder._hub_mixin_config, dict)
-        network = cls({"model_type": encoder.model_type, **encoder._hub_mixin_config}, len(features))
+        network = cls({"model_type": encoder.model_type, **encoder.init_arguments}, len(features))
         network.encoder.load_state_dict(encoder.state_dict())
         return network
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from savae_dist.latents import Posterior, full_precision
-from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Residual, act, conv, initialise, norm
+from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, Residual, act, conv, crop, initialise, norm
 
 STAGES = 4
 
@@ -99,7 +97,6 @@ class HouDecoder(Decoder):
     """A linear layer, then stages of (nearest x2, conv 3x3, batch norm, LeakyReLU, residual block).
 
     The last stage is nearest x2 and a bare convolution.
-    `output`: `sigmoid` for [0, 1] images, `linear` for signals. `logits` gives what is before it.
     """
 
     model_type = "hou_decoder"
@@ -111,7 +108,7 @@ class HouDecoder(Decoder):
         width: int = 32,
         stages: int = STAGES,
         norm_kind: Norm = "batch",
-        output: Literal["sigmoid", "linear"] = "sigmoid",
+        output: Output = "sigmoid",
     ) -> None:
         super().__init__()
         dims, widths = len(shape) - 1, stage_widths(width, stages)[::-1]
@@ -128,12 +125,7 @@ class HouDecoder(Decoder):
         x = self.dense(z).unflatten(1, self.start)
         for convolve, normalise, block in zip(self.convs, self.norms, self.residuals, strict=True):
             x = block(act(normalise(convolve(x))))
-        x = self.last(x)
-        return x[..., : self.shape[1]] if x.ndim == 3 else x[..., : self.shape[1], : self.shape[2]]
-
-    def forward(self, z: Tensor) -> Tensor:
-        logits = full_precision(self.logits(z))
-        return torch.sigmoid(logits) if self.output == "sigmoid" else logits
+        return crop(self.last(x), self.shape)
 
 
 class HouCritic(Critic):

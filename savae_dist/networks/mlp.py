@@ -6,7 +6,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from savae_dist.networks.base import (
     Discriminator,
     Encoder,
     Norm,
+    Output,
     Residual,
     act,
     initialise,
@@ -97,7 +97,7 @@ class MLPEncoder(CodeEncoder):
 
 
 class MLPDecoder(Decoder):
-    """Two layers to a flattened sample; `output` as in `ConvDecoder`."""
+    """Two layers to a flattened sample."""
 
     model_type = "mlp_decoder"
 
@@ -106,7 +106,7 @@ class MLPDecoder(Decoder):
         shape: Sequence[int],
         latent_dim: int,
         hidden: int = 1000,
-        output: Literal["sigmoid", "linear"] = "sigmoid",
+        output: Output = "sigmoid",
     ) -> None:
         super().__init__()
         self.shape, self.latent_dim, self.output = tuple(shape), latent_dim, output
@@ -115,10 +115,6 @@ class MLPDecoder(Decoder):
 
     def logits(self, z: Tensor) -> Tensor:
         return self.layers(z).unflatten(1, self.shape)
-
-    def forward(self, z: Tensor) -> Tensor:
-        logits = full_precision(self.logits(z))
-        return torch.sigmoid(logits) if self.output == "sigmoid" else logits
 
 
 class CodeDiscriminator(Discriminator):

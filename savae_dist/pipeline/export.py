@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from savae_dist.pipeline.model_card import model_card
 from savae_dist.pipeline.pipeline import Pipeline
 
 
-def export(source: str, out: Path, license: str | None = None) -> Pipeline:
-    """Load the pipeline of a run, a saved folder or the Hub and write it to `out`; ConfigError if that is in use."""
+def export(source: str, out: Path, license: str | None = None, citations: Mapping[str, str] | None = None) -> Pipeline:
+    """Load the pipeline of a run, a saved folder or the Hub and write it to `out`; ConfigError if that is in use.
+
+    citations: BibTeX entries by the names of systems, of which the cards print its own.
+    """
     if out.exists() and not (out / CONFIG).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is no earlier export: give a new or an empty folder")
     pipeline = Pipeline.from_pretrained(source)
     summary = read_summary(Path(source))
+    citation = (citations or {}).get(pipeline.system.get("name", ""), "")
     pipeline.save_pretrained(out)
     codes = [name for name, network in pipeline.networks.items() if not any(True for _ in network.parameters())]
     for name in pipeline.networks:
@@ -28,8 +33,8 @@ def export(source: str, out: Path, license: str | None = None) -> Pipeline:
         write_config(folder, {name: ".", **{other: other for other in beside}}, pipeline.spec, pipeline.system)
         if name == "decoder" and pipeline.posteriors is not None:
             shutil.copyfile(out / POSTERIORS, folder / POSTERIORS)
-        (folder / "README.md").write_text(model_card(pipeline, name, summary, license))
-    (out / "README.md").write_text(model_card(pipeline, "pipeline", summary, license))
+        (folder / "README.md").write_text(model_card(pipeline, name, summary, license, citation))
+    (out / "README.md").write_text(model_card(pipeline, "pipeline", summary, license, citation))
     return pipeline
 
 

@@ -9,73 +9,6 @@ from huggingface_hub import ModelCardData
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 
-MAKHZANI = """@article{makhzani2015adversarial,
-  title   = {Adversarial Autoencoders},
-  author  = {Makhzani, Alireza and Shlens, Jonathon and Jaitly, Navdeep and Goodfellow, Ian and Frey, Brendan},
-  journal = {arXiv:1511.05644},
-  year    = {2015}
-}"""
-HOU = """@article{hou2019improving,
-  title   = {Improving Variational Autoencoder with Deep Feature Consistent and Generative Adversarial Training},
-  author  = {Hou, Xianxu and Sun, Ke and Shen, Linlin and Qiu, Guoping},
-  journal = {Neurocomputing},
-  year    = {2019}
-}"""
-NGUYEN = """@article{nguyen2023adversarial,
-  title   = {Adversarial Variational Autoencoders to Extend and Improve Generative Model},
-  author  = {Nguyen, Loc},
-  journal = {Preprints},
-  year    = {2023},
-  doi     = {10.20944/preprints202308.0131.v1}
-}"""
-# What each system's card cites, one entry each.
-CITATIONS = {
-    "savae": """@article{zemouri2020semi,
-  title   = {Semi-Supervised Adversarial Variational Autoencoder},
-  author  = {Zemouri, Ryad},
-  journal = {Machine Learning and Knowledge Extraction},
-  volume  = {2},
-  number  = {3},
-  pages   = {361--378},
-  year    = {2020},
-  doi     = {10.3390/make2030020}
-}""",
-    **dict.fromkeys(("aae_unsupervised", "aae_supervised", "aae_semi_supervised"), MAKHZANI),
-    "vae": """@inproceedings{kingma2014auto,
-  title     = {Auto-Encoding Variational Bayes},
-  author    = {Kingma, Diederik P. and Welling, Max},
-  booktitle = {International Conference on Learning Representations},
-  year      = {2014}
-}""",
-    "dfc_vae": HOU,
-    "vae_wgan": HOU,
-    "vae_gan": """@inproceedings{larsen2016autoencoding,
-  title     = {Autoencoding beyond pixels using a learned similarity metric},
-  author    = {Larsen, Anders Boesen Lindbo and S{\\o}nderby, S{\\o}ren Kaae and Larochelle, Hugo and Winther, Ole},
-  booktitle = {International Conference on Machine Learning},
-  year      = {2016}
-}""",
-    **dict.fromkeys(("ava1", "ava2", "ava3", "ava4", "ava5"), NGUYEN),
-    "dcgan": """@inproceedings{radford2016unsupervised,
-  title     = {Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks},
-  author    = {Radford, Alec and Metz, Luke and Chintala, Soumith},
-  booktitle = {International Conference on Learning Representations},
-  year      = {2016}
-}""",
-    "wgan": """@inproceedings{arjovsky2017wasserstein,
-  title     = {Wasserstein Generative Adversarial Networks},
-  author    = {Arjovsky, Martin and Chintala, Soumith and Bottou, L{\\'e}on},
-  booktitle = {International Conference on Machine Learning},
-  year      = {2017}
-}""",
-    "lsgan": """@inproceedings{mao2017least,
-  title     = {Least Squares Generative Adversarial Networks},
-  author    = {Mao, Xudong and Li, Qing and Xie, Haoran and Lau, Raymond Y.K. and Wang, Zhen and Smolley, Stephen Paul},
-  booktitle = {International Conference on Computer Vision},
-  year      = {2017}
-}""",
-}
-
 WHAT = {
     "pipeline": "The trained networks of {family} with their preprocessing.",
     "encoder": "Takes a sample x to the diagonal Gaussian posterior q(z|x) of its latent code z.",
@@ -104,17 +37,19 @@ NORMALISE = {
 }
 
 
-def model_card(pipeline: Pipeline, name: str, summary: dict[str, Any], license: str | None = None) -> str:
+def model_card(
+    pipeline: Pipeline, name: str, summary: dict[str, Any], license: str | None = None, citation: str = ""
+) -> str:
     """The README.md of a network (`name` its role) or of the whole pipeline (`name` "pipeline").
 
     summary: the run's metrics, may be empty;
     license: the Hub's identifier of the weights' licence. Without one none is stated: that is the owner's choice.
+    citation: BibTeX of what the system was published in.
     """
     encodes = "encoder" in pipeline.networks
     family = "variational autoencoder" if encodes else "generative adversarial network"
     system = str(pipeline.system.get("name", family))
     what = WHAT.get(name, "A network of the system.").format(family=f"a {family}")
-    citation = CITATIONS.get(system)
     tags = [family.replace(" ", "-"), system.replace(" ", "-"), pipeline.spec.kind]
     header = ModelCardData(library_name="savae_dist", license=license, tags=list(dict.fromkeys(tags)))
     sections = [

@@ -23,6 +23,7 @@ from savae_dist.run.run import Process, Run
 from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
 from savae_dist.run.validation import Validation
+from savae_dist.systems.fit import check_fit
 from savae_dist.systems.phases import Phase
 from savae_dist.training.augment import Augmentation
 from savae_dist.training.batch_norm import batch_norms
@@ -108,6 +109,7 @@ def build_networks(config: RunConfig, spec: DataSpec, split: BatchSplit, device:
         )
     norm = "batch" if together else sizes.norm
     networks: dict[str, Network] = config.system.build(spec, sizes.width, norm, sizes.pools)
+    check_fit(config.system, networks)
     if sizes.initial is not None and not checkpoint.load_networks(Path(sizes.initial), networks):
         raise ConfigError(f"networks.initial={sizes.initial} holds none of {', '.join(networks)}")
     if together:  # in training only: what is saved and exported are batch norms

@@ -40,14 +40,17 @@ def run(trial: Trial, launch: str | None = None, trainer: str | None = None) -> 
     _logged([*command, *trial.arguments, f"output={trial.folder}"], trial)  # status.json has the true exit code
 
 
-def evaluate(trial: Trial, shards: str, judge: str | None) -> None:
-    """`evaluate.py` on a finished run, again only if it was asked for other shards or another judge."""
+def evaluate(trial: Trial, shards: str, judge: str | None, trainer: str | None = None) -> None:
+    """`evaluate.py` on a finished run, again only if it was asked for other shards or another judge.
+
+    trainer: the file that enters systems and networks of one's own.
+    """
     out = trial.folder / "evaluation"
     asked = {"shards": str(Path(shards).absolute()), "judge": judge}
     if trial.exit_code != 0 or (read_json(out / "asked.json") == asked and (out / "metrics.json").is_file()):
         return
-    judging = ["--judge", judge] if judge else []
-    code = _logged([*tool_command("evaluate"), str(trial.folder), shards, str(out), *judging], trial)
+    options = [*(["--judge", judge] if judge else []), *(["--trainer", trainer] if trainer else [])]
+    code = _logged([*tool_command("evaluate"), str(trial.folder), shards, str(out), *options], trial)
     if code:
         raise ConfigError(f"{trial.folder}: evaluate.py ended with {code}; see {log_of(trial)}")
     (out / "asked.json").write_text(json.dumps(asked))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,6 +38,15 @@ MEMBERS: dict[str, frozenset[str]] = {
 }
 
 
+CITATION = """@article{nguyen2023adversarial,
+  title   = {Adversarial Variational Autoencoders to Extend and Improve Generative Model},
+  author  = {Nguyen, Loc},
+  journal = {Preprints},
+  year    = {2023},
+  doi     = {10.20944/preprints202308.0131.v1}
+}"""
+
+
 @dataclass(frozen=True)
 class AVA:
     """Hyperparameters of the five.
@@ -49,6 +58,10 @@ class AVA:
     `paper` has the one that eq 10 and 16 print for them, `none` is eq 9 and 15 differentiated.
     adversarial: log(1 - d(x')) as eq 3 reads, or -log d(x'), whose gradient does not vanish where d is sure.
     """
+
+    summary: ClassVar[str] = "a VAE with a discriminator of its decoder, and of its encoder"
+    paper: ClassVar[str] = "Nguyen 2023"
+    citation: ClassVar[str] = CITATION
 
     name: Literal["ava1", "ava2", "ava3", "ava4", "ava5"] = "ava1"
     latent_dim: int = 32

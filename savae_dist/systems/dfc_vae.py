@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -35,6 +35,14 @@ WITH_CRITIC = ("wasserstein", "squared")
 HOU = {"lr": 5e-4}  # halved each epoch, which is a number of steps only the preset knows
 
 
+CITATION = """@article{hou2019improving,
+  title   = {Improving Variational Autoencoder with Deep Feature Consistent and Generative Adversarial Training},
+  author  = {Hou, Xianxu and Sun, Ke and Shen, Linlin and Qiu, Guoping},
+  journal = {Neurocomputing},
+  year    = {2019}
+}"""
+
+
 @dataclass(frozen=True)
 class DFCVAE:
     """Hyperparameters of `dfc_vae`, and with an adversarial form of `vae_wgan`.
@@ -42,6 +50,10 @@ class DFCVAE:
     Hou's eq 6 weighs VGG-19's features on 0-255 images. Other features are smaller by orders of magnitude: unscaled,
     the code earns less than it costs, and the posterior collapses. Hence `feature_scale: calibrated`.
     """
+
+    summary: ClassVar[str] = "deep feature consistent VAE, and VAE-WGAN with a critic on shallow features"
+    paper: ClassVar[str] = "Hou 2019, eq 5-8"
+    citation: ClassVar[str] = CITATION
 
     name: Literal["dfc_vae", "vae_wgan"] = "dfc_vae"
     latent_dim: int = 100

@@ -4,8 +4,8 @@ A critic tells samples from generated ones, and the decoder (the papers' generat
 the order of the updates are the same for the three; each class below holds what its paper adds: losses, optimisers,
 critic steps. The prior is N(0, I) throughout (Radford's is uniform).
 
-The critic is called once per kind of input and not on both together: its batch norm must not tell the kinds apart by
-statistics that they share, and sees the decoder's step as it saw its own.
+The critic is called on samples and on generated ones apart: its batch norm normalises each kind by itself, as it does
+in the decoder's step, where there are generated ones alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,9 +27,21 @@ Terms = dict[str, Tensor]
 PIPELINE = ("decoder",)
 
 
+DCGAN_CITATION = """@inproceedings{radford2016unsupervised,
+  title     = {Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks},
+  author    = {Radford, Alec and Metz, Luke and Chintala, Soumith},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2016}
+}"""
+
+
 @dataclass(frozen=True)
 class DCGAN:
     """Radford 2016: the discriminator is a probability, the generator's loss the non-saturating one."""
+
+    summary: ClassVar[str] = "a GAN of strided convolutions; no encoder: what needs one says so"
+    paper: ClassVar[str] = "Radford 2016"
+    citation: ClassVar[str] = DCGAN_CITATION
 
     name: Literal["dcgan"] = "dcgan"
     latent_dim: int = 100
@@ -59,6 +71,14 @@ class DCGAN:
         return {"adv": F.softplus(-nets.critic(generated(nets, batch))).mean()}
 
 
+WGAN_CITATION = """@inproceedings{arjovsky2017wasserstein,
+  title     = {Wasserstein Generative Adversarial Networks},
+  author    = {Arjovsky, Martin and Chintala, Soumith and Bottou, L{\\'e}on},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2017}
+}"""
+
+
 @dataclass(frozen=True)
 class WGAN:
     """Arjovsky 2017, Algorithm 1: a score with clipped weights, n_critic steps of it per step of the generator.
@@ -66,6 +86,10 @@ class WGAN:
     The paper's RMSprop is Adam without momentum (the same but for Adam's bias correction over the first steps), since
     only optimisers that torch has fused can leave a step out on the device.
     """
+
+    summary: ClassVar[str] = "the same with the Wasserstein distance"
+    paper: ClassVar[str] = "Arjovsky 2017"
+    citation: ClassVar[str] = WGAN_CITATION
 
     name: Literal["wgan"] = "wgan"
     latent_dim: int = 100
@@ -92,12 +116,24 @@ class WGAN:
         return {"adv": -nets.critic(generated(nets, batch)).mean()}
 
 
+LSGAN_CITATION = """@inproceedings{mao2017least,
+  title     = {Least Squares Generative Adversarial Networks},
+  author    = {Mao, Xudong and Li, Qing and Xie, Haoran and Lau, Raymond Y.K. and Wang, Zhen and Smolley, Stephen Paul},
+  booktitle = {International Conference on Computer Vision},
+  year      = {2017}
+}"""
+
+
 @dataclass(frozen=True)
 class LSGAN:
     """Mao 2017: least squares to labels; (a, b, c) of generated samples, real ones, and what the generator aims at.
 
     (0, 1, 1) is the paper's eq 9; (-1, 1, 0) its eq 8, under which the generator minimises the Pearson chi2 divergence.
     """
+
+    summary: ClassVar[str] = "the same with least squares"
+    paper: ClassVar[str] = "Mao 2017"
+    citation: ClassVar[str] = LSGAN_CITATION
 
     name: Literal["lsgan"] = "lsgan"
     latent_dim: int = 100

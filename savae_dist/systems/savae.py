@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor
 from savae_dist.config.effect import needs
 from savae_dist.latents import Posterior
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, Network
-from savae_dist.networks.base import Norm
+from savae_dist.networks.base import Norm, output_for
 from savae_dist.networks.conv import FEATURE_STAGES, FeatureTap
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
@@ -29,6 +29,18 @@ Terms = dict[str, Tensor]
 LatentInput = Literal["sample", "mean"]
 
 
+CITATION = """@article{zemouri2020semi,
+  title   = {Semi-Supervised Adversarial Variational Autoencoder},
+  author  = {Zemouri, Ryad},
+  journal = {Machine Learning and Knowledge Extraction},
+  volume  = {2},
+  number  = {3},
+  pages   = {361--378},
+  year    = {2020},
+  doi     = {10.3390/make2030020}
+}"""
+
+
 @dataclass(frozen=True)
 class SAVAE:
     """Hyperparameters of SAVAE; where the paper leaves a choice, the comment names its options.
@@ -36,6 +48,10 @@ class SAVAE:
     The paper's weight of the KL is 1. Summed over latent dimensions that collapses the code: KL >= I(Z;Y) and
     CE >= H(Y) - I(Z;Y), so their sum is never below H(Y), which a constant encoder attains.
     """
+
+    summary: ClassVar[str] = "semi-supervised adversarial VAE, the system of this trainer"
+    paper: ClassVar[str] = "Zemouri 2020"
+    citation: ClassVar[str] = CITATION
 
     name: Literal["savae"] = "savae"
     latent_dim: int = 2  # K; the paper compares 2 and 100
@@ -84,7 +100,7 @@ class SAVAE:
         if spec.classes < 2:
             raise ValueError(f"system.name=savae needs labels of at least 2 classes; data.train has {spec.classes}")
         spectral = self.critic_regulariser == "spectral_norm"
-        output: Literal["sigmoid", "linear"] = "sigmoid" if spec.kind == "image" else "linear"
+        output = output_for(spec.shape)
         networks: dict[str, Network] = {
             "encoder": ConvEncoder(spec.shape, self.latent_dim, width, pools, self.feature_tap),
             "classifier": DenseClassifier(self.latent_dim, spec.classes, norm_kind=norm),
@@ -155,7 +171,7 @@ class SAVAE:
         return terms | self.penalty(nets, batch, x_hat)
 
     def critic_joint_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
-        """Both at once; one call of the critic, because DDP reduces a network's gradients once per step."""
+        """Both at once, in one call of the critic; two calls would give the same to rounding."""
         x_hat = self.generated(nets, batch)
         real, generated = nets.critic(torch.cat([batch.x, x_hat])).chunk(2)
         terms = {

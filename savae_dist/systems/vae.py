@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -14,6 +14,13 @@ from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
 from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
+CITATION = """@inproceedings{kingma2014auto,
+  title     = {Auto-Encoding Variational Bayes},
+  author    = {Kingma, Diederik P. and Welling, Max},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2014}
+}"""
+
 
 @dataclass(frozen=True)
 class VAE:
@@ -22,6 +29,10 @@ class VAE:
     likelihood: of images in [0, 1], `bernoulli` on the decoder's logits, or `gaussian` of variance 1 around its output
     (Nguyen 2023, eq 1, but for a constant); signals are always Gaussian.
     """
+
+    summary: ClassVar[str] = "the plain VAE"
+    paper: ClassVar[str] = "Kingma 2014, Hou 2019 eq 1-3"
+    citation: ClassVar[str] = CITATION
 
     name: Literal["vae"] = "vae"
     latent_dim: int = 2

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,14 @@ from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check
 Terms = dict[str, Tensor]
 
 
+CITATION = """@inproceedings{larsen2016autoencoding,
+  title     = {Autoencoding beyond pixels using a learned similarity metric},
+  author    = {Larsen, Anders Boesen Lindbo and S{\\o}nderby, S{\\o}ren Kaae and Larochelle, Hugo and Winther, Ole},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2016}
+}"""
+
+
 @dataclass(frozen=True)
 class VAEGAN:
     """Hyperparameters of VAE/GAN.
@@ -33,6 +41,10 @@ class VAEGAN:
     The paper gives gamma no value. The authors' program has 5e-5 for a layer of 16,384 units; by the size of L_llike
     that is 1.6e-3 for the 512 units of width 8 at 28x28.
     """
+
+    summary: ClassVar[str] = "a VAE whose likelihood is measured in the discriminator"
+    paper: ClassVar[str] = "Larsen 2016"
+    citation: ClassVar[str] = CITATION
 
     name: Literal["vae_gan"] = "vae_gan"
     latent_dim: int = 128

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.launching import SMALL, environment, shards, status, weights
-from helpers.ranks import run_ranks
 from safetensors.numpy import load_file
 
+from savae_dist.testing.ranks import run_ranks
 from savae_dist.train import main
 
 pytestmark = pytest.mark.distributed
@@ -66,8 +66,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         job("norms, interrupted late", 0, *SGD, *NORMS, **{"from": str(folder / "norms"), "step": DECODER}),
         job("ddp, then zero2 on four", 2, *SGD, **{"from": ddp, "step": DECODER}),
     ]
-    run_ranks(2, WORKER, json.dumps(two))
-    run_ranks(4, WORKER, json.dumps(four))
+    run_ranks(2, str(WORKER), json.dumps(two))
+    run_ranks(4, str(WORKER), json.dumps(four))
     return folder
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from helpers.launching import SMALL, scalars, shards, status, train, weights
 from helpers.parity_worker import SETTINGS, combinations
-from helpers.ranks import run_ranks
 from safetensors.torch import load_file
 from torch import Tensor
+
+from savae_dist.testing.ranks import run_ranks
 
 pytestmark = pytest.mark.distributed
 
@@ -25,7 +26,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     found: Results = {}
     for ranks in (1, 2, 4):
         file = tmp_path_factory.mktemp("parity") / "results.safetensors"
-        run_ranks(ranks, WORKER, str(file))
+        run_ranks(ranks, str(WORKER), str(file))
         found[ranks] = defaultdict(dict)
         for full, value in load_file(file).items():
             run, _, key = full.partition("/")

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from helpers.features import saved
-from helpers.training import IMAGE, SIGNAL
 from omegaconf import OmegaConf
 
 from savae_dist.networks import ConvEncoder
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.phases import System
+from savae_dist.testing.small_run import IMAGE, SIGNAL
 
 OURS = "ours"  # where a row names a feature network: a small encoder of ours
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from helpers.training import Trainer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from savae_dist.config.schema import OptimizerConfig
 from savae_dist.distributed.reduce import rank_means
 from savae_dist.systems import SAVAE
+from savae_dist.testing.small_run import SmallRun
 from savae_dist.training.batch_norm import recalibrate
 from savae_dist.training.batches import BatchSplit
 
@@ -75,7 +75,7 @@ def trained(setting: Setting, split: BatchSplit, zero: int) -> dict[str, Tensor]
     names = [update.name for phase in system.phases() for update in phase.updates]
     optimizers = {name: OptimizerConfig(**setting.optimizer) for name in names}
     optimizers["critic"] = OptimizerConfig(**{**setting.optimizer, **setting.critic})
-    trainer = Trainer(
+    trainer = SmallRun(
         system, split=split, norm="group", optimizers=optimizers, zero=zero, **{"ema": 0.0, **setting.prepared}
     )
     if setting.labelled is not None:
@@ -103,7 +103,7 @@ def trained(setting: Setting, split: BatchSplit, zero: int) -> dict[str, Tensor]
 
 def recalibrated(rank: int, ranks: int, together: bool) -> dict[str, Tensor]:
     """The classifier's statistics over three batches, of which rank 0 has more than the others."""
-    trainer = Trainer(SAVAE(latent_dim=3))
+    trainer = SmallRun(SAVAE(latent_dim=3))
     plan = trainer.phases["vec"].recalibrate
     assert plan is not None
     if together:
@@ -116,7 +116,7 @@ def recalibrated(rank: int, ranks: int, together: bool) -> dict[str, Tensor]:
 
 def left_out(split: BatchSplit) -> dict[str, Tensor]:
     """Batch norm's statistics after a step and after one more that no rank can use."""
-    trainer = Trainer(SAVAE(latent_dim=3), split=split, ema=0.5)
+    trainer = SmallRun(SAVAE(latent_dim=3), split=split, ema=0.5)
     trainer.run("vec", 1)
     vec, network = trainer.updates["vec"], trainer.networks["classifier"]
     found = {f"before/{key}": value.clone() for key, value in network.named_buffers()}

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.launching import shards, status, weights
-from helpers.training import IMAGE, SIGNAL
 
 from savae_dist.data import pack
 from savae_dist.evaluation import report
@@ -20,6 +19,7 @@ from savae_dist.pipeline.export import export
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.systems import AAE
+from savae_dist.testing.small_run import IMAGE, SIGNAL
 from savae_dist.train import main
 
 SUPERVISED = AAE("aae_supervised", label_to="decoder", latent_dim=3)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.features import saved, vgg19, vgg19_weights
-from helpers.training import IMAGE, SIGNAL
 from safetensors.torch import save_file
 
 from savae_dist.errors import ConfigError
@@ -16,6 +15,7 @@ from savae_dist.networks import VGG19, ConvCritic, ConvEncoder, EncoderFeatures,
 from savae_dist.pipeline.feature_network import CONVERT, open_features
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
+from savae_dist.testing.small_run import IMAGE, SIGNAL
 
 RGB = DataSpec("image", (3, 32, 32), 4, "unit")
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from savae_dist.errors import CheckpointError
 from savae_dist.networks import (
     NETWORKS,
     Classifier,
@@ -283,7 +284,7 @@ def test_unknown_type_and_version_are_refused_in_one_line(tmp_path: Path) -> Non
     ConvEncoder((1, 8, 8), 2, width=4).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "transformer"}))
-    with pytest.raises(ValueError, match="model_type 'transformer' is unknown"):
+    with pytest.raises(CheckpointError, match="model_type 'transformer' is not in NETWORKS"):
         Encoder.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 99}))
     with pytest.raises(ValueError, match="format_version 99"):

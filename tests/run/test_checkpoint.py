@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.training import CPU, IMAGE, Trainer, same
 
 from savae_dist.config.schema import OptimizerConfig
 from savae_dist.errors import CheckpointError, SaveError
@@ -31,14 +30,15 @@ from savae_dist.run.checkpoint import (
     save,
 )
 from savae_dist.systems import SAVAE
+from savae_dist.testing.small_run import CPU, IMAGE, SmallRun, same
 
 SMALL = SAVAE(latent_dim=3, vec_steps=6, decoder_steps=6)
 SGD = {"decoder": OptimizerConfig("sgd", momentum=0.9)}
 
 
-def trained(steps: int = 2) -> Trainer:
+def trained(steps: int = 2) -> SmallRun:
     """In the decoder's phase, with an average, Adam for the critic and momentum for the decoder."""
-    trainer = Trainer(SMALL, optimizers=SGD, ema=0.5)
+    trainer = SmallRun(SMALL, optimizers=SGD, ema=0.5)
     for network in trainer.networks.values():
         network.to(memory_format=torch.channels_last)
     trainer.run("decoder", steps)
@@ -83,7 +83,7 @@ def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
     path = save(tmp_path, whole.networks, whole.updates, state(2), keep=1)
     whole.run("decoder", 5, first=2)
 
-    resumed = Trainer(SMALL, optimizers=SGD, ema=0.5)
+    resumed = SmallRun(SMALL, optimizers=SGD, ema=0.5)
     for network in resumed.networks.values():
         network.to(memory_format=torch.channels_last)
         for parameter in network.parameters():

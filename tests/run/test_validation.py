@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.training import CPU
 from torch import Tensor
 
 from savae_dist.data import Order, Reader, Shards, pack
@@ -19,6 +18,7 @@ from savae_dist.run import training_data as module
 from savae_dist.run.training_data import TrainingData
 from savae_dist.run.validation import Validation, closing_summary, collapse
 from savae_dist.systems import SAVAE
+from savae_dist.testing.small_run import CPU
 from savae_dist.training.batches import BatchBuilder, BatchSplit
 
 CLASSES = 3

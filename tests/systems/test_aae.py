@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.training import IMAGE, SIGNAL, Trainer, distance, same
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from savae_dist.pipeline.posteriors import name_clusters
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import AAE, SYSTEMS
 from savae_dist.systems.phases import Batch
+from savae_dist.testing.small_run import IMAGE, SIGNAL, SmallRun, distance, same
 from savae_dist.training.batches import BatchSplit
 
 UNSUPERVISED, SUPERVISED, SEMI = (
@@ -47,7 +47,7 @@ BOTH = pytest.mark.parametrize("spec", [IMAGE, SIGNAL], ids=["image", "signal"])
 ALL = pytest.mark.parametrize("system", CASES.values(), ids=CASES.keys())
 
 
-def batch_of(trainer: Trainer, update: str) -> Batch:
+def batch_of(trainer: SmallRun, update: str) -> Batch:
     """The first batch of that update, with its noise."""
     (planned,) = [one for one in trainer.plan(trainer.phases["aae"]) if one.step.update.name == update]
     return trainer.batch(planned)
@@ -57,7 +57,7 @@ def batch_of(trainer: Trainer, update: str) -> Batch:
 @ALL
 def test_each_update_changes_exactly_what_it_trains(system: AAE, spec: DataSpec) -> None:
     """Bit for bit, buffers included; and every parameter that it trains does change."""
-    trainer = Trainer(system, spec)
+    trainer = SmallRun(system, spec)
     updates = trainer.prepare("aae")
     names = [step.update.name for step in trainer.phases["aae"].optimizer_steps()]
     assert names == ["reconstruction", "discriminator", "generator", *(["label"] if system.label_to == "code" else [])]
@@ -71,7 +71,7 @@ def test_each_update_changes_exactly_what_it_trains(system: AAE, spec: DataSpec)
 
 @ALL
 def test_every_parameter_learns(system: AAE) -> None:
-    trainer = Trainer(system)
+    trainer = SmallRun(system)
     before = trainer.weights()
     trainer.run("aae", 4)
     for name, network in trainer.networks.items():
@@ -82,7 +82,7 @@ def test_every_parameter_learns(system: AAE) -> None:
 
 def test_the_generator_reaches_the_encoder_only_through_the_discriminators() -> None:
     """Of the whole code: the encoder's head has a gradient in its style rows and in its label rows."""
-    trainer = Trainer(SEMI)
+    trainer = SmallRun(SEMI)
     trainer.prepare("aae")["generator"].enter()
     terms = trainer.updates["generator"].parallel.forward(batch_of(trainer, "generator"))
     head = trainer.networks["encoder"].layers[-1].weight
@@ -93,7 +93,7 @@ def test_the_generator_reaches_the_encoder_only_through_the_discriminators() -> 
     assert all(not p.requires_grad for p in trainer.networks["discriminator"].parameters())
 
 
-def closed_forms(trainer: Trainer, update: str) -> dict[str, Tensor]:
+def closed_forms(trainer: SmallRun, update: str) -> dict[str, Tensor]:
     """The terms of an update, written out with log-probabilities."""
     nets, system, batch = trainer.networks, trainer.system, batch_of(trainer, update)
     outputs = nets["encoder"].outputs(batch.x)
@@ -135,7 +135,7 @@ def closed_forms(trainer: Trainer, update: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("system", [UNSUPERVISED, SUPERVISED, TOLD, SEMI, replace(SEMI, reconstruction="bce")])
 def test_losses_in_closed_form(system: AAE) -> None:
-    trainer = Trainer(system, dtype=torch.float64)
+    trainer = SmallRun(system, dtype=torch.float64)
     for name, update in trainer.prepare("aae").items():
         update.enter()
         terms, expected = update.parallel.forward(batch_of(trainer, name)), closed_forms(trainer, name)
@@ -146,7 +146,7 @@ def test_losses_in_closed_form(system: AAE) -> None:
 
 def test_the_iteration_written_out() -> None:
     """Three iterations of the semi-supervised member in plain torch give the same weights."""
-    ours, literal = (Trainer(replace(SEMI, backbone="conv"), dtype=torch.float64) for _ in range(2))
+    ours, literal = (SmallRun(replace(SEMI, backbone="conv"), dtype=torch.float64) for _ in range(2))
     ours.run("aae", 3)
     nets = {name: network.train() for name, network in literal.networks.items()}
     sets = {u.name: [p for t in u.trains for p in nets[t].parameters()] for u in literal.phases["aae"].updates}
@@ -182,7 +182,7 @@ def test_the_iteration_written_out() -> None:
 @pytest.mark.parametrize("system", [SEMI, TOLD, replace(UNSUPERVISED, clusters=5)], ids=["code", "told", "clusters"])
 def test_accumulation_changes_nothing(system: AAE) -> None:
     whole, parts = (
-        Trainer(system, norm="group", dtype=torch.float64, split=BatchSplit(8, accumulate=n)) for n in (1, 4)
+        SmallRun(system, norm="group", dtype=torch.float64, split=BatchSplit(8, accumulate=n)) for n in (1, 4)
     )
     for trainer in (whole, parts):
         trainer.run("aae", 3)
@@ -192,7 +192,7 @@ def test_accumulation_changes_nothing(system: AAE) -> None:
 
 @pytest.mark.parametrize("system", [SEMI, TOLD, SUPERVISED])
 def test_batches_without_a_label_train_too(system: AAE) -> None:
-    trainer = Trainer(system)
+    trainer = SmallRun(system)
     trainer.data.y[:] = -1
     trainer.run("aae", 2)
     assert all(bool(v.isfinite().all()) for state in trainer.weights().values() for v in state.values())

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.training import IMAGE, SIGNAL, Trainer, same
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import AVA
 from savae_dist.systems.phases import Batch
+from savae_dist.testing.small_run import IMAGE, SIGNAL, SmallRun, same
 
 both_kinds = pytest.mark.parametrize("spec", [IMAGE, SIGNAL], ids=["image", "signal"])
 
@@ -22,25 +22,25 @@ def small(name: str, **options: object) -> AVA:
     return replace(AVA(), name=name, latent_dim=3, **options)
 
 
-def batch_of(trainer: Trainer, update: str) -> Batch:
+def batch_of(trainer: SmallRun, update: str) -> Batch:
     step = next(step for step in trainer.phases["ava"].optimizer_steps() if step.update.name == update)
     return trainer.first_batch(step)
 
 
-def exact(system: AVA, spec: DataSpec = IMAGE) -> Trainer:
+def exact(system: AVA, spec: DataSpec = IMAGE) -> SmallRun:
     """In float64, and with group norm, so that a sample's output is its own."""
-    return Trainer(system, spec, norm="group", dtype=torch.float64)
+    return SmallRun(system, spec, norm="group", dtype=torch.float64)
 
 
-def terms_of(trainer: Trainer, update: str) -> dict[str, Tensor]:
+def terms_of(trainer: SmallRun, update: str) -> dict[str, Tensor]:
     prepared = trainer.prepare("ava")[update]
     prepared.enter()
     return prepared.parallel.forward(batch_of(trainer, update))
 
 
-def stepped(system: AVA, update: str, **scaled: float) -> Trainer:
+def stepped(system: AVA, update: str, **scaled: float) -> SmallRun:
     """After one step of one update; the last layers of the named networks are scaled first."""
-    trainer = Trainer(system)
+    trainer = SmallRun(system)
     with torch.no_grad():
         for name, factor in scaled.items():
             network = trainer.networks[name]
@@ -60,7 +60,7 @@ def stepped(system: AVA, update: str, **scaled: float) -> Trainer:
     ],
 )
 def test_what_each_member_adds(name: str, critic: set[str], code_critic: set[str] | None) -> None:
-    trainer = Trainer(small(name))
+    trainer = SmallRun(small(name))
     found = {update: set(terms_of(trainer, update)) for update in trainer.prepare("ava")}
     judged = code_critic is not None
     assert found == {
@@ -136,7 +136,7 @@ def test_the_lean_term_has_the_gradient_that_the_paper_prints(update: str, spec:
 def test_without_lean_terms_they_are_the_members_that_never_had_them(member: str, plain: str) -> None:
     ends = []
     for system in (small(member, lean="none"), small(plain)):
-        trainer = Trainer(system)
+        trainer = SmallRun(system)
         trainer.run("ava", 2)
         ends.append(trainer.weights())
     assert ends[0].keys() == ends[1].keys()
@@ -167,7 +167,7 @@ def test_one_batch_for_all_updates_and_noise_of_their_own() -> None:
     (phase,) = small("ava5").phases()
     assert [step.update.name for step in phase.optimizer_steps()] == ["vae", "critic", "code_critic"]
     assert phase.batches_per_iteration == 1
-    trainer = Trainer(small("ava5"))
+    trainer = SmallRun(small("ava5"))
     draws = [batch_of(trainer, update).noise["z"] for update in ("vae", "critic", "code_critic")]
     assert not torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[1], draws[2])
@@ -175,7 +175,7 @@ def test_one_batch_for_all_updates_and_noise_of_their_own() -> None:
 
 @both_kinds
 def test_it_trains_in_half_precision(spec: DataSpec) -> None:
-    trainer = Trainer(small("ava5"), spec, precision="bf16")
+    trainer = SmallRun(small("ava5"), spec, precision="bf16")
     trainer.run("ava", 2)
     for prepared in trainer.updates.values():
         sums = prepared.meter.drain()
@@ -188,7 +188,7 @@ def test_the_encoder_s_statistics_are_those_of_x_after_the_phase() -> None:
     (phase,) = small("ava3", backbone="dcgan").phases()
     assert phase.recalibrate is not None
     assert phase.recalibrate.networks == ("encoder", "decoder")
-    trainer = Trainer(small("ava3", backbone="dcgan"))
+    trainer = SmallRun(small("ava3", backbone="dcgan"))
     seen = []
     trainer.networks["encoder"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     batch = batch_of(trainer, "vae")

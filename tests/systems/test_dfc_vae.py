@@ -13,7 +13,6 @@ import torch
 from helpers.features import saved, vgg19, vgg19_weights
 from helpers.launching import SMALL as RUN
 from helpers.launching import shards, status, train, weights
-from helpers.training import IMAGE, SIGNAL, Samples, Trainer, distance, same
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from savae_dist.networks import ConvEncoder, HouEncoder, Network
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import DFCVAE
 from savae_dist.systems.phases import Batch
+from savae_dist.testing.small_run import IMAGE, SIGNAL, Samples, SmallRun, distance, same
 from savae_dist.train import main
 from savae_dist.training.batches import BatchSplit, training_plan
 
@@ -51,17 +51,17 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def trainer_of(
     source: str, spec: DataSpec = IMAGE, options: dict[str, object] | None = None, **more: object
-) -> Trainer:
+) -> SmallRun:
     system = DFCVAE(latent_dim=3, steps=3, feature_network=source)
-    return Trainer(replace(system, **(options or {})), spec, **more)
+    return SmallRun(replace(system, **(options or {})), spec, **more)
 
 
-def batch_of(trainer: Trainer, number: int = 0) -> Batch:
+def batch_of(trainer: SmallRun, number: int = 0) -> Batch:
     planned = trainer.plan(trainer.phases["vae"])[number]
     return trainer.batch(planned)
 
 
-def x_hat_of(trainer: Trainer, batch: Batch) -> Tensor:
+def x_hat_of(trainer: SmallRun, batch: Batch) -> Tensor:
     (mean, log_variance), _ = trainer.networks["encoder"](batch.x)
     return trainer.networks["decoder"](mean + (0.5 * log_variance).exp() * batch.noise["z"])
 

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.training import IMAGE, Trainer, distance
 from torch import Tensor, nn
 
 from savae_dist.config.load import load
 from savae_dist.systems import DCGAN, LSGAN, WGAN
 from savae_dist.systems.phases import Batch, System
+from savae_dist.testing.small_run import IMAGE, SmallRun, distance
 
 REAL, FAKE = torch.tensor([0.5, -2.0, 3.0]).double(), torch.tensor([-1.0, 0.25, 4.0]).double()
 
@@ -64,7 +64,7 @@ def test_losses_in_closed_form(
     torch.testing.assert_close(system.decoder_loss(nets, batch)["adv"], decoder(FAKE))
 
 
-def literal(trainer: Trainer, optimizer: Callable[..., torch.optim.Optimizer], clip: float | None) -> dict:
+def literal(trainer: SmallRun, optimizer: Callable[..., torch.optim.Optimizer], clip: float | None) -> dict:
     """Two iterations as the papers print them: n_critic critic steps, then the generator, in plain torch."""
     nets, system = trainer.networks, trainer.system
     gen, dis = nets["decoder"].train(), nets["critic"].train()
@@ -114,7 +114,7 @@ def test_training_equals_the_printed_algorithm_in_float64(
     from savae_dist.config.schema import OptimizerConfig
 
     settings = {u.name: OptimizerConfig(**dict(u.optimizer)) for u in system.phases()[0].updates}
-    ours, theirs = (Trainer(system, dtype=torch.float64, optimizers=settings) for _ in range(2))
+    ours, theirs = (SmallRun(system, dtype=torch.float64, optimizers=settings) for _ in range(2))
     start = ours.weights()
     ours.run("gan", 2)
     networks = literal(theirs, optimizer, clip)
@@ -144,7 +144,7 @@ def test_adam_without_momentum_is_rmsprop_with_a_bias_correction() -> None:
 
 
 def test_wgan_clips_every_weight_of_the_critic_and_none_of_the_decoder() -> None:
-    trainer = Trainer(WGAN(latent_dim=3))
+    trainer = SmallRun(WGAN(latent_dim=3))
     trainer.run("gan", 2)
     largest = {name: max(p.abs().max() for p in n.parameters()) for name, n in trainer.networks.items()}
     assert largest["critic"] <= 0.01

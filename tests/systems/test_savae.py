@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.training import IMAGE, Trainer, distance, same
 from torch import Tensor, nn
 
 from savae_dist.networks import Network
 from savae_dist.systems import SAVAE, losses
+from savae_dist.testing.small_run import IMAGE, SmallRun, distance, same
 from savae_dist.training.batches import BatchSplit
 from savae_dist.training.engine import PreparedUpdate
 
@@ -21,7 +21,7 @@ SMALL = SAVAE(latent_dim=3, vec_steps=3, decoder_steps=2)
 
 
 def test_frozen_networks_stay_while_gradients_pass_through_them() -> None:
-    trainer = Trainer(SMALL)
+    trainer = SmallRun(SMALL)
     trainer.run("vec", 2)
     before = trainer.weights()
     trainer.run("decoder", 3)
@@ -45,7 +45,7 @@ def test_frozen_networks_stay_while_gradients_pass_through_them() -> None:
 
 @pytest.mark.parametrize("labels", ["none", "partly", "all"])
 def test_unlabelled_batches_train_on_the_kl_alone(labels: str) -> None:
-    trainer = Trainer(SMALL)
+    trainer = SmallRun(SMALL)
     if labels == "none":
         trainer.data.y[:] = -1
     elif labels == "all":
@@ -65,7 +65,7 @@ def test_unlabelled_batches_train_on_the_kl_alone(labels: str) -> None:
 @pytest.mark.parametrize("form", ["pseudo_label", "entropy", "consistency"])
 def test_what_unlabelled_samples_add(form: str) -> None:
     """A term of its own, which moves the classifier where no sample has a label; at weight 0 it is not there."""
-    trainer = Trainer(replace(SMALL, unlabelled=form, unlabelled_weight=2.0))
+    trainer = SmallRun(replace(SMALL, unlabelled=form, unlabelled_weight=2.0))
     phase = trainer.phases["vec"]
     (planned,) = trainer.plan(phase)
     batch = trainer.batch(planned)
@@ -90,7 +90,7 @@ def test_what_unlabelled_samples_add(form: str) -> None:
 @pytest.mark.parametrize(("critic_steps", "update"), [(1, "separate"), (3, "separate"), (2, "joint")])
 def test_the_order_of_algorithm_2(critic_steps: int, update: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """n_dis times (real, generated), then the decoder; each on the next batch of the data."""
-    trainer = Trainer(replace(SMALL, critic_steps=critic_steps, critic_update=update))
+    trainer = SmallRun(replace(SMALL, critic_steps=critic_steps, critic_update=update))
     trainer.prepare("decoder")
     calls: list[tuple[str, int]] = []
     xs: list[Tensor] = []
@@ -113,16 +113,16 @@ def test_beta_zero_leaves_the_critic_out_and_keeps_data_and_noise() -> None:
     """The decoder's batches and draws are those that it would have had with the critic."""
     with_critic, without = SMALL.phases()[1], replace(SMALL, beta=0.0).phases()[1]
     for iteration in range(3):
-        last = [Trainer(SMALL).plan(phase, iteration, 40)[-1] for phase in (with_critic, without)]
+        last = [SmallRun(SMALL).plan(phase, iteration, 40)[-1] for phase in (with_critic, without)]
         assert last[0].position == last[1].position == 40 + (3 * iteration + 2) * 8
-        noise = [Trainer(SMALL).noise(planned.step, planned.position) for planned in last]
+        noise = [SmallRun(SMALL).noise(planned.step, planned.position) for planned in last]
         assert torch.equal(noise[0]["z"], noise[1]["z"])
-    assert [planned.step.update.name for planned in Trainer(SMALL).plan(without)] == ["decoder"]
+    assert [planned.step.update.name for planned in SmallRun(SMALL).plan(without)] == ["decoder"]
 
 
 def test_shared_batches() -> None:
     phase = replace(SMALL, batches="shared", critic_steps=2).phases()[1]
-    trainer = Trainer(SMALL)
+    trainer = SmallRun(SMALL)
     plan = trainer.plan(phase, 3, 16)
     assert [planned.position for planned in plan] == [16 + 3 * 8] * 5
     assert [bool(planned.reads) for planned in plan] == [True] + [False] * 4  # it is read once
@@ -130,7 +130,7 @@ def test_shared_batches() -> None:
     assert all(not torch.equal(a, b) for a, b in pairwise(noise))  # yet every step has its own noise
 
 
-def literal_algorithm_2(trainer: Trainer, steps: int, beta: float, gamma: float) -> dict[str, Network]:
+def literal_algorithm_2(trainer: SmallRun, steps: int, beta: float, gamma: float) -> dict[str, Network]:
     """Algorithm 2 as it is printed, in plain torch: nothing frozen but by the optimisers, nothing saved."""
     nets = trainer.networks
     enc, cls, dec, dis = (nets[k] for k in ("encoder", "classifier", "decoder", "critic"))
@@ -184,11 +184,11 @@ def test_phase_2_equals_the_literal_algorithm_in_float64(beta: float, gamma: flo
     """All savings together (no graph for generated images, no weight gradients of frozen networks, one pass for
     features and latent, nothing computed at weight zero) leave every update exactly as it was."""
     system = replace(SMALL, beta=beta, gamma=gamma)
-    ours = Trainer(system, dtype=torch.float64)
-    literal = Trainer(system, dtype=torch.float64)
+    ours = SmallRun(system, dtype=torch.float64)
+    literal = SmallRun(system, dtype=torch.float64)
     ours.run("decoder", 4)
     networks = literal_algorithm_2(literal, 4, beta, gamma)
-    start = Trainer(system, dtype=torch.float64).weights()["decoder"]
+    start = SmallRun(system, dtype=torch.float64).weights()["decoder"]
     assert distance(start, ours.networks["decoder"].state_dict()) > 1e-4
     assert distance(networks["decoder"].state_dict(), ours.networks["decoder"].state_dict()) < 1e-8
     if beta:
@@ -196,7 +196,7 @@ def test_phase_2_equals_the_literal_algorithm_in_float64(beta: float, gamma: flo
 
 
 def test_vec_equals_algorithm_1_in_float64() -> None:
-    ours, literal = (Trainer(SMALL, dtype=torch.float64) for _ in range(2))
+    ours, literal = (SmallRun(SMALL, dtype=torch.float64) for _ in range(2))
     ours.run("vec", 3)
     enc, cls = literal.networks["encoder"].train(), literal.networks["classifier"].train()
     adam = torch.optim.Adam([*enc.parameters(), *cls.parameters()], 1e-3)
@@ -223,7 +223,7 @@ def test_vec_equals_algorithm_1_in_float64() -> None:
 )
 def test_accumulation_changes_nothing(accumulate: int, options: dict[str, object]) -> None:
     whole, parts = (
-        Trainer(replace(SMALL, **options), norm="group", dtype=torch.float64, split=BatchSplit(8, accumulate=n))
+        SmallRun(replace(SMALL, **options), norm="group", dtype=torch.float64, split=BatchSplit(8, accumulate=n))
         for n in (1, accumulate)
     )
     for trainer in (whole, parts):

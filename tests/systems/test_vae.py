@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.training import IMAGE, SIGNAL, Trainer, distance, same
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from savae_dist.config.schema import OptimizerConfig
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import VAE
+from savae_dist.testing.small_run import IMAGE, SIGNAL, SmallRun, distance, same
 from savae_dist.training.batches import BatchSplit
 
 SMALL = VAE(latent_dim=3, steps=3)
@@ -22,7 +22,7 @@ OPTIONS = [{}, {"backbone": "hou"}, {"kl_weight": 0.0}, {"likelihood": "gaussian
 @pytest.mark.parametrize("spec", [IMAGE, SIGNAL], ids=["image", "signal"])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o)) or "default")
 def test_it_trains_encoder_and_decoder(options: dict[str, object], spec: DataSpec) -> None:
-    trainer = Trainer(replace(SMALL, **options), spec)
+    trainer = SmallRun(replace(SMALL, **options), spec)
     before = trainer.weights()
     trainer.run("vae", 2)
     assert list(before) == ["encoder", "decoder"]
@@ -36,7 +36,7 @@ def test_it_trains_encoder_and_decoder(options: dict[str, object], spec: DataSpe
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_the_loss_is_the_negative_elbo_in_float64(likelihood: str, weight: float, spec: DataSpec) -> None:
     """Signals are Gaussian whatever images are."""
-    trainer = Trainer(replace(SMALL, kl_weight=weight, likelihood=likelihood), spec, dtype=torch.float64)
+    trainer = SmallRun(replace(SMALL, kl_weight=weight, likelihood=likelihood), spec, dtype=torch.float64)
     planned = trainer.plan(trainer.phases["vae"])[0]
     batch = trainer.batch(planned)
     nets = SimpleNamespace(**trainer.networks)
@@ -54,7 +54,7 @@ def test_the_loss_is_the_negative_elbo_in_float64(likelihood: str, weight: float
 
 
 def test_no_kl_is_computed_at_weight_0() -> None:
-    trainer = Trainer(replace(SMALL, kl_weight=0.0))
+    trainer = SmallRun(replace(SMALL, kl_weight=0.0))
     planned = trainer.plan(trainer.phases["vae"])[0]
     batch = trainer.batch(planned)
     assert list(trainer.system.vae_loss(SimpleNamespace(**trainer.networks), batch)) == ["rec"]
@@ -64,7 +64,7 @@ def test_no_kl_is_computed_at_weight_0() -> None:
 def test_accumulation_changes_nothing(backbone: str) -> None:
     """Under plain gradient descent; Adam makes large steps of gradients that are all rounding."""
     whole, parts = (
-        Trainer(
+        SmallRun(
             replace(SMALL, backbone=backbone),
             norm="group",
             dtype=torch.float64,
@@ -81,7 +81,7 @@ def test_accumulation_changes_nothing(backbone: str) -> None:
 
 
 def test_runs_are_the_same_twice() -> None:
-    first, second = Trainer(SMALL), Trainer(SMALL)
+    first, second = SmallRun(SMALL), SmallRun(SMALL)
     first.run("vae", 2), second.run("vae", 2)
     assert all(same(first.weights()[name], second.weights()[name]) for name in first.networks)
 

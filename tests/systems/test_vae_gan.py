@@ -6,23 +6,23 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.training import Trainer, same
 from torch import nn
 
 from savae_dist.systems import VAEGAN
 from savae_dist.systems.phases import Batch
+from savae_dist.testing.small_run import SmallRun, same
 
 SMALL = VAEGAN(latent_dim=3)
 
 
-def batch_of(trainer: Trainer, update: str) -> Batch:
+def batch_of(trainer: SmallRun, update: str) -> Batch:
     step = next(step for step in trainer.phases["vae_gan"].optimizer_steps() if step.update.name == update)
     return trainer.first_batch(step)
 
 
-def stepped(update: str, system: VAEGAN = SMALL, score: float = 1.0) -> Trainer:
+def stepped(update: str, system: VAEGAN = SMALL, score: float = 1.0) -> SmallRun:
     """After one step of one update; the discriminator's last layer is scaled by `score` first."""
-    trainer = Trainer(system)
+    trainer = SmallRun(system)
     with torch.no_grad():
         trainer.networks["critic"].score.weight.mul_(score)
     trainer.prepare("vae_gan")[update].step(0, [batch_of(trainer, update)], 0)
@@ -52,7 +52,7 @@ def test_gamma_weighs_the_decoder_s_and_the_prior_the_encoder_s_loss_alone() -> 
 def test_every_loss_by_independent_computation_in_float64() -> None:
     """Equations 2 to 8, with group norm, so that a sample's output is its own."""
     system = replace(SMALL, kl_weight=0.7, feature_weight=0.3)
-    trainer = Trainer(system, norm="group", dtype=torch.float64)
+    trainer = SmallRun(system, norm="group", dtype=torch.float64)
     enc, dec, dis = (trainer.networks[name] for name in ("encoder", "decoder", "critic"))
     updates = trainer.prepare("vae_gan")
     for name, update in updates.items():
@@ -85,7 +85,7 @@ def test_one_batch_for_the_three_updates_and_noise_of_their_own() -> None:
     (phase,) = SMALL.phases()
     assert [step.update.name for step in phase.optimizer_steps()] == ["encoder", "decoder", "critic"]
     assert phase.batches_per_iteration == 1
-    trainer = Trainer(SMALL)
+    trainer = SmallRun(SMALL)
     draws = [batch_of(trainer, update).noise["z"] for update in ("encoder", "decoder", "critic")]
     assert not torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[1], draws[2])

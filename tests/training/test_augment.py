@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.launching import SMALL, shards, weights
-from helpers.training import CPU, IMAGE, SIGNAL, Samples, Trainer, same
 from torch import Tensor
 
 from savae_dist.config.identity import as_dict, digest
@@ -22,6 +21,7 @@ from savae_dist.preprocess import normalise
 from savae_dist.run.training_data import TrainingData
 from savae_dist.run.validation import Validation
 from savae_dist.systems import SAVAE
+from savae_dist.testing.small_run import CPU, IMAGE, SIGNAL, Samples, SmallRun, same
 from savae_dist.train import main
 from savae_dist.training import augment
 from savae_dist.training.augment import OPERATIONS, Augmentation
@@ -241,7 +241,7 @@ def test_draws_are_a_function_of_seed_position_and_name() -> None:
 def test_steps_on_one_batch_see_the_same_samples(batches: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Algorithm 2's critic and decoder are about the same X where they share it; fresh batches are varied afresh."""
     system = SAVAE(latent_dim=3, batches=batches)
-    trainer = Trainer(system)
+    trainer = SmallRun(system)
     trainer.data.x[:] = trainer.data.x[0]  # so that samples differ by their variation alone
     trainer.builder = replace(trainer.builder, augment=Augmentation(ALL["image"], IMAGE))
     seen: dict[str, list[Tensor]] = {}

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.training import IMAGE
 from torch import nn
 
 from savae_dist.config.load import load
 from savae_dist.errors import ConfigError
 from savae_dist.networks import Network
 from savae_dist.run.setup import build_networks
+from savae_dist.testing.small_run import IMAGE
 from savae_dist.training.batches import BatchSplit
 
 
@@ -40,4 +40,4 @@ def test_every_batch_norm_is_one(tmp_path: Path) -> None:
     for name, network in together.items():
         assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in network.modules())
         assert network.state_dict().keys() == plain[name].state_dict().keys()
-        assert network._hub_mixin_config == plain[name]._hub_mixin_config
+        assert network.init_arguments == plain[name].init_arguments

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.training import CPU, IMAGE, Samples, Trainer, distance, same
 from torch import nn
 
 from savae_dist.config.schema import OptimizerConfig
 from savae_dist.precision import autocast
 from savae_dist.systems import SAVAE, losses
 from savae_dist.systems.phases import Batch, Phase, Update
+from savae_dist.testing.small_run import CPU, IMAGE, Samples, SmallRun, distance, same
 from savae_dist.training.batch_norm import recalibrate
 from savae_dist.training.batches import BatchBuilder, BatchSplit, read_requests, training_plan
 from savae_dist.training.engine import UpdateModule, run_phase
@@ -84,7 +84,7 @@ def test_no_label_gives_weight_zero() -> None:
 
 
 def test_frozen_networks_are_hidden_from_wrappers() -> None:
-    trainer = Trainer(SMALL)
+    trainer = SmallRun(SMALL)
     update = SMALL.phases()[1].updates[1]
     module = UpdateModule(update, trainer.networks, autocast("fp32", CPU))
     expected = {f"trained.decoder.{name}" for name, _ in trainer.networks["decoder"].named_parameters()}
@@ -94,7 +94,7 @@ def test_frozen_networks_are_hidden_from_wrappers() -> None:
 
 def test_modes_of_each_update() -> None:
     """Trained: train mode. Trained elsewhere in the phase: batch statistics, buffers alone. Else: eval."""
-    trainer = Trainer(SMALL)
+    trainer = SmallRun(SMALL)
     updates = trainer.prepare("decoder")
     norms = [m for m in trainer.networks["decoder"].modules() if isinstance(m, nn.BatchNorm2d)]
     updates["critic"].enter()
@@ -121,7 +121,7 @@ def test_a_loss_of_nan_changes_nothing_and_is_counted() -> None:
         value = nets.decoder(batch.noise["z"]).square().mean()
         return {"rec": value * float("nan") if poison["on"] else value}
 
-    trainer = Trainer(SMALL, ema=0.9)
+    trainer = SmallRun(SMALL, ema=0.9)
     update = Update("decoder", ("decoder",), (loss,), noise={"z": (3,)})
     phase = Phase("only", 6, (update,))
     trainer.phases = {"only": phase}
@@ -146,7 +146,7 @@ def test_a_loss_of_nan_changes_nothing_and_is_counted() -> None:
     assert total == total
 
 
-def quadratic(weight: float, **config: object) -> tuple[nn.Module, Trainer]:
+def quadratic(weight: float, **config: object) -> tuple[nn.Module, SmallRun]:
     """One parameter w of 4 elements with loss sum(w * target): a constant gradient `weight` per element."""
     network = nn.Module()
     network.w = nn.Parameter(torch.zeros(4))
@@ -154,7 +154,7 @@ def quadratic(weight: float, **config: object) -> tuple[nn.Module, Trainer]:
     def loss(nets, batch):
         return {"linear": weight * nets.net.w.sum()}
 
-    trainer = Trainer(SMALL)
+    trainer = SmallRun(SMALL)
     trainer.networks = {"net": network}
     trainer.phases = {"only": Phase("only", 10, (Update("u", ("net",), (loss,)),))}
     trainer.optimizers = {"u": OptimizerConfig(name="sgd", **config)}
@@ -185,7 +185,7 @@ def test_the_schedule_counts_iterations_of_the_phase() -> None:
 
 
 def test_average_of_weights() -> None:
-    trainer = Trainer(SMALL, ema=0.15)
+    trainer = SmallRun(SMALL, ema=0.15)
     trainer.prepare("vec")
     expected = {k: v.clone() for k, v in trainer.networks["encoder"].state_dict().items()}
     for step in range(3):
@@ -200,7 +200,7 @@ def test_average_of_weights() -> None:
 
 
 def test_recalibration_is_the_mean_over_whole_batches() -> None:
-    trainer = Trainer(SMALL)
+    trainer = SmallRun(SMALL)
     trainer.run("vec", 3)
     phase, data = trainer.phases["vec"], trainer.data
     batches = [(8 * i, data.raw(8 * i, 8, range(8))) for i in range(5)]
@@ -232,7 +232,7 @@ def test_positions_are_arithmetic() -> None:
 
 
 def test_bf16_trains_and_keeps_weights_in_fp32() -> None:
-    trainer = Trainer(SMALL, precision="bf16")
+    trainer = SmallRun(SMALL, precision="bf16")
     trainer.run("vec", 2)
     trainer.run("decoder", 2)
     for state in trainer.weights().values():
@@ -240,7 +240,7 @@ def test_bf16_trains_and_keeps_weights_in_fp32() -> None:
 
 
 def test_bf16_losses_are_float32() -> None:
-    trainer = Trainer(SMALL, precision="bf16")
+    trainer = SmallRun(SMALL, precision="bf16")
     updates = trainer.prepare("decoder")
     for planned in trainer.plan(trainer.phases["decoder"]):
         batch: Batch = trainer.batch(planned)
@@ -271,7 +271,7 @@ def test_a_scaler_of_its_own_changes_nothing_but_survives_overflow() -> None:
 
 
 def test_recalibration_of_what_does_not_run_is_refused() -> None:
-    trainer = Trainer(SMALL)
+    trainer = SmallRun(SMALL)
     plan = trainer.phases["vec"].recalibrate
     assert plan is not None
     with pytest.raises(AssertionError, match="misses some of"):
@@ -285,7 +285,7 @@ def test_recalibration_of_what_does_not_run_is_refused() -> None:
 
 @pytest.mark.parametrize("phase", ["vec", "decoder"])
 def test_every_recalibration_reaches_its_networks(phase: str) -> None:
-    trainer = Trainer(SMALL)
+    trainer = SmallRun(SMALL)
     plan = trainer.phases[phase].recalibrate
     assert plan is not None
     before = trainer.weights()
@@ -305,7 +305,7 @@ def test_norms_and_the_critic_s_loss_are_float32_under_bf16(monkeypatch: pytest.
         return original(x)
 
     monkeypatch.setattr(losses, "full_precision", watched)
-    trainer = Trainer(SMALL, precision="bf16")
+    trainer = SmallRun(SMALL, precision="bf16")
     trainer.run("decoder", 1)
     assert torch.bfloat16 in scores
     assert set(squared) == {torch.float32}
@@ -317,7 +317,7 @@ def test_norms_and_the_critic_s_loss_are_float32_under_bf16(monkeypatch: pytest.
 
 def test_the_scaler_of_each_update_goes_on_after_a_resumption() -> None:
     """fp16 proper: runs refuse it on CPUs, where it is slow, but not wrong."""
-    trainer, other = (Trainer(SMALL, precision="fp16") for _ in range(2))
+    trainer, other = (SmallRun(SMALL, precision="fp16") for _ in range(2))
     trainer.run("decoder", 2)
     trainer.updates["critic"].scaler.update(1024.0)
     other.prepare("decoder")
@@ -333,7 +333,7 @@ def test_the_scaler_of_each_update_goes_on_after_a_resumption() -> None:
 
 
 def test_a_foreign_tensor_is_refused() -> None:
-    update = Trainer(SMALL).prepare("vec")["vec"]
+    update = SmallRun(SMALL).prepare("vec")["vec"]
     tensors, values = update.state()
     with pytest.raises(ValueError, match=r"names critic\.weight, which this run does not train"):
         update.load_state({**tensors, "critic.weight/exp_avg": torch.zeros(3)}, values)

@@ -7,10 +7,10 @@ import math
 
 import pytest
 import torch
-from helpers.training import same
 from torch import Tensor, nn
 
 from savae_dist.config.schema import OptimizerConfig
+from savae_dist.testing.small_run import same
 from savae_dist.training.optim import (
     WeightAverage,
     clip_gradients,

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.training import Trainer
 from torch import nn
 
 from savae_dist.config.schema import DdpConfig, RunConfig
@@ -17,6 +16,7 @@ from savae_dist.distributed.launch import describe, start, zero_stage
 from savae_dist.errors import ConfigError
 from savae_dist.systems import SAVAE
 from savae_dist.systems.phases import Phase, Update
+from savae_dist.testing.small_run import SmallRun
 from savae_dist.training.engine import UpdateModule
 from savae_dist.training.strategies import check_zero
 
@@ -116,7 +116,7 @@ def test_compiled_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         nn.Module.compile(self, backend="eager")
 
     monkeypatch.setattr(UpdateModule, "compile", compile)
-    plain, traced = Trainer(SMALL), Trainer(SMALL, compile=True)
+    plain, traced = SmallRun(SMALL), SmallRun(SMALL, compile=True)
     for trainer in (plain, traced):
         trainer.run("decoder", 2)
     assert len(compiled) == len(traced.updates)

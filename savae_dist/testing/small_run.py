@@ -1,12 +1,15 @@
-"""Small systems and data that several tests share."""
+"""The engine on a few made-up samples, without files: what the checks of a system train with."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from savae_dist.config.schema import OptimizerConfig
@@ -34,7 +37,7 @@ class Samples:
         if unlabelled:
             self.y[::3] = -1
 
-    def raw(self, start: int, size: int, slots: range) -> RawBatch:
+    def raw(self, start: int, size: int, slots: range | np.ndarray) -> RawBatch:
         whole = (start + torch.arange(size)) % len(self.x)
         slot = torch.tensor(slots)
         mine = whole[slot]
@@ -42,11 +45,25 @@ class Samples:
 
     def stream(self, plan: Iterable[PlannedStep], size: int) -> Iterator[RawBatch]:
         """What the plan reads with global batches of `size` samples."""
-        return (self.raw(*request) for request in read_requests(plan, size))
+        return (self.raw(request.start, request.size, request.slots) for request in read_requests(plan, size))
 
 
-class Trainer:
-    """The engine on one process without files: `run(phase name, steps)` trains in place."""
+@dataclass(frozen=True)
+class Builder(BatchBuilder):
+    """Draws noise in the type of the samples: a layer in float64 takes nothing else."""
+
+    dtype: torch.dtype = torch.float32
+
+    def noise(self, step: OptimizerStep, position: int, slots: Tensor) -> dict[str, Tensor]:
+        return {name: draws.to(self.dtype) for name, draws in super().noise(step, position, slots).items()}
+
+
+class SmallRun:
+    """A system trained on made-up samples, on the CPU: `run(phase name, steps)` trains its networks in place.
+
+    split: of the global batch, over the processes of a launch. norm: of the networks. prepared: further arguments of
+    `PreparedUpdate`.
+    """
 
     def __init__(
         self,
@@ -58,20 +75,22 @@ class Trainer:
         dtype: torch.dtype = torch.float32,
         optimizers: dict[str, OptimizerConfig] | None = None,
         unlabelled: bool = True,
-        **prepared: object,
+        **prepared: Any,
     ) -> None:
+        PartialState(cpu=True)  # where there are GPUs too, because sums on CPUs are the same each time
         torch.manual_seed(3)
         self.system, self.split = system, split or BatchSplit(8)
         self.networks: dict[str, Network] = system.build(spec, 4, norm, 2)
         for network in self.networks.values():
             network.to(dtype)
         self.phases = {phase.name: phase for phase in system.phases()}
-        self.builder = BatchBuilder(self.split, CPU, lambda x: x, seed=11)
+        self.builder = Builder(self.split, CPU, lambda x: x, seed=11, dtype=dtype)
         self.data = Samples(spec, unlabelled=unlabelled, dtype=dtype)
         self.optimizers, self.prepared = optimizers or {}, prepared
         self.updates: dict[str, PreparedUpdate] = {}
 
     def prepare(self, name: str) -> dict[str, PreparedUpdate]:
+        """The phase's updates, at their first step; also `self.updates`."""
         phase = self.phases[name]
         self.updates = {
             u.name: PreparedUpdate(
@@ -87,12 +106,20 @@ class Trainer:
         return self.updates
 
     def run(self, name: str, steps: int, first: int = 0) -> None:
+        """Train iterations `first` to `steps` - 1 of a phase; `first` above 0 goes on with the updates of before."""
         phase = self.phases[name]
         if first == 0:
             self.prepare(name)
-        plan = list(training_plan(phase, self.split, first=first, last=steps, origin=0))
+        self.follow(list(training_plan(phase, self.split, first=first, last=steps, origin=0)))
+
+    def follow(self, plan: Sequence[PlannedStep]) -> None:
+        """Take these steps with the updates that were prepared."""
         for _ in run_phase(plan, self.data.stream(plan, self.split.size), self.updates, self.builder):
             pass
+
+    def take(self, planned: PlannedStep) -> None:
+        """One step alone, whose batch is read though the step before it may have read it."""
+        self.follow([planned._replace(reads=self.split.slots())])
 
     def first_batch(self, step: OptimizerStep) -> Batch:
         """The samples at position 0 with the noise of that step."""
@@ -113,7 +140,15 @@ class Trainer:
         return list(training_plan(phase, self.split, first=iteration, last=iteration + 1, origin=origin))
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
+        """A copy of what is saved of each network."""
         return {name: copy.deepcopy(network.state_dict()) for name, network in self.networks.items()}
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """A copy of each network's parameters and buffers, with those that are not saved."""
+        return {
+            name: {key: t.detach().clone() for key, t in (*network.named_parameters(), *network.named_buffers())}
+            for name, network in self.networks.items()
+        }
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

@@ -1,4 +1,4 @@
-"""Start the same Python script once per rank, as a launcher does, but within seconds."""
+"""Start a program once per rank, as a launcher does, but within seconds."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
 
 
-def run_ranks(processes: int, script: Path, *arguments: str, timeout: float = 240) -> list[str]:
-    """What each rank wrote; AssertionError with it all if one fails, none outlives this call."""
+def run_ranks(processes: int, *command: str, timeout: float = 240) -> list[str]:
+    """What each rank of `python COMMAND` wrote, on this machine's CPU; AssertionError with it all if one fails.
+
+    timeout: seconds; no rank outlives this call.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))),
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join(sys.path),
         "GLOO_SOCKET_IFNAME": "lo",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -28,7 +29,7 @@ def run_ranks(processes: int, script: Path, *arguments: str, timeout: float = 24
     }
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(script), *arguments],
+            [sys.executable, *command],
             env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -41,5 +42,6 @@ def run_ranks(processes: int, script: Path, *arguments: str, timeout: float = 24
     finally:
         for process in ranks:
             process.kill()
-    assert [process.returncode for process in ranks] == [0] * processes, "\n".join(output)
+    if any(process.returncode for process in ranks):
+        raise AssertionError("\n".join(output))
     return output

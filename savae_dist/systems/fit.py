@@ -1,0 +1,28 @@
+"""Whether a system's networks fit what is to be done with them, asked before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from savae_dist.errors import ConfigError
+from savae_dist.networks import Network
+from savae_dist.networks.check import GUIDE, check_networks
+from savae_dist.pipeline.folder import ROLES
+from savae_dist.systems.phases import System
+
+
+def check_fit(system: System, networks: Mapping[str, nn.Module]) -> None:
+    """ConfigError where a network cannot be saved, is trained but not built, or cannot play its role in a pipeline."""
+    check_networks(system.name, networks)
+    where, built = f"system.name={system.name}", ", ".join(networks)
+    for update in (update for phase in system.phases() for update in phase.updates):
+        for name in update.trains:
+            if name not in networks:
+                raise ConfigError(f"{where}: update {update.name!r} trains {name!r}, and build makes {built} ({GUIDE})")
+    for name in system.pipeline:
+        role = ROLES.get(name, Network)
+        if name in networks and not isinstance(networks[name], role):
+            wrong = f"the {name} of a pipeline is a {role.__name__}, and {type(networks[name]).__name__} is none"
+            raise ConfigError(f"{where}: {wrong}: subclass {role.__name__} ({GUIDE})")
