@@ -19,6 +19,7 @@ from savae_dist.pipeline.export import export
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.systems import AAE
+from savae_dist.systems.papers import citation_of
 from savae_dist.testing.small_run import IMAGE, SIGNAL
 from savae_dist.train import main
 
@@ -134,7 +135,8 @@ def test_the_label_part_classifies(spec: DataSpec) -> None:
 def test_saved_and_exported_they_are_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = make(name)
     pipeline.save_pretrained(tmp_path / "saved")
-    export(str(tmp_path / "saved"), tmp_path / "exported")
+    citations = {pipeline.system["name"]: citation_of(AAE())}
+    export(str(tmp_path / "saved"), tmp_path / "exported", citations=citations)
     label = 2 if pipeline.labels else None
     for folder in ("saved", "exported", "exported/decoder"):  # the decoder alone still knows its codes
         loaded = Pipeline.from_pretrained(tmp_path / folder)
