@@ -6,13 +6,13 @@ accelerate launch -m savae_dist.train [PRESET or FILE.yaml] [key=value ...] [--p
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 
 from savae_dist.config import names
 from savae_dist.config.identity import to_yaml
+from savae_dist.distributed.environment import is_main
 from savae_dist.errors import UserError
 
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def told(error: UserError) -> int:
     """The exit code, after its line was printed: by the first process, or by the only one that knows of it."""
-    if os.environ.get("RANK", "0") == "0" or not error.everywhere:
+    if is_main() or not error.everywhere:
         print(f"savae_dist: {error}", file=sys.stderr)
     return error.code
 

@@ -19,6 +19,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from savae_dist.config.schema import Precision
+from savae_dist.distributed.environment import world_size
 from savae_dist.distributed.signals import lost_peer
 from savae_dist.errors import ConfigError, RankLost
 from savae_dist.precision import NEEDS_GPU, set_tf32
@@ -117,11 +118,6 @@ def _join(timeout: float) -> PartialState:
         ) from error
 
 
-def world_size() -> int:
-    """How many ranks the launcher announced."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def zero_stage() -> int:
     """The ZeRO stage (1 or 2) of a DeepSpeed launch, else 0; ConfigError for what DeepSpeed cannot do here.
 
@@ -143,11 +139,6 @@ def zero_stage() -> int:
     if importlib.util.find_spec("deepspeed") is None:
         raise ConfigError("the launch asks for DeepSpeed, which is not installed: pip install 'savae-dist[deepspeed]'")
     return int(stage)
-
-
-def is_main() -> bool:
-    """Whether this process speaks for all; before the processes know each other, the launcher's environment says it."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def describe(state: PartialState, precision: Precision, zero: int = 0) -> str:

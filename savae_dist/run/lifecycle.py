@@ -10,6 +10,7 @@ from pathlib import Path
 from savae_dist.config.identity import as_dict
 from savae_dist.config.schema import RunConfig
 from savae_dist.distributed import launch
+from savae_dist.distributed.environment import is_main, world_size
 from savae_dist.distributed.folder_lock import FolderLock
 from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.signals import Stop, has_peers, lost_peer
@@ -23,13 +24,13 @@ from savae_dist.run.status_file import Status
 def train(config: RunConfig, check: bool = False) -> int:
     """Train, or continue, the run that `config` describes; its folder's status.json tells how it ended."""
     folder_lock = FolderLock(Path(config.output or "."))
-    status = Status(None if check else folder_lock, launch.is_main())
+    status = Status(None if check else folder_lock, is_main())
 
     def give_up(message: str) -> None:
         status.end(Preempted.__name__, Preempted.code, message, alone=True)
         print(f"savae_dist: {message}", file=sys.stderr)
 
-    with folder_lock, Stop(give_up, launch.world_size()) as stop:
+    with folder_lock, Stop(give_up, world_size()) as stop:
         try:
             launch.follow_launcher()
             report = _train(config, check, folder_lock, status, stop)
@@ -44,7 +45,7 @@ def train(config: RunConfig, check: bool = False) -> int:
             status.end("failed", 1, f"{type(error).__name__}: {error}", alone=True)
             raise
         status.end("done", 0)
-    if check and launch.is_main():
+    if check and is_main():
         print(report)
     return 0
 
