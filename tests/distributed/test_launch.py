@@ -13,7 +13,8 @@ from accelerate import PartialState
 from helpers.launching import environment, free_port, status
 
 from savae_dist.distributed import launch
-from savae_dist.distributed.launch import describe, is_main, requested_processes, start
+from savae_dist.distributed.environment import is_main
+from savae_dist.distributed.launch import describe, requested_processes, start
 from savae_dist.errors import ConfigError
 
 MODULE = ["-m", "savae_dist.train", "demo", "--num_processes", "7"]
