@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from savae_dist.data import RawBatch, Request
 from savae_dist.systems.phases import Batch, OptimizerStep, Phase
 from savae_dist.training.augment import Augmentation
+from savae_dist.training.noise import seed_of, standard_normal
 
 
 @dataclass(frozen=True)
@@ -107,26 +107,18 @@ class BatchBuilder:
         They are a pure function of (seed, position in the data, step, slot): the same for any number of ranks and after
         a resumption, so there is no random state to save.
         """
-        return self._normal((position, step.update.name, step.loss_index, step.repeat), step.update.noise, slots)
+        seed = seed_of(self.seed, position, step.update.name, step.loss_index, step.repeat)
+        return standard_normal(seed, slots.to(self.device, non_blocking=True), step.update.noise)
 
     def augmentation_noise(self, position: int, slots: Tensor) -> dict[str, Tensor]:
         """The draws of the augmentation, likewise.
 
         They belong to the batch and not to the step: steps that share a batch compare their networks on equal samples.
         """
-        return self._normal((position, "augment"), self.augment.noise if self.augment else {}, slots)
-
-    def _normal(
-        self, key: tuple[int | str, ...], shapes: Mapping[str, tuple[int, ...]], slots: Tensor
-    ) -> dict[str, Tensor]:
-        """Standard normal draws by name, `[len(slots), *shape]` each, on the device."""
-        draws = {}
-        for name, shape in shapes.items():
-            digest = hashlib.blake2b(repr((self.seed, *key, name)).encode(), digest_size=8).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-            whole = torch.randn(self.split.size, *shape, generator=generator)
-            draws[name] = whole[slots].to(self.device, non_blocking=True)
-        return draws
+        shapes = self.augment.noise if self.augment is not None else {}
+        return standard_normal(
+            seed_of(self.seed, position, "augment"), slots.to(self.device, non_blocking=True), shapes
+        )
 
     def _weight(self, count: int) -> Tensor:
         """Of a sum over some of a slice's samples, of which the global batch holds `count` (see `Batch`)."""

@@ -1,0 +1,73 @@
+"""Standard normal draws by key, slot and name: pure functions, so a rank draws its own slots and keeps no random state.
+
+The bits are those of SplitMix64 (Steele, Lea and Flood 2014): its k-th output is a hash of seed + k * GAMMA, which needs
+none of the outputs before it. Integers are the same on every device; the normal values differ between devices by the
+rounding of logarithm and cosine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+from torch import Tensor
+
+GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: its multiples run through all 64-bit numbers
+FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+WORD = 0xFFFFFFFF  # the lower 32 bits
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def seed_of(*key: int | str) -> int:
+    """64 bits that depend on every part of the key."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")
+
+
+def signed(value: int) -> int:
+    """The number of torch's int64 that has the lower 64 bits of `value`; it wraps around as unsigned numbers do."""
+    value &= 2**64 - 1
+    return value - 2**64 if value >= 2**63 else value
+
+
+def scramble(state: Tensor) -> Tensor:
+    """SplitMix64's output for a state int64 `[...]`, which is overwritten; every bit depends on all bits of the state."""
+    for shift, factor in zip((30, 27), FACTORS):
+        state = state.bitwise_xor_(logical_shift(state, shift)).mul_(signed(factor))
+    return state.bitwise_xor_(logical_shift(state, 31))
+
+
+def logical_shift(bits: Tensor, shift: int) -> Tensor:
+    """To the right, with zeros coming in; torch's own shift repeats the sign."""
+    return (bits >> shift).bitwise_and_((1 << (64 - shift)) - 1)
+
+
+def standard_normal(seed: int, slots: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+    """Name -> float32 `[len(slots), *shape]` on the device of slots int64 `[n]`.
+
+    An element is a function of the seed, its slot, its name and its place, and of nothing else. Each 64 bits make two
+    uniform numbers, of which the transform of Box and Muller makes two normal ones.
+    """
+    if not shapes:
+        return {}
+    sizes = tuple((name, math.prod(shape)) for name, shape in shapes.items())
+    streams = scramble(slots * signed(GAMMA) + signed(seed)).unsqueeze(1)
+    bits = scramble(streams + _steps(sizes, slots.device))  # [n, pairs]
+    radius = (bits >> 32).bitwise_and_(WORD).float().add_(0.5).mul_(2**-32).log_().mul_(-2).sqrt_()
+    angle = bits.bitwise_and_(WORD).float().mul_(2 * math.pi * 2**-32)
+    values = torch.stack([radius * angle.cos(), radius * angle.sin()], 2).flatten(1)
+    draws, start = {}, 0
+    for name, size in sizes:
+        draws[name] = values[:, start : start + size].reshape(len(slots), *shapes[name])
+        start += size + size % 2
+    return draws
+
+
+@cache
+def _steps(sizes: tuple[tuple[str, int], ...], device: torch.device) -> Tensor:
+    """int64 `[pairs]`: how far each pair of elements stands in its slot's stream; every name has a part of its own."""
+    parts = [(torch.arange((size + 1) // 2) + signed(seed_of(name))) * signed(GAMMA) for name, size in sizes]
+    return torch.cat(parts).to(device)
