@@ -1,6 +1,6 @@
 """Standard normal draws by key, slot and name: pure functions, so a rank draws its own slots and keeps no random state.
 
-The bits are those of SplitMix64 (Steele, Lea and Flood 2014): its k-th output is a hash of seed + k * GAMMA, which needs
+The bits are those of SplitMix64 (Steele, Lea and Flood 2014): its k-th output is a hash of seed + k * GAMMA, and needs
 none of the outputs before it. Integers are the same on every device; the normal values differ between devices by the
 rounding of logarithm and cosine.
 """
@@ -34,7 +34,7 @@ def signed(value: int) -> int:
 
 
 def scramble(state: Tensor) -> Tensor:
-    """SplitMix64's output for a state int64 `[...]`, which is overwritten; every bit depends on all bits of the state."""
+    """SplitMix64's output for a state int64 `[...]`, overwritten: every bit depends on all bits of the state."""
     for shift, factor in zip((30, 27), FACTORS):
         state = state.bitwise_xor_(logical_shift(state, shift)).mul_(signed(factor))
     return state.bitwise_xor_(logical_shift(state, 31))
