@@ -42,8 +42,8 @@ def told(error: UserError) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     # Imported here, since these load torch, which takes longer than to find a misspelt key.
-    from savae_dist.config.load import load
     from savae_dist.distributed.signals import has_peers, leave
+    from savae_dist.load_config import load
     from savae_dist.run.lifecycle import train
 
     try:

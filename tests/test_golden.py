@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from savae_dist.config.load import load
 from savae_dist.data import Order, Reader, Request, Shards
+from savae_dist.load_config import load
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.train import main
 

@@ -22,15 +22,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "locks": frozenset(),
     "latents": frozenset(),
     "preprocess": frozenset(),
-    "config.effect": frozenset(),
-    "config.schema": frozenset({"config.effect"}),
-    "config.arguments": frozenset({"config.schema"}),
-    "config.names": frozenset({"config.effect", "config.schema", "config.arguments"}),  # with what is above: no torch
-    "precision": frozenset({"config.schema"}),
+    "config": frozenset(),  # and so nothing in it loads torch
+    "precision": frozenset({"config"}),
     "networks": frozenset({"latents", "files"}),
     "data.formats": frozenset(),
     "data.processes": frozenset(),
-    "data.remote": frozenset({"config.schema", "files", "locks"}),
+    "data.remote": frozenset({"config", "files", "locks"}),
     "data.index": frozenset({"data.remote", "data.formats", "data.processes", "preprocess", "files", "locks"}),
     "data.order": frozenset({"data.index"}),
     "data.reading": frozenset({"data.order", "data.index", "data.remote", "data.formats"}),
@@ -38,22 +35,20 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         {"data.order", "data.index", "data.remote", "data.formats", "data.processes", "files", "locks"}
     ),
     "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote"}),
-    "distributed": frozenset({"config.schema", "precision", "locks"}),
+    "distributed": frozenset({"config", "precision", "locks"}),
     "pipeline": frozenset({"networks", "latents", "preprocess", "files"}),
-    "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config.effect"}),
-    "config": frozenset({"config.schema", "config.effect", "config.arguments", "config.names", "systems"}),
-    "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config.schema"}),
+    "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config"}),
+    "load_config": frozenset({"config", "systems"}),
+    "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config"}),
     "evaluation": frozenset({"systems", "pipeline", "data", "networks", "preprocess"}),
     "run": ANY,
     "testing": ANY,
     "train": ANY,
     "api": ANY,  # one import for systems of others; the package itself imports the modules
     # Behind the tools: benchmarks measure the trainer; sweeps start it as its users do, and import none of it.
-    "benchmarks": frozenset({"run", "training", "systems", "distributed", "data", "networks", "config.schema"})
+    "benchmarks": frozenset({"run", "training", "systems", "distributed", "data", "networks", "config"})
     | {"precision", "preprocess"},
-    "sweeps": frozenset(
-        {"config", "config.schema", "config.arguments", "evaluation", "pipeline", "data", "data.index", "tool_command"}
-    ),
+    "sweeps": frozenset({"config", "load_config", "evaluation", "pipeline", "data", "data.index", "tool_command"}),
 }
 USE_ACCELERATE = {"training", "run", "testing", "distributed", "train"}
 BEHIND_TOOLS = {"benchmarks", "sweeps"}  # imported by tools alone
@@ -156,7 +151,7 @@ def test_the_table_has_no_cycle():
         ("data", "from .. import training", "savae_dist.data", False),
         ("data.index", "from savae_dist.data.order import order", "savae_dist.data.index", False),
         ("data.index", "from savae_dist.data import Order", "savae_dist.data.index", False),
-        ("training", "from savae_dist.config.load import load", "savae_dist", False),
+        ("training", "from savae_dist.load_config import load", "savae_dist", False),
         ("latents", "import savae_dist.networks.conv", "savae_dist", False),
         ("latents", "import savae_dist", "savae_dist", False),
         ("latents", "from savae_dist import Pipeline", "savae_dist", False),

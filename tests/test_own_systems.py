@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from helpers.launching import ROOT, environment, shards, status, weights
 
-from savae_dist.config.load import load
 from savae_dist.errors import CheckpointError, ConfigError
+from savae_dist.load_config import load
 from savae_dist.networks import NETWORKS
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.systems import SYSTEMS

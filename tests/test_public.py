@@ -17,7 +17,7 @@ assert savae_dist.__version__ and "Pipeline" in dir(savae_dist)
 before = "torch" in sys.modules
 from savae_dist import Encoder, Pipeline
 assert savae_dist.Pipeline is Pipeline
-trainer = ("training", "run", "train", "systems", "config.load", "distributed")
+trainer = ("training", "run", "train", "systems", "load_config", "distributed")
 print(before, "torch" in sys.modules, [name for name in trainer if f"savae_dist.{name}" in sys.modules])
 """
 

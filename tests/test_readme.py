@@ -11,9 +11,9 @@ import pytest
 import yaml
 from helpers.launching import ROOT, environment, status
 
-from savae_dist.config import load
 from savae_dist.config.identity import FREE_KEYS, as_dict
 from savae_dist.config.schema import OptimizerConfig, RunConfig
+from savae_dist.load_config import load
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.systems import SAVAE
 
@@ -46,7 +46,7 @@ def test_every_key_value_in_the_commands_is_a_key() -> None:
         if "-m savae_dist.train" not in command:
             continue
         arguments = command.split("-m savae_dist.train")[1].split("#")[0].split()
-        load.load([a for a in arguments if not a.startswith("--")])
+        load([a for a in arguments if not a.startswith("--")])
         checked += 1
     assert checked >= 3
 

@@ -16,7 +16,7 @@ from inspect import getfile
 from pathlib import Path
 
 from savae_dist.config.arguments import PRESET_FOLDERS
-from savae_dist.config.load import load
+from savae_dist.load_config import load
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.papers import Published
 

@@ -1,1 +1,1 @@
-"""A run's configuration: its keys, and how they are read."""
+"""A run's configuration: its keys with their defaults, and what is asked of them. Nothing here loads torch."""

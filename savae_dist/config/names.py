@@ -1,4 +1,4 @@
-"""Whether everything that a command line or file names exists: presets, systems, keys. Values are `config.load`'s.
+"""Whether everything that a command line or file names exists: presets, systems, keys. Values are `load_config`'s.
 
 Nothing here loads torch, so a misspelt key is refused in an instant. The systems, which do load it, are known by their
 source.

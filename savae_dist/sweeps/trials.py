@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 
 from savae_dist.config.arguments import read_yaml
 from savae_dist.config.identity import digest, to_yaml
-from savae_dist.config.load import load
 from savae_dist.config.schema import RunConfig
 from savae_dist.errors import ConfigError, DivergedError
+from savae_dist.load_config import load
 
 ENDED = ("done", DivergedError.__name__)  # outcomes after which there is nothing left to run
 

@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 
 from savae_dist.config import arguments as module
 from savae_dist.config.identity import FREE_KEYS, as_dict, digest, identity, plain, to_yaml
-from savae_dist.config.load import load
 from savae_dist.config.schema import OptimizerConfig, nearest
 from savae_dist.errors import ConfigError
+from savae_dist.load_config import load
 from savae_dist.systems import SYSTEMS
 from savae_dist.train import main
 

@@ -12,10 +12,10 @@ from helpers.contract import OPTIONS, make
 from savae_dist.config.arguments import PRESET_FOLDERS
 from savae_dist.config.effect import NEEDS, needs, refuse_without_effect, without_effect
 from savae_dist.config.identity import to_yaml
-from savae_dist.config.load import load
 from savae_dist.config.schema import DataConfig, OptimizerConfig, RunConfig
 from savae_dist.data import pack
 from savae_dist.errors import ConfigError
+from savae_dist.load_config import load
 from savae_dist.run.setup import open_shards
 from savae_dist.systems import SYSTEMS
 

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from savae_dist.config.arguments import PRESET_FOLDERS
 from savae_dist.config.identity import as_dict
-from savae_dist.config.load import load
 from savae_dist.config.schema import RunConfig
 from savae_dist.data import pack
+from savae_dist.load_config import load
 from savae_dist.networks import ConvEncoder
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec

@@ -21,7 +21,7 @@ from helpers.launching import ROOT
 from kubeflow_trainer_api import models
 
 from savae_dist import errors
-from savae_dist.config import load
+from savae_dist.load_config import load
 
 FOLDER = ROOT / "launch_configs"
 README = (ROOT / "README.md").read_text()
@@ -227,7 +227,7 @@ def test_it_is_started_by_the_image_s_entry_point_with_torchrun() -> None:
 
 
 def test_its_arguments_are_keys() -> None:
-    config = load.load(JOB["spec"]["trainer"]["args"])
+    config = load(JOB["spec"]["trainer"]["args"])
     mounted = NODE_CONTAINER["volumeMounts"][0]["mountPath"]
     for folder in (config.output, config.data.train, config.data.validation):
         assert str(folder).startswith(f"{mounted}/")

@@ -10,8 +10,8 @@ import yaml
 from helpers.launching import ROOT
 
 from savae_dist.config.identity import digest
-from savae_dist.config.load import load
 from savae_dist.errors import ConfigError
+from savae_dist.load_config import load
 from savae_dist.sweeps.trials import combine, split
 from savae_dist.systems import SYSTEMS
 

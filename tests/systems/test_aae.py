@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from savae_dist.config.load import load
 from savae_dist.evaluation import report
 from savae_dist.latents import Posterior
+from savae_dist.load_config import load
 from savae_dist.networks import Encoder, LabelPart
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.posteriors import name_clusters

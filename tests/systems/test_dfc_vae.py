@@ -16,9 +16,9 @@ from helpers.launching import shards, status, train, weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from savae_dist.config.load import load
 from savae_dist.config.schema import OptimizerConfig
 from savae_dist.errors import ConfigError
+from savae_dist.load_config import load
 from savae_dist.networks import ConvEncoder, HouEncoder, Network
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import DFCVAE

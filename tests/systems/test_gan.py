@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from savae_dist.config.load import load
+from savae_dist.load_config import load
 from savae_dist.systems import DCGAN, LSGAN, WGAN
 from savae_dist.systems.phases import Batch, System
 from savae_dist.testing.small_run import IMAGE, SmallRun, distance

@@ -13,9 +13,9 @@ from helpers.launching import SMALL, shards, weights
 from torch import Tensor
 
 from savae_dist.config.identity import as_dict, digest
-from savae_dist.config.load import load
 from savae_dist.data import Order, Reader, Shards, pack
 from savae_dist.errors import ConfigError
+from savae_dist.load_config import load
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 from savae_dist.run.training_data import TrainingData

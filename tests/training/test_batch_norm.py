@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from savae_dist.config.load import load
 from savae_dist.errors import ConfigError
+from savae_dist.load_config import load
 from savae_dist.networks import Network
 from savae_dist.run.setup import build_networks
 from savae_dist.testing.small_run import IMAGE
