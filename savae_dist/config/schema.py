@@ -214,7 +214,7 @@ class RunConfig:
     validate_every: int = 1000
     checkpoint_every: int = 1000
     keep_checkpoints: int = 3
-    judge: str | None = None  # a pipeline whose classifier, trained independently, judges reconstructions
+    judge: str | None = None  # the reference classifier: a pipeline, trained independently, that judges reconstructions
     timeout: float = 600.0  # seconds that a rank waits for its peers before it gives them up for lost
     debug: DebugConfig = field(default_factory=DebugConfig)
     nonfinite_limit: int = 20  # the run ends after so many steps in a row without a finite gradient

@@ -107,18 +107,18 @@ class AVA:
         terms = {
             "rec": losses.half_squared_error(x_hat, batch.x),
             "kl": losses.kl_divergence(posterior),
-            "adv": self.deceive(nets.critic(x_hat)),
+            "adv": self.generator_loss(nets.critic(x_hat)),
         }
         if self.adds("judge encoder"):
             posterior_hat, _ = nets.encoder(x_hat.detach())
-            terms["code_adv"] = self.deceive(nets.code_critic(posterior_hat.mean))
+            terms["code_adv"] = self.generator_loss(nets.code_critic(posterior_hat.mean))
         return terms
 
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """-log d(x) - log(1 - d(x')) (eq 4), and what leans forward the decoder (eq 10)."""
         x_hat = self.generated(nets, batch)
         score, score_hat = nets.critic(batch.x), nets.critic(x_hat)
-        terms = told_apart(score, score_hat)
+        terms = discriminator_loss(score, score_hat)
         if self.adds("lean decoder"):
             slope = x_hat * (1 - x_hat) if nets.decoder.output == "sigmoid" else 1.0  # a'_g
             terms["lean"] = lean((batch.x - x_hat) * slope, score_hat)
@@ -129,12 +129,12 @@ class AVA:
         posterior, _ = nets.encoder(batch.x)
         posterior_hat, _ = nets.encoder(nets.decoder(posterior.sample(batch.noise["z"])))
         score, score_hat = nets.code_critic(posterior.mean), nets.code_critic(posterior_hat.mean)
-        terms = told_apart(score, score_hat)
+        terms = discriminator_loss(score, score_hat)
         if self.adds("lean encoder"):
             terms["lean"] = lean(posterior.mean - posterior_hat.mean, score_hat)
         return terms
 
-    def deceive(self, score_hat: Tensor) -> Tensor:
+    def generator_loss(self, score_hat: Tensor) -> Tensor:
         """E log(1 - d(x')), or -E log d(x')."""
         if self.adversarial == "saturating":
             return F.logsigmoid(-score_hat).mean()
@@ -146,7 +146,8 @@ class AVA:
         return nets.decoder(posterior.sample(batch.noise["z"]))
 
 
-def told_apart(score: Tensor, score_hat: Tensor) -> Terms:
+def discriminator_loss(score: Tensor, score_hat: Tensor) -> Terms:
+    """-log d(x) - log(1 - d(x')) of logits `[batch]`."""
     return {
         "real": losses.critic_loss("non_saturating", score, +1),
         "generated": losses.critic_loss("non_saturating", score_hat, -1),

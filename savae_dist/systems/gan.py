@@ -54,10 +54,10 @@ class DCGAN:
         check_numbers(self, ("latent_dim", "steps", "critic_steps"))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
-        return players(self, spec, width, norm, pools)
+        return build_networks(self, spec, width, norm, pools)
 
     def phases(self) -> tuple[Phase, ...]:
-        return game(self, {"lr": 2e-4, "betas": (0.5, 0.999)})
+        return gan_phases(self, {"lr": 2e-4, "betas": (0.5, 0.999)})
 
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """-E log D(x) - E log(1 - D(G(z)))."""
@@ -66,7 +66,7 @@ class DCGAN:
             "generated": F.softplus(nets.critic(generated(nets, batch))).mean(),
         }
 
-    def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+    def generator_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """-E log D(G(z))."""
         return {"adv": F.softplus(-nets.critic(generated(nets, batch))).mean()}
 
@@ -102,16 +102,16 @@ class WGAN:
         check_numbers(self, ("latent_dim", "steps", "critic_steps"))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
-        return players(self, spec, width, norm, pools)
+        return build_networks(self, spec, width, norm, pools)
 
     def phases(self) -> tuple[Phase, ...]:
-        return game(self, {"lr": 5e-5, "betas": (0.0, 0.99)}, {"clip_weights": 0.01})
+        return gan_phases(self, {"lr": 5e-5, "betas": (0.0, 0.99)}, {"clip_weights": 0.01})
 
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """-E f(x) + E f(g(z)), the negative of an estimate of the Wasserstein distance (eq 3)."""
         return {"real": -nets.critic(batch.x).mean(), "generated": nets.critic(generated(nets, batch)).mean()}
 
-    def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+    def generator_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """-E f(g(z))."""
         return {"adv": -nets.critic(generated(nets, batch)).mean()}
 
@@ -151,10 +151,10 @@ class LSGAN:
             )
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
-        return players(self, spec, width, norm, pools)
+        return build_networks(self, spec, width, norm, pools)
 
     def phases(self) -> tuple[Phase, ...]:
-        return game(self, {"lr": 2e-4, "betas": (0.5, 0.999)})
+        return gan_phases(self, {"lr": 2e-4, "betas": (0.5, 0.999)})
 
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """1/2 E (D(x) - b)^2 + 1/2 E (D(G(z)) - a)^2 (eq 2)."""
@@ -164,7 +164,7 @@ class LSGAN:
             "generated": 0.5 * (nets.critic(generated(nets, batch)) - a).square().mean(),
         }
 
-    def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+    def generator_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """1/2 E (D(G(z)) - c)^2 (eq 2)."""
         return {"adv": 0.5 * (nets.critic(generated(nets, batch)) - self.labels[2]).square().mean()}
 
@@ -181,17 +181,20 @@ class GAN(Protocol):
     @property
     def backbone(self) -> CriticBackbone: ...
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms: ...
-    def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms: ...
+    def generator_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms: ...
 
 
-def players(gan: GAN, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
+def build_networks(gan: GAN, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
+    """The generator, which pipelines know as decoder, and the critic (a discriminator, where its logit is one)."""
     return {
         "decoder": make_decoder(gan.backbone, spec.shape, gan.latent_dim, width, norm, pools),
         "critic": make_critic(gan.backbone, spec.shape, width, norm, pools),
     }
 
 
-def game(gan: GAN, optimizer: Mapping[str, Any], critic_optimizer: Mapping[str, Any] | None = None) -> tuple[Phase]:
+def gan_phases(
+    gan: GAN, optimizer: Mapping[str, Any], critic_optimizer: Mapping[str, Any] | None = None
+) -> tuple[Phase]:
     """The critic, then the decoder, each on fresh batches; of the decoder's batch only the size counts."""
     z = {"z": (gan.latent_dim,)}
     critic = Update(
@@ -203,7 +206,7 @@ def game(gan: GAN, optimizer: Mapping[str, Any], critic_optimizer: Mapping[str, 
         averaged=False,
         optimizer={**optimizer, **(critic_optimizer or {})},
     )
-    decoder = Update("decoder", ("decoder",), (gan.decoder_loss,), noise=z, optimizer=optimizer)
+    decoder = Update("decoder", ("decoder",), (gan.generator_loss,), noise=z, optimizer=optimizer)
     return (Phase("gan", gan.steps, (critic, decoder), recalibrate=Recalibration(PIPELINE, generated, decoder)),)
 
 
