@@ -202,15 +202,15 @@ class AAE:
         """-E log D(prior) - E log(1 - D(code)), for the style and for the label part, each by its own discriminator."""
         eps = batch.noise["prior"]
         z, labels = self.code_parts(nets, batch)
-        terms = self.told_apart(
+        terms = self.discriminator_terms(
             "style", nets.discriminator, self.judged(nets.prior.style(eps, batch.y), batch, nets), z
         )
         if self.infers:
-            terms |= self.told_apart("label", nets.label_discriminator, nets.prior.label_part(eps), labels)
+            terms |= self.discriminator_terms("label", nets.label_discriminator, nets.prior.label_part(eps), labels)
         return terms
 
     @staticmethod
-    def told_apart(name: str, discriminator: Network, prior: Tensor, code: Tensor) -> Terms:
+    def discriminator_terms(name: str, discriminator: Network, prior: Tensor, code: Tensor) -> Terms:
         """One call of the discriminator on both: faster than two, and equal to rounding."""
         real, generated = discriminator(torch.cat([prior, code])).chunk(2)
         return {

@@ -61,7 +61,7 @@ def test_losses_in_closed_form(
     terms = system.critic_loss(nets, batch)
     torch.testing.assert_close(terms["real"], real(REAL))
     torch.testing.assert_close(terms["generated"], fake(FAKE))
-    torch.testing.assert_close(system.decoder_loss(nets, batch)["adv"], decoder(FAKE))
+    torch.testing.assert_close(system.generator_loss(nets, batch)["adv"], decoder(FAKE))
 
 
 def literal(trainer: SmallRun, optimizer: Callable[..., torch.optim.Optimizer], clip: float | None) -> dict:
