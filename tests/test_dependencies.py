@@ -30,6 +30,8 @@ def packages(source: str, at_once: bool) -> set[str]:
     found, nodes = set(), [ast.parse(source)]
     while nodes:
         node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue  # only type checkers read it
         nodes += [child for child in ast.iter_child_nodes(node) if not (at_once and isinstance(child, functions))]
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
@@ -58,6 +60,7 @@ def test_what_is_imported_is_declared(path: Path) -> None:
         ("def f():\n    from pytest import raises", {"pytest"}),  # an extra for those who work on this package
         ("import onnx", {"onnx"}),
         ("def f():\n    import onnx", set()),
+        ("if TYPE_CHECKING:\n    from _typeshed import DataclassInstance", set()),
         ("import yaml, json, PIL.Image\nfrom savae_dist.errors import DataError\nfrom . import pandas", set()),
     ],
 )
