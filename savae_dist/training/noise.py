@@ -15,10 +15,6 @@ from functools import cache
 import torch
 from torch import Tensor
 
-GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: its multiples run through all 64-bit numbers
-FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-WORD = 0xFFFFFFFF  # the lower 32 bits
-
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -33,10 +29,15 @@ def signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
+GAMMA = signed(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: its multiples run through all 64-bit numbers
+FACTORS = signed(0xBF58476D1CE4E5B9), signed(0x94D049BB133111EB)
+WORD = 0xFFFFFFFF  # the lower 32 bits
+
+
 def scramble(state: Tensor) -> Tensor:
     """SplitMix64's output for a state int64 `[...]`, overwritten: every bit depends on all bits of the state."""
     for shift, factor in zip((30, 27), FACTORS):
-        state = state.bitwise_xor_(logical_shift(state, shift)).mul_(signed(factor))
+        state = state.bitwise_xor_(logical_shift(state, shift)).mul_(factor)
     return state.bitwise_xor_(logical_shift(state, 31))
 
 
@@ -54,7 +55,7 @@ def standard_normal(seed: int, slots: Tensor, shapes: Shapes) -> dict[str, Tenso
     if not shapes:
         return {}
     sizes = tuple((name, math.prod(shape)) for name, shape in shapes.items())
-    streams = scramble(slots * signed(GAMMA) + signed(seed)).unsqueeze(1)
+    streams = scramble(slots * GAMMA + signed(seed)).unsqueeze(1)
     bits = scramble(streams + _steps(sizes, slots.device))  # [n, pairs]
     radius = (bits >> 32).bitwise_and_(WORD).float().add_(0.5).mul_(2**-32).log_().mul_(-2).sqrt_()
     angle = bits.bitwise_and_(WORD).float().mul_(2 * math.pi * 2**-32)
@@ -69,5 +70,5 @@ def standard_normal(seed: int, slots: Tensor, shapes: Shapes) -> dict[str, Tenso
 @cache
 def _steps(sizes: tuple[tuple[str, int], ...], device: torch.device) -> Tensor:
     """int64 `[pairs]`: how far each pair of elements stands in its slot's stream; every name has a part of its own."""
-    parts = [(torch.arange((size + 1) // 2) + signed(seed_of(name))) * signed(GAMMA) for name, size in sizes]
+    parts = [(torch.arange((size + 1) // 2) + signed(seed_of(name))) * GAMMA for name, size in sizes]
     return torch.cat(parts).to(device)

@@ -38,10 +38,10 @@ def test_scrambling_is_exact_at_the_ends_of_the_range() -> None:
 def test_values_are_box_and_muller_s_of_these_bits() -> None:
     seed, slot = 99, 5
     found = standard_normal(seed, torch.tensor([slot]), {"z": (4,)})["z"][0]
-    stream = split_mix(slot * GAMMA + seed & MASK)
+    stream = split_mix((slot * GAMMA + seed) & MASK)
     expected = []
     for pair in range(2):
-        bits = split_mix(stream + (pair + seed_of("z")) * GAMMA & MASK)
+        bits = split_mix((stream + (pair + seed_of("z")) * GAMMA) & MASK)
         radius = math.sqrt(-2 * math.log(((bits >> 32) + 0.5) / 2**32))
         angle = 2 * math.pi * (bits & 0xFFFFFFFF) / 2**32
         expected += [radius * math.cos(angle), radius * math.sin(angle)]
