@@ -1,8 +1,8 @@
 """Files and folders that appear whole or not at all, even if the program is killed or the power fails.
 
-Everything is written under another name first, brought to the disk and then renamed: a reader sees what stood there
-before or what is new, never a part. That other name, the draft's, begins with a dot and lies beside the target, since
-a rename is one step only within one file system.
+Everything is written as a draft under another name, flushed to the disk and then renamed: a reader sees the old content
+or the new, never a part. The draft lies beside the target, since a rename is atomic only within one file system; its
+name begins with a dot.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data`, whole or not at all; OSError where it cannot be, and then nothing of it stays."""
+    """Write `data`, whole or not at all; after an error the draft is removed."""
     draft = draft_of(path)
     try:
         draft.write_bytes(data)
@@ -54,8 +54,8 @@ def draft_of(path: Path) -> Path:
 def publish(draft: Path, target: Path, aside: Path | None = None) -> None:
     """Give a finished file or folder its final name, once all of it is on the disk.
 
-    A file takes the place of an older one. A folder cannot: `aside` is the name that an older one gets first, which the
-    caller then removes. Killed between the two renames, the program leaves both folders, none under the final name.
+    A file replaces an older one. A folder cannot, so an older one is first renamed to `aside`, which the caller then
+    removes. If the program is killed between the two renames, both folders remain, neither under the final name.
     """
     flush(draft)
     if aside is not None and target.exists():
@@ -65,7 +65,7 @@ def publish(draft: Path, target: Path, aside: Path | None = None) -> None:
 
 
 def flush(path: Path) -> None:
-    """Bring a file, or a folder with all that it holds, to the disk."""
+    """Flush a file, or a folder with all that it holds, to the disk."""
     if path.is_dir():
         for entry in path.iterdir():
             flush(entry)
@@ -77,7 +77,7 @@ def _flush_one(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems on the network cannot flush a folder; names are as safe there as they make them.
+        # Some network file systems cannot flush a folder; whether a new name survives a crash is then up to them.
         if error.errno != errno.EINVAL or not path.is_dir():
             raise
     finally:

@@ -39,7 +39,7 @@ def load(arguments: Sequence[str]) -> RunConfig:
 
 
 def registered() -> dict[str, SystemNames]:
-    """The systems that there are, with those that a user's own program has entered."""
+    """All registered systems, those of a user's own program included."""
     return {
         name: SystemNames(type(system).__name__, tuple(map(str, OmegaConf.structured(system))))
         for name, system in SYSTEMS.items()
@@ -47,10 +47,10 @@ def registered() -> dict[str, SystemNames]:
 
 
 def _kept(asked: Asked) -> DictConfig:
-    """The preset without what belongs to another system than the one that the changes name.
+    """The preset, without what does not apply to the system that the changes name.
 
-    Another paper takes none of its hyperparameters and optimisers; another member of the same family all but those in
-    which the members themselves differ.
+    A system of another paper takes none of the preset's hyperparameters and optimisers. Another member of the same
+    family takes them all, except the hyperparameters in which the two members differ.
     """
     preset = without_another_paper(asked, registered())
     old, new = system_names(asked)
@@ -69,7 +69,7 @@ def _without_what_members_differ_in(preset: DictConfig, old: System, new: System
 
 
 def _check_updates_of_member(asked: Asked, old: str, new: str) -> None:
-    """ConfigError if the optimisers, which are kept, say nothing of an update that only the new member has."""
+    """ConfigError if the optimisers have no entry for an update that only the new member has."""
     optimizers = OmegaConf.merge(asked.preset.get("optimizers") or {}, asked.changes.get("optimizers") or {})
     added = sorted(_updates(SYSTEMS[new]).keys() - _updates(SYSTEMS[old]).keys() - set(optimizers))
     if optimizers and added and "default" not in optimizers:
@@ -80,9 +80,9 @@ def _check_updates_of_member(asked: Asked, old: str, new: str) -> None:
 
 
 def _output(asked: Asked, config: RunConfig) -> str:
-    """The run's folder: `runs/NAME` of a preset as it is, and with a digest behind it where it is another run.
+    """The run's folder: `runs/NAME` for a preset as it is, `runs/NAME-DIGEST` if the changes make it another run.
 
-    Keys that make no other run may be changed without another folder.
+    Keys that may change when a run is resumed keep the folder.
     """
     same_system = (system_names(asked)[0] or DEFAULT_SYSTEM) == config.system.name
     complete = not OmegaConf.missing_keys(asked.preset)
@@ -92,7 +92,7 @@ def _output(asked: Asked, config: RunConfig) -> str:
 
 
 def _typed(asked: DictConfig) -> RunConfig:
-    """Over the defaults, each value with its type; ConfigError or ValueError for one that cannot work."""
+    """Merge over the defaults and convert each value to its type; ConfigError or ValueError if one cannot work."""
     asked = asked.copy()
     optimizers = asked.pop("optimizers", None) or OmegaConf.create()
     if not isinstance(optimizers, DictConfig):
@@ -117,7 +117,7 @@ def _typed(asked: DictConfig) -> RunConfig:
 
 
 def _check_lists(schema: DictConfig, asked: DictConfig) -> None:
-    """A list is given no keys; OmegaConf would not say which."""
+    """ConfigError if a list is given keys; OmegaConf's own error would not name the list."""
     for section in ("system", "data"):
         for key, value in (asked.get(section) or {}).items():
             theirs = schema[section][key]
@@ -147,7 +147,7 @@ def _optimizers(system: System, asked: DictConfig) -> dict[str, OptimizerConfig]
         own = asked.get(name) or {}
         config = _optimizer(name, everywhere, update.optimizer, own)
         usual = field_values(_optimizer(name, update.optimizer))
-        # What `default` says and only other updates can use.
+        # What `optimizers.default` sets and only other updates can use goes back to its usual value here.
         unused = {unmet.key: usual[unmet.key] for unmet in without_effect(config) if unmet.key not in own}
         result[name] = replace(config, **unused)
     return result
@@ -169,7 +169,7 @@ def _optimizer(name: str, *layers: Mapping[str, Any]) -> OptimizerConfig:
 
 
 def _refuse_without_effect(config: RunConfig, merged: DictConfig, changes: DictConfig) -> None:
-    """ConfigError for a key that was set and has no effect; what depends on the data is refused with the data."""
+    """ConfigError for a key that was set and has no effect; effects that depend on the data are checked later."""
     refuse_without_effect("system", config.system, SYSTEMS[config.system.name])
     for name, update in _updates(config.system).items():
         refuse_without_effect(f"optimizers.{name}", config.optimizers[name], _optimizer(name, update.optimizer))

@@ -1,8 +1,8 @@
-"""One at a time: locks between processes, all of them flocks that the `filelock` library takes.
+"""Locks between processes, all taken as flocks by the `filelock` library.
 
-The system gives a lock back when the process that holds it ends, however it ends: nobody has to tidy up after a kill.
-There are two kinds, because they differ where a process that holds one forks: the child of a `PathLock`'s holder does
-not hold it, and the child of who holds a lock on an open file does, until it ends or the lock is given back.
+The system releases a lock when the process that holds it ends, however it ends, so nothing is left after a kill.
+The two kinds differ after a fork: a child does not hold its parent's `PathLock`, but it does hold its parent's lock on
+an open file, until the child ends or the lock is released.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import IO, Any, Self
 
 from filelock import FileLock, Timeout, lock_descriptor, unlock_descriptor
 
-POLL_SECONDS = 0.01  # between two tries at an open file: the cache holds such a lock for milliseconds
+POLL_SECONDS = 0.01  # between two tries at an open file, which the cache locks for milliseconds only
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
 class PathLock:
-    """A lock on `path`, a file for this purpose alone, which is made where it is missing and stays.
+    """A lock on `path`, a file for this purpose alone, which is created if it is missing and never removed.
 
-    File systems without locks go without: there the lock is always granted. What it guards must therefore be written
-    whole or not at all (see `files`), so that two who write the same at once do no harm.
+    On a file system without locks it is always granted. What it guards must therefore be written whole or not at all
+    (see `files`), so that two processes that write the same at once do no harm.
     """
 
     def __init__(self, path: Path) -> None:
-        # The library's own way out where there are no locks, a marker file, would outlive a process that is killed.
+        # No fallback: without locks the library would make a marker file, which outlives a process that is killed.
         self._lock = FileLock(path, fallback_to_soft=False)
 
     def acquire(self, seconds: float = -1.0) -> bool:
-        """Whether it could be had within that time, negative: without end; OSError where the file cannot be made."""
+        """Whether it was acquired within that time, negative: no limit; OSError if the file cannot be created."""
         try:
             self._lock.acquire(seconds)
         except Timeout:
@@ -42,7 +42,7 @@ class PathLock:
         return True
 
     def release(self) -> None:
-        """Give it back, if it is held."""
+        """Release the lock, if it is held."""
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -54,10 +54,10 @@ class PathLock:
 
 
 def try_lock(file: IO[Any]) -> bool:
-    """Lock an open file, unless another process or another opening of it has the lock; whether it is ours now.
+    """Whether an open file is now locked by this process; not if another process or another open file object has it.
 
-    For files that come and go under their names: the lock is on the file itself, whatever name it has by then. Locking
-    again what is ours changes nothing.
+    For files that are renamed or removed: the lock is on the file itself, not on its name. Locking twice changes
+    nothing.
     """
     return lock_descriptor(file.fileno(), blocking=False)
 

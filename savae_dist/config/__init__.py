@@ -1,1 +1,1 @@
-"""A run's configuration: its keys with their defaults, and what is asked of them. Nothing here loads torch."""
+"""A run's configuration: its keys, their defaults and their checks. Nothing here loads torch."""

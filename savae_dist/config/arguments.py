@@ -1,4 +1,4 @@
-"""`[PRESET or FILE.yaml] [key=value ...]` as it is written: the file found and read, the changes taken apart.
+"""Read `[PRESET or FILE.yaml] [key=value ...]`: find and load the file, and parse the changes.
 
 Nothing here loads torch.
 """
@@ -26,7 +26,7 @@ DEFAULT = "demo"
 
 @dataclass(frozen=True)
 class Asked:
-    """What was written. name: of the preset or file, None where none is named; preset: its content."""
+    """What the arguments ask for. name: of the preset or file, None if none is named; preset: its content."""
 
     name: str | None
     preset: DictConfig
@@ -35,7 +35,7 @@ class Asked:
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """What OmegaConf, YAML and the checks say of a configuration becomes a ConfigError in one line."""
+    """Turn errors of OmegaConf, YAML and the checks into a ConfigError of one line."""
     try:
         yield
     except OmegaConfBaseException as error:
@@ -59,7 +59,7 @@ def _changes(overrides: Sequence[str]) -> DictConfig:
     tars = [override.partition("=")[0] for override in overrides if override.endswith(".tar")]
     for override in overrides:
         key = override.partition("=")[0]
-        if tars.count(key) > 1:  # of which the last would count, as of other keys
+        if tars.count(key) > 1:  # expanded by the shell; the last would count, as it does for other keys
             raise ConfigError(
                 f"{key} names {tars.count(key)} tars: a pattern needs quotes, '{key}=shards-{{0..9}}.tar'"
             )
@@ -81,7 +81,7 @@ def _preset(name: str) -> DictConfig:
 
 
 def read_yaml(path: Path) -> DictConfig:
-    """The mapping in that file; ConfigError where there is none."""
+    """The mapping in a YAML file; ConfigError if there is none."""
     if not path.is_file():
         raise ConfigError(f"{path} does not exist")
     try:

@@ -1,8 +1,8 @@
 """Keys that have no effect in the given combination.
 
-A field says what it needs (`momentum: float = needs(0.0, name=("sgd",))`); a value other than the default is refused
-where that is not given. Only choices rule a key out: a weight or a number of steps of 0 switches a part off, and
-refuses nothing, so that a sweep may go through 0.
+A field says what it needs (`momentum: float = needs(0.0, name=("sgd",))`); where that need is not met, a
+value other than the default is refused. Only choices by name rule a key out. A weight or a number of steps of 0 also
+switches a part off but refuses nothing, so that a sweep may include 0.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Unmet(NamedTuple):
     wanted: tuple[str, ...]
 
     def refusal(self, section: str, value: Any) -> ConfigError:
-        """What to tell who has set `section.key`."""
+        """The error for a user who has set `section.key`."""
         instead = f"set {section}.{self.other}={' or '.join(self.wanted)}"
         return no_effect(f"{section}.{self.key}", value, f"with {self.other}={written(self.current)}", instead)
 
@@ -69,10 +69,10 @@ def refuse_without_effect(section: str, config: DataclassInstance, default: Data
 
 
 def no_effect(key: str, value: Any, why: str, instead: str = "") -> ConfigError:
-    """The one sentence for it."""
+    """The error for a key that was set and has no effect."""
     return ConfigError(f"{key}={written(value)} has no effect {why}: leave it out{instead and f', or {instead}'}")
 
 
 def written(value: Any) -> str:
-    """As one writes it on the command line: `[0.5,0.9]`, `null`."""
+    """A value as one writes it on the command line: `[0.5,0.9]`, `null`."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""A configuration as plain values, and the part of it that makes a run this run."""
+"""A configuration as plain values, and the keys that identify a run: they must not change when it is resumed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from savae_dist.config.schema import RunConfig
 
-# Keys that may change when a run goes on: they alter neither the mathematics nor the order of the data.
+# Keys that may change when a run is resumed: they alter neither the mathematics nor the order of the data.
 FREE_KEYS = {
     *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
     *("judge", "compile", "accumulate", "ddp.bucket_mb", "timeout", "debug.check_ranks"),
@@ -19,7 +19,7 @@ FREE_KEYS = {
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The resolved configuration; as a FILE.yaml it gives the same run."""
+    """The resolved configuration as YAML; used as FILE.yaml it gives the same run."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
@@ -46,7 +46,7 @@ def plain(system: object) -> dict[str, Any]:
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """The keys that make a run this run: all but the free ones."""
+    """The keys that identify a run, with their values: all but the free ones."""
     return {key: value for key, value in as_dict(config).items() if key not in FREE_KEYS}
 
 

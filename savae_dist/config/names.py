@@ -1,7 +1,7 @@
-"""Whether everything that a command line or file names exists: presets, systems, keys. Values are `load_config`'s.
+"""Check that every preset, system and key that is named exists; values are checked by `load_config`.
 
-Nothing here loads torch, so a misspelt key is refused in an instant. The systems, which do load it, are known by their
-source.
+Nothing here loads torch, so a misspelt key is refused in an instant. The systems would load it, so their names and keys
+are parsed from their source.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class SystemNames:
-    """family: the class, which its members share; keys: what stands behind `system.`"""
+    """family: name of the class, which its members share; keys: those of `system.KEY`."""
 
     family: str
     keys: tuple[str, ...]
@@ -58,7 +58,7 @@ def systems_by_source() -> dict[str, SystemNames]:
 
 
 def _annotated(cls: ast.ClassDef) -> Iterable[str]:
-    """The fields: what is annotated, but for what all instances share."""
+    """The fields of a dataclass: its annotated names except ClassVars."""
     annotated = (node for node in cls.body if isinstance(node, ast.AnnAssign))
     return (ast.unparse(node.target) for node in annotated if not ast.unparse(node.annotation).startswith("ClassVar"))
 
@@ -89,7 +89,7 @@ def check_names(asked: Asked, systems: Mapping[str, SystemNames]) -> None:
 
 
 def without_another_paper(asked: Asked, systems: Mapping[str, SystemNames]) -> DictConfig:
-    """The preset; without its hyperparameters and optimisers where the changes name a system of another family."""
+    """The preset, without its hyperparameters and optimisers if the changes name a system of another family."""
     before, after = (systems.get(name) for name in system_names(asked))
     if before is None or after is None or before.family == after.family:
         return asked.preset
@@ -98,7 +98,7 @@ def without_another_paper(asked: Asked, systems: Mapping[str, SystemNames]) -> D
 
 
 def system_names(asked: Asked) -> tuple[str, str]:
-    """`system.name` of the preset and of the changes; what is no name of a system is an empty string."""
+    """`system.name` of the preset and of the changes; empty where it is missing or no text."""
     names = (OmegaConf.select(node, "system.name") for node in (asked.preset, asked.changes))
     before, after = (name if isinstance(name, str) else "" for name in names)
     return before, after

@@ -1,4 +1,4 @@
-"""Every key of a run but its system's, with its type and its default.
+"""Every key of a run except those of its system, with type and default.
 
 A system's hyperparameters are the fields of its own class. This module does not load torch, so that a wrong key is
 refused before torch is loaded, and every part of the package may take its defaults here.
@@ -74,11 +74,11 @@ class DataConfig:
     https://, hf:// ...); train null: the embedded digits.
 
     batch_size: samples per optimiser step, over all processes. normalise: of signals: `window` or `dataset` statistics.
-    lanes: parallel streams through the shards, fixed for a run; auto = max(8, processes). bad_budget: the share of the
-    set that may be unusable before a process (each counts what it meets) stops the run.
-    weights: shares of the sets that `train` lists; none: as large as they are. labelled_fraction: share of labelled
-    samples in every batch; null: as the data has them. balance: a class of n labelled samples is drawn n^(1 - balance)
-    often: 0 as it is, 1 all classes equally.
+    lanes: parallel streams through the shards, fixed for a run; auto = max(8, processes). bad_budget: the fraction
+    of the set that a process may find unusable (each counts its own samples) before it stops the run.
+    weights: shares of the sets that `train` lists; empty: by their sizes. labelled_fraction: share of labelled samples
+    in every batch; null: as in the data. balance: a class of n labelled samples is drawn in proportion to
+    n^(1 - balance): 0 as in the data, 1 all classes equally often.
     cache_dir: where remote shards are kept, at most cache_bytes of them; null: ~/.cache/savae_dist.
     outage_limit: seconds for which a store may be out of reach before the run stops.
     augment: strengths by name, of `AUGMENTATIONS`; `none` in YAML for none at all.
@@ -94,7 +94,7 @@ class DataConfig:
     cache: Literal["none", "memory"] = "none"
     cache_dir: str | None = None
     cache_bytes: int = 50_000_000_000
-    # Below the ten minutes after which NCCL ends a run in which one rank makes the others wait.
+    # Below the ten minutes after which NCCL ends a run if the other ranks wait for one.
     outage_limit: float = 540.0
     bad_budget: float = 0.01
     weights: list[float] = field(default_factory=list)

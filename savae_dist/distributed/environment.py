@@ -1,4 +1,4 @@
-"""What the launcher's environment says of this process, before the processes know each other. Nothing loads torch."""
+"""What the launcher's environment variables say, readable before the ranks are connected. Does not load torch."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process speaks for all."""
+    """Whether this is rank 0, which prints and writes for all."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,4 +1,4 @@
-"""Which launch may write a run's folder: of several at the same time, one."""
+"""The lock on a run's folder, so that only one launch at a time writes it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from savae_dist.distributed.ranks import Peers, unwritable
 from savae_dist.errors import ConfigError, OccupiedError
 from savae_dist.locks import PathLock
 
-PATIENCE_SECONDS = 120.0  # a launch may still be saving; an NFS 4 server takes 90 to give a dead machine up
-ROUND_SECONDS = 0.5  # between the collectives in which the other ranks wait: below any `timeout`
+PATIENCE_SECONDS = 120.0  # the other may still be saving; NFS 4 servers free a dead machine's locks after 90 s
+ROUND_SECONDS = 0.5  # between two collectives, in which the other ranks wait: below any `timeout`
 
 
 class FolderLock:
-    """The right of a launch, of all its ranks, to write `folder`; rank 0 holds the lock itself, at most to its end.
+    """One launch's right, for all its ranks, to write `folder`; rank 0 holds the lock, until it exits at the latest.
 
-    Without locks in the file system every launch has the right; on some network file systems one launch per machine.
+    On a file system without locks every launch has this right; on some network file systems one launch per machine.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,7 +29,7 @@ class FolderLock:
         self._lock = PathLock(folder / ".lock")
 
     def acquire(self, peers: Peers) -> None:
-        """Wait until no other launch has it; OccupiedError on every rank where one keeps it. All ranks must call it."""
+        """Wait for the lock; OccupiedError on every rank if another launch keeps it. All ranks must call it."""
         until, told = time.monotonic() + PATIENCE_SECONDS, False
         while not self.held:
             error: ConfigError | OccupiedError | None = None
@@ -53,9 +53,9 @@ class FolderLock:
 
     @contextmanager
     def for_one_write(self) -> Iterator[bool]:
-        """Whether this process may write now; OSError where nobody can.
+        """Yield whether this process may write now; OSError if the folder cannot be written.
 
-        A launch that has not acquired the lock, as one that is refused at its start, takes it for this moment.
+        A launch without the lock, such as one that is refused at its start, takes it for this one write.
         """
         allowed = self.held or self._try()
         try:
@@ -65,7 +65,7 @@ class FolderLock:
                 self._lock.release()
 
     def release(self) -> None:
-        """Give it back, if it is held."""
+        """Release the lock, if it is held."""
         self.held = False
         self._lock.release()
 

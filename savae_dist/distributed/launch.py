@@ -1,4 +1,4 @@
-"""Start-up check: what the launcher gave against what was asked."""
+"""Start-up check: whether the launch is what the configuration and the command line ask for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from savae_dist.distributed.signals import lost_peer
 from savae_dist.errors import ConfigError, RankLost
 from savae_dist.precision import NEEDS_GPU, set_tf32
 
-# What a DeepSpeed launch may say in ACCELERATE_...: (values that change nothing, what to do about any other).
+# A DeepSpeed launch's variables ACCELERATE_...: (values that change nothing, advice for any other value).
 DEEPSPEED = {
     "GRADIENT_CLIPPING": (("none", "0", "0.0"), "leave it out and set optimizers.NAME.clip_norm instead"),
     "DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": (("none",), "these optimisers stay on their device; leave it out"),
@@ -33,11 +33,12 @@ DEEPSPEED = {
     "DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": (("false",), "that is ZeRO-3's; leave it out"),
     "DEEPSPEED_CONFIG_FILE": (("none",), "leave it out; zero_stage is all that the launch decides"),
 }
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
-MAX_ABOVE = 8  # processes between the launcher and us that are looked through: torchrun's agent, a shell
-# NCCL ends the process without a word when its time is over: gloo, asked beside it in every iteration, comes first.
+PR_SET_PDEATHSIG = 1  # an option of Linux's prctl
+MAX_ABOVE = 8  # ancestors to search for the launcher: torchrun's agent or a shell may lie between
+# At its time-out NCCL ends the process without an error to catch. gloo is used in every iteration too, and must time
+# out first, because its error can be reported.
 NCCL_GRACE_SECONDS = 3.0
-# Strategies of Accelerate that the engine knows nothing of.
+# Strategies of Accelerate that the engine does not support.
 UNKNOWN_STRATEGIES = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_MEGATRON_LM": "MEGATRON_LM",
@@ -63,14 +64,14 @@ def start(precision: Precision, timeout: float) -> PartialState:
     if processes is not None and processes != state.num_processes:
         raise ConfigError(
             f"{processes} processes were asked for and {state.num_processes} started: launch CPU processes with "
-            "--config_file launch_configs/accelerate/cpu_2.yaml (`--cpu --num_processes` starts strangers)"
+            "--config_file launch_configs/accelerate/cpu_2.yaml (`--cpu --num_processes` does not connect them)"
         )
     set_tf32(precision)
     return state
 
 
 def _check_environment(precision: Precision) -> None:
-    """ConfigError where the launch contradicts the configuration, or asks for what is not there."""
+    """ConfigError where the launch contradicts the configuration, or asks for something unsupported or missing."""
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked not in ("no", "", precision):
         raise ConfigError(
@@ -105,7 +106,7 @@ def _join(timeout: float) -> PartialState:
     world, gpu = world_size(), torch.cuda.is_available()
     limit = timedelta(seconds=timeout + NCCL_GRACE_SECONDS if gpu else timeout)
     try:
-        # Accelerate's launcher of several processes does not hand `use_cpu` on: without the flag they'd be strangers.
+        # Accelerate's launcher does not pass `use_cpu` on to several processes; without it they would not connect.
         return PartialState(cpu=world > 1 and not gpu, timeout=limit)
     except RuntimeError as error:
         reason = lost_peer(error)
@@ -121,8 +122,8 @@ def _join(timeout: float) -> PartialState:
 def zero_stage() -> int:
     """The ZeRO stage (1 or 2) of a DeepSpeed launch, else 0; ConfigError for what DeepSpeed cannot do here.
 
-    Of the launch file's `deepspeed_config` only `zero_stage` is taken. Its other keys, with Accelerate's own defaults
-    (it would clip at 1), describe a plugin that is never made; where one asks for something, it is refused.
+    Only `zero_stage` of the launch file's `deepspeed_config` is used. Its other keys configure a plugin of Accelerate
+    that is never made (by default it would clip gradients at 1), so a value that would change something is refused.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
         return 0
@@ -134,7 +135,7 @@ def zero_stage() -> int:
             )
     stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
     if stage not in ("1", "2"):
-        reason = "ZeRO-3 cuts up networks that another update needs whole" if stage == "3" else "there is 1, and 2"
+        reason = "ZeRO-3 cuts up networks that another update needs whole" if stage == "3" else "it is not supported"
         raise ConfigError(f"the launch says zero_stage={stage} of DeepSpeed: {reason}; set it to 1 or 2")
     if importlib.util.find_spec("deepspeed") is None:
         raise ConfigError("the launch asks for DeepSpeed, which is not installed: pip install 'savae-dist[deepspeed]'")
@@ -142,7 +143,7 @@ def zero_stage() -> int:
 
 
 def describe(state: PartialState, precision: Precision, zero: int = 0) -> str:
-    """`2 processes (MULTI_GPU, gloo, cpu), fp32, 1 thread each`; `ZeRO-2` there under DeepSpeed."""
+    """`2 processes (MULTI_GPU, gloo, cpu), fp32, 1 thread each`; under DeepSpeed `ZeRO-2` for `MULTI_GPU`."""
     kind = "1 process" if state.num_processes == 1 else f"{state.num_processes} processes"
     name = f"ZeRO-{zero}" if zero else state.distributed_type.value
     strategy = [] if state.distributed_type == DistributedType.NO else [name, state.backend]
@@ -153,7 +154,7 @@ def describe(state: PartialState, precision: Precision, zero: int = 0) -> str:
 
 
 def requested_processes() -> int | None:
-    """How many processes the `accelerate launch` above this process was asked for; None where that can't be seen.
+    """How many processes the `accelerate launch` above this process was asked for; None if that cannot be seen.
 
     A launch that silently started one process, or several that do not know each other, leaves no trace in the
     environment, so the launcher's own command line is read.
@@ -168,18 +169,19 @@ def requested_processes() -> int | None:
 def follow_launcher() -> None:
     """Have this process sent SIGTERM when the `accelerate launch` that started it ends (Linux only).
 
-    Of a single process it hands no signal on: its trainer would go on alone, and keep the next launch out of `output`.
+    The launcher passes no signal on to a single process: the trainer would go on alone, and keep the next launch out of
+    `output`.
     """
     launcher = next(_above(), None)
     if sys.platform != "linux" or world_size() > 1 or launcher is None or _launched_with(launcher) is None:
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != launcher.pid:  # it was faster
+    if os.getppid() != launcher.pid:  # it ended before the call above
         signal.raise_signal(signal.SIGTERM)
 
 
 def _above() -> Iterator[psutil.Process]:
-    """The processes above this one, the nearest first, as far as they can be seen."""
+    """The ancestors of this process, the nearest first, as far as they can be seen."""
     try:
         process = psutil.Process().parent()
         while process is not None:

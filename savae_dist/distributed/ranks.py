@@ -1,4 +1,4 @@
-"""What ranks tell each other beside the training: who they are, that they fit together, that they do not drift."""
+"""What ranks tell each other besides gradients: they check that they fit together and hold equal parameters."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from torch import Tensor, nn
 from savae_dist import __version__
 from savae_dist.errors import CheckpointError, ConfigError, DriftError, OccupiedError, UserError
 
-# Paths that a node may have its own of; check_shared looks at the first one itself.
+# Paths that may be written differently on each node; check_shared tests that all see the same `output`.
 PER_NODE = {"output", "data.cache_dir"}
+# Errors that `raise_everywhere` can pass on, by name.
 MET: dict[str, type[UserError]] = {kind.__name__: kind for kind in (CheckpointError, ConfigError, OccupiedError)}
-SHARED_FOLDER_SECONDS = 30.0  # network file systems remember for a while that a folder was not there
+SHARED_FOLDER_SECONDS = 30.0  # network file systems cache for a while that a folder does not exist
 
 
 class Peers:
     """The ranks of this launch, with a gloo group for small messages.
 
-    launch: a token of this launch, the same on all ranks. node, nodes: as the launcher counts them.
+    launch: a random token of this launch, the same on all ranks. node: number of this node, of `nodes`.
     """
 
     def __init__(self, state: PartialState, timeout: float) -> None:
@@ -42,7 +43,7 @@ class Peers:
         self.launch = self.gather({"launch": secrets.token_hex(8)})[0]["launch"]
 
     def gather(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The records of all ranks, in their order; JSON-able values."""
+        """The records of all ranks, in rank order; values must be JSON-able."""
         text = json.dumps(record)
         if self.group is None:
             return [json.loads(text)]
@@ -94,7 +95,7 @@ class Peers:
                 )
 
     def raise_everywhere(self, error: UserError | None) -> None:
-        """What rank 0 has met (one of `MET`), on every rank; all must call it."""
+        """Raise rank 0's error, of a class in `MET`, on every rank; all must call it."""
         met = self.gather({"kind": type(error).__name__, "text": str(error)})[0]
         if met["kind"] in MET:
             raise MET[met["kind"]](met["text"])
@@ -104,7 +105,7 @@ class Peers:
     ) -> Path | None:
         """What `newest` finds in `folder` on rank 0, for all ranks; CheckpointError if one of them cannot read it.
 
-        Ranks that looked for themselves might go on from different steps: over a network a folder may show late.
+        If each rank chose, they might go on from different steps: on a network file system a folder may appear late.
         """
         found, error = None, None
         if self.rank == 0:
@@ -181,7 +182,7 @@ def unwritable(folder: Path, reason: OSError) -> ConfigError:
 
 @torch.no_grad()
 def checksum(network: nn.Module) -> Tensor:
-    """Of all parameters' bits: their sum, and their sum weighted by the place, `[2]` int64 (modulo 2^64)."""
+    """`[2]` int64: the sum of all parameters' bits as integers, plain and weighted by position, modulo 2^64."""
     kinds = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
     bits = [p.detach().contiguous().view(kinds[p.element_size()]).flatten().long() for p in network.parameters()]
     flat = torch.cat(bits) if bits else torch.zeros(1, dtype=torch.int64)
@@ -190,5 +191,5 @@ def checksum(network: nn.Module) -> Tensor:
 
 
 def _chip(device: torch.device) -> str | None:
-    """What tells this GPU from all others; None on a CPU, which ranks may share."""
+    """A unique identifier of this GPU; None on a CPU, which ranks may share."""
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None

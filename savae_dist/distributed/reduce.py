@@ -18,7 +18,7 @@ def rank_sums(values: Tensor) -> Tensor:
 
 
 def rank_means(sums: Mapping[str, Tensor]) -> dict[str, float]:
-    """Name -> (sum, count) of this rank to name -> mean over all ranks, by one reduction; NaN where nothing counted."""
+    """The means over all ranks, in one reduction; NaN if nothing counted. sums: name -> (sum, count) of this rank."""
     if not sums:
         return {}
     values = rank_sums(torch.stack(list(sums.values())).double()).cpu()

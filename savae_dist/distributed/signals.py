@@ -19,11 +19,11 @@ from savae_dist.errors import Preempted
 
 CONTROL_C_TWICE = 130
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# torch's launcher kills this long after its SIGTERM; five seconds of it are kept for the last words.
+# torch's launcher kills a process this long after its SIGTERM; the last five seconds are kept for writing the status.
 LAUNCHER_SECONDS, LAST_WORDS_SECONDS = 30.0, 5.0
 
-# What gloo and NCCL say when a peer is gone or cannot be reached; their enforced checks ("enforce fail", "invalid
-# usage") speak of bugs and are none of these.
+# Errors of gloo and NCCL when a peer is gone or cannot be reached. Their failed checks ("enforce fail", "invalid
+# usage") are bugs and must not match.
 GLOO = re.compile(
     r"gloo/gloo/(transport|rendezvous)/"
     r"|^(Application timeout caused pair closure|Connection closed by peer|Gloo connectFullMesh failed|Socket closed"
@@ -33,10 +33,10 @@ NCCL = re.compile(r"remote process exited|system error|time[d ]?-?out|abort|netw
 
 
 def lost_peer(error: BaseException) -> str | None:
-    """What the network says if `error` came from a collective whose peer is gone or out of reach; else None.
+    """The reason in one line if `error` came from a collective whose peer is gone or out of reach; else None.
 
-    gloo raises bare RuntimeErrors, from `backward` as well: they are known by its words, mostly by the source
-    line of its transport that they begin with.
+    gloo raises bare RuntimeErrors, from `backward` as well. They are recognised by their text, which mostly begins with
+    a source line of gloo's transport.
     """
     text = " ".join(str(error).split())
     if isinstance(error, dist.DistStoreError | dist.DistNetworkError):
@@ -56,7 +56,7 @@ def has_peers() -> bool:
 def leave(code: int) -> NoReturn:
     """End this process now.
 
-    Its threads may hang in a collective and keep an orderly exit, and with it the peers, waiting for the time-out.
+    An orderly exit would wait for threads that may hang in a collective until its time-out, and so would the peers.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -66,12 +66,12 @@ def leave(code: int) -> NoReturn:
 class Stop:
     """A wish to stop (SIGTERM, SIGINT), agreed by all ranks so that they stop after the same iteration.
 
-    Each `agreed()` looks at the answer to the question that the call before it asked, so nobody waits. Before the first
-    of them nothing was trained, and a signal is a Preempted where it arrives.
+    Each `agreed()` starts an asynchronous reduction and returns the result of the one before, so that no rank waits.
+    Before its first call nothing was trained, and a signal raises Preempted at once.
 
-    The agreement needs all ranks. Where one is gone or cut off the others may hang in a collective, where Python
-    does not even call its signal handlers: a thread that is woken by the signal itself calls `give_up` and ends the
-    process if the ranks have not agreed within `patience` seconds.
+    The agreement needs all ranks. If one is gone or cut off, the others may hang in a collective, where Python
+    does not call signal handlers. Therefore a thread, woken by the signal itself, calls `give_up` and ends the process
+    if the ranks have not agreed within `patience` seconds.
     """
 
     def __init__(self, give_up: Callable[[str], None], ranks: int = 1, patience: float | None = None) -> None:
@@ -95,7 +95,7 @@ class Stop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the signals back to whoever had them."""
+        """Restore the signal handlers of before."""
         self._settled.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -106,7 +106,7 @@ class Stop:
         self._woken.close()
 
     def join(self, group: dist.ProcessGroup | None) -> None:
-        """The ranks to agree with, once they know each other."""
+        """Set the group of ranks that must agree, once they are connected."""
         self._group = group
 
     def agreed(self) -> int:
@@ -125,7 +125,7 @@ class Stop:
         return seen
 
     def settle(self) -> None:
-        """Wait for the open question, so that no collective is under way."""
+        """Wait for the reduction that the last `agreed()` started, so that no collective is under way."""
         if self._question is not None:
             self._question.wait()
             self._question = None
@@ -135,13 +135,13 @@ class Stop:
             sys.stderr.write("stopped at once; the last checkpoint is kept\n")
             leave(CONTROL_C_TWICE)
         self.signal = number
-        if not self._training and os.getpid() == self._owner:  # a loader's worker has inherited this handler
+        if not self._training and os.getpid() == self._owner:  # not a loader's worker, which inherits this handler
             early = Preempted(f"stopped by signal {number} before it began to train; run it again to go on")
-            early.everywhere = False  # it may have reached this process only
+            early.everywhere = False  # the signal may have reached this process only
             raise early
 
     def _watch(self) -> None:
-        """Once a signal has come, wait until the ranks have agreed, but not for ever."""
+        """After a signal, wait until the ranks have agreed; after `patience` seconds give up."""
         while not self._settled.is_set():
             number = self._woken.recv(1)[0]
             if number in SIGNALS and self._ranks > 1 and not self._settled.wait(self.patience):
@@ -156,4 +156,4 @@ def _forget_the_bell() -> None:
     signal.set_wakeup_fd(-1)
 
 
-os.register_at_fork(after_in_child=_forget_the_bell)  # a signal to a loader's worker is none to this process
+os.register_at_fork(after_in_child=_forget_the_bell)  # a loader's worker must not report its signals here

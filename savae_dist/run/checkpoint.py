@@ -3,8 +3,8 @@
 A checkpoint is a folder `step-00001200` with `networks/NAME/` and `ema/NAME/` (each a `from_pretrained` folder; none
 for networks that stay as they were loaded), `updates/NAME.safetensors` + `.json`, `state.json` and `manifest.json`
 (size and sha256 of every file). It is written under another name, flushed to the disk and renamed once, so a folder of
-that name is whole or it was damaged later, which the manifest shows. There is no pointer to the latest: the newest
-that verifies is taken.
+that name was whole at first; the manifest shows whether it was damaged later. There is no pointer to the latest: the
+newest that verifies is taken.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UpdateState = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by parameter n
 
 
 class Savable(Protocol):
-    """What a `PreparedUpdate` offers."""
+    """The part of a `PreparedUpdate` that a checkpoint needs."""
 
     averages: dict[str, WeightAverage[Network]]
 
@@ -49,10 +49,11 @@ class TrainingState:
     """Where a run stands.
 
     phase, step: finished iterations of that phase; total: finished iterations of all phases, the checkpoint's number.
-    origin: position in the data where the phase began. phase_end: kept for good.
+    origin: position in the data where the phase began. phase_end: whether the phase is finished; such a checkpoint is
+        never removed.
     rates: samples per second of each finished phase.
     lanes: parallel streams through the shards. data: digest of the index. features: sha256 of each frozen feature
-        network. config: the keys that make a run this run (`config.identity`).
+        network. config: the keys that identify a run (`config.identity`).
     """
 
     phase: str
@@ -68,7 +69,7 @@ class TrainingState:
     format_version: int = FORMAT_VERSION
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a run to go on from here, by the names that a user knows."""
+        """What a resumed run must have in common with this state, by the names that a user knows."""
         features = {f"sha256 of {name}": digest for name, digest in self.features.items()}
         return {"lanes": self.lanes, "data": self.data, **features, **self.config}
 
@@ -81,9 +82,9 @@ def save(
     keep: int,
     write: bool = True,
 ) -> Path:
-    """Write `folder/step-N` and remove all but the newest `keep` and the ends of phases; SaveError if the disk won't.
+    """Write `folder/step-N`, then remove all but the newest `keep` and the ends of phases; SaveError if it cannot.
 
-    Called on every rank, since each may hold a part of the optimisers' states, with `write` on one.
+    All ranks must call it, since each may hold a part of the optimisers' states; `write` is true on one of them.
     """
     states = {name: update.state() for name, update in updates.items()}
     target = folder / f"{PREFIX}{state.total:08d}"
@@ -92,13 +93,13 @@ def save(
     draft = draft_of(target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_drafts(folder)  # of a process that was killed while it wrote
+        _remove_drafts(folder)  # left by a process that was killed while writing
         _write(draft, networks, updates, states, state)
-        # There may be a damaged folder of that number, or the same state saved before.
+        # The target may exist already: as a damaged checkpoint, or as the same state saved before.
         publish(draft, target, aside=folder / f".{target.name}.old")
         _remove_drafts(folder)
         _remove_old(folder, keep)
-    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk
+    except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
         shutil.rmtree(draft, ignore_errors=True)
         raise SaveError(
             f"{target}: the checkpoint could not be written ({error}); free space or choose another `output`, "
@@ -116,7 +117,7 @@ def _write(
 ) -> None:
     (draft / "updates").mkdir(parents=True)
     for name, network in networks.items():
-        if not isinstance(network, FeatureNetwork):  # `state.features` holds its digest
+        if not isinstance(network, FeatureNetwork):  # it never changes; `state.features` holds its digest
             network.save_pretrained(draft / "networks" / name)
     for name, update in updates.items():
         tensors, values = states[name]
@@ -143,7 +144,10 @@ def _remove_drafts(folder: Path) -> None:
 
 
 def _remove_old(folder: Path, keep: int) -> None:
-    """A damaged folder neither counts nor goes: it may be all that is left of a night."""
+    """Remove all but the newest `keep` and the ends of phases.
+
+    Damaged checkpoints are not counted and never deleted: they may be the only copy.
+    """
     whole = [path for path in checkpoints(folder) if problem(path) is None]
     passing = [path for path in whole if not read_state(path).phase_end]
     for path in passing[keep:]:
@@ -176,7 +180,7 @@ def problem(checkpoint: Path) -> str | None:
 def newest(folder: Path) -> Path | None:
     """The newest checkpoint that verifies; None where there was never one.
 
-    Damaged ones are named on stderr and passed over; CheckpointError if only such are left.
+    Damaged ones are reported on stderr and skipped; CheckpointError if all are damaged.
     """
     found = checkpoints(folder)
     for path in found:
@@ -202,7 +206,7 @@ def read_state(checkpoint: Path) -> TrainingState:
 
 
 def load_networks(folder: Path, networks: Mapping[str, Network]) -> list[str]:
-    """Load, in place, every network that `folder/NAME` has, and return their names.
+    """Load, in place, each network for which there is a `folder/NAME`, and return their names.
 
     CheckpointError if one does not fit.
     """

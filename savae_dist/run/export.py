@@ -1,4 +1,4 @@
-"""What a run gives out, while it trains and at its end: a pipeline of the networks that are trained by then."""
+"""From a run's networks to its pipeline, which is measured while the run trains and written at its end."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def trained_by(phases: Iterable[Phase]) -> set[str]:
 def make_pipeline(
     system: System, spec: DataSpec, networks: Mapping[str, Network], begun: Collection[Phase], given: Collection[str]
 ) -> Pipeline:
-    """The system's pipeline of those `networks` that are not still as they were initialised.
+    """The system's pipeline of `networks`, without those that still have their random initial weights.
 
-    begun: the phases that have trained. given: the networks whose weights the run was given to start from.
+    begun: the phases that have trained. given: the networks that started from `networks.initial`.
     """
     trained, ever = trained_by(begun), trained_by(system.phases())
     ready = {
@@ -38,9 +38,10 @@ def make_pipeline(
 
 
 def name_the_clusters(pipeline: Pipeline, data: TrainingData) -> None:
-    """Give the clusters of a label part the classes of training samples; without labels there is no classifier.
+    """Name the clusters of a label part by the classes of labelled training samples.
 
-    Every rank gets the same, since all look at the same samples. The run's own network stays as it is.
+    Without labelled samples the pipeline gets no classifier. The result is equal on all ranks, since all look at the
+    same samples. The run's own classifier is not changed.
     """
     encoder, classifier = pipeline.networks.get("encoder"), pipeline.networks.get("classifier")
     if isinstance(encoder, Encoder) and isinstance(classifier, LabelPart) and classifier.clusters:
@@ -51,7 +52,10 @@ def name_the_clusters(pipeline: Pipeline, data: TrainingData) -> None:
 
 
 def export(folder: Path, pipeline: Pipeline, data: TrainingData, summary: Mapping[str, Any]) -> None:
-    """Write the pipeline, with training posteriors to generate classes from where it has no prior, and summary.json."""
+    """Write the pipeline and summary.json.
+
+    A pipeline without a prior generates a class from the posteriors of its training samples, which are added here.
+    """
     encoder = pipeline.networks.get("encoder")
     if data.labelled and isinstance(encoder, Encoder) and pipeline.prior is None:
         pipeline.posteriors = collect_posteriors(encoder, data.labelled_samples())

@@ -1,4 +1,4 @@
-"""A run from its start to what its status.json says of its end, whatever ends it."""
+"""A run from start to end; whatever ends it, its status.json says how it ended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def train(config: RunConfig, check: bool = False) -> int:
             reason = lost_peer(error)
             if reason is not None and has_peers():
                 raise rank_lost(status, reason) from error
-            # By whichever rank: its peers will only see that it is gone, which is no bug of theirs.
+            # Written by any rank that fails: its peers will only see that it is gone, not why.
             status.end("failed", 1, f"{type(error).__name__}: {error}", alone=True)
             raise
         status.end("done", 0)
@@ -71,7 +71,7 @@ def _train(config: RunConfig, check: bool, folder_lock: FolderLock, status: Stat
 
 
 def rank_lost(status: Status, reason: str) -> RankLost:
-    """What is left to say where a peer is gone: that, or what it said itself before it went."""
+    """The error to raise when a peer is gone, with the peer's own message and exit code if it left them."""
     lost = RankLost(f"a rank was lost at {status.where()} ({reason}): run it again to go on")
     said = status.end(RankLost.__name__, RankLost.code, str(lost), alone=True)
     if said is not None and said["exit_code"] != RankLost.code:

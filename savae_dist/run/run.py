@@ -1,4 +1,4 @@
-"""One run: its way through the phases of its system."""
+"""One run: it trains the phases of its system, one after the other."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Updates = Mapping[str, PreparedUpdate]
 
 @dataclass(frozen=True)
 class Process:
-    """This process of the launch: who it is, whom it can ask, who may stop it, and where it says how far it is.
+    """This process of the launch: its rank and device, its peers, its stop signal and its status file.
 
     zero: DeepSpeed's ZeRO stage, 0 for whole replicas.
     """
@@ -53,8 +53,8 @@ class Process:
 class Run:
     """A run at the start, or where its newest checkpoint left it; `setup.open_run` puts it together.
 
-    training: where it stands. resumed_from: the checkpoint that it goes on from. given: the networks whose weights it
-    was given to start from.
+    training: where it stands. resumed_from: the checkpoint that it goes on from. given: the networks that started from
+    `networks.initial`.
     """
 
     config: RunConfig
@@ -73,7 +73,7 @@ class Run:
         return min(phase.steps, self.config.max_steps or phase.steps)
 
     def remaining_phases(self) -> Iterator[Phase]:
-        """The phases that are not finished, `self.training` set to the start of each that was not begun."""
+        """Yield each unfinished phase; for one that has not begun, first set `self.training` to its start."""
         names, size = [phase.name for phase in self.phases], self.data.builder.split.size
         for phase in self.phases[names.index(self.training.phase) :]:
             if self.training.phase != phase.name:
@@ -92,7 +92,7 @@ class Run:
 
         builder = self.data.builder
         plan = training_plan(phase, builder.split, first=training.step, last=last, origin=training.origin)
-        ahead, plan = tee(plan)  # the loader is ahead of the engine
+        ahead, plan = tee(plan)  # the loader reads ahead of the engine
         clock = Clock()
         for step in run_phase(plan, self.data.planned(ahead), updates, builder):
             clock.tick()
@@ -115,7 +115,7 @@ class Run:
         self._end(phase, updates, clock)
 
     def save(self, updates: Updates) -> None:
-        """A checkpoint, written by rank 0; SaveError on every rank if it fails."""
+        """Write a checkpoint, on rank 0; SaveError on every rank if it fails."""
         message, write = "", self.process.state.is_main_process
         try:
             checkpoint.save(
@@ -131,7 +131,7 @@ class Run:
         if self.validation is None:
             return
         where, pipeline = f"{phase.name} step {self.training.step}", self._pipeline(phase, updates)
-        broadcast_buffers(pipeline.networks)  # those of averages are not broadcast anywhere else
+        broadcast_buffers(pipeline.networks)  # the buffers of weight averages are not broadcast anywhere else
         name_the_clusters(pipeline, self.data)
         metrics = self.validation.measure(pipeline)
         numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
@@ -157,7 +157,7 @@ class Run:
         self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks))
 
     def _measure(self, prepare: Preparation) -> None:
-        """What a phase asks of the training data before its first step; rank 0's answer is the run's."""
+        """Let a phase measure the training data before its first step; all ranks take rank 0's result."""
         for network in self.networks.values():
             network.eval()
         with torch.no_grad():
@@ -165,7 +165,7 @@ class Run:
         broadcast_buffers(self.networks)
 
     def _prepare(self, phase: Phase) -> dict[str, PreparedUpdate]:
-        """The updates with their optimisers, as the checkpoint has them if the phase was begun."""
+        """The updates with their optimisers, loaded from the checkpoint if the phase had begun."""
         config = self.config
         updates = {
             update.name: PreparedUpdate(
@@ -185,7 +185,7 @@ class Run:
         if self.training.step:
             assert self.resumed_from is not None
             checkpoint.load_updates(self.resumed_from, updates)
-            self.process.state.wait_for_everyone()  # rank 0 may soon write a folder of that name
+            self.process.state.wait_for_everyone()  # until all have read it: rank 0 may soon replace it
         return updates
 
     def _log(self, phase: Phase, updates: Updates, clock: Clock) -> None:
@@ -207,7 +207,7 @@ class Run:
         self.tracker.progress(f"{phase.name} step {self.training.step}/{self.steps(phase)}", shown, rate)
 
     def _end(self, phase: Phase, updates: Updates, clock: Clock) -> None:
-        """What a phase leaves behind: averaged weights if any are kept, equal statistics on all ranks, a checkpoint."""
+        """End a phase: take the averaged weights, make buffers equal on all ranks, save a checkpoint and validate."""
         for update in updates.values():
             for name, average in update.averages.items():
                 self.networks[name].load_state_dict(average.network.state_dict())
@@ -217,7 +217,7 @@ class Run:
         if phase.recalibrate is not None:
             whole_batches = self.data.survey(builder.split.rank, builder.split.ranks)
             recalibrate(phase.recalibrate, self.networks, whole_batches, builder)
-        if clock.iterations:  # none where a run goes on from the last step
+        if clock.iterations:  # none if the run was resumed after the last step
             self.training.rates[phase.name] = clock.rate(builder.split.size)
         self.training.phase_end = True
         self.save(updates)
@@ -227,7 +227,7 @@ class Run:
             self.validate(phase, updates)
 
     def _pipeline(self, phase: Phase, updates: Updates) -> Pipeline:
-        """Of the networks as they are in that phase; averaged ones where an average is kept."""
+        """The pipeline of the networks as they are now, in `phase`; the weight average where one is kept."""
         averaged = {name: a.network for update in updates.values() for name, a in update.averages.items()}
         begun = [one for one in self.phases[: self.phases.index(phase) + 1] if self.steps(one)]
         networks = {**self.networks, **averaged}

@@ -1,4 +1,4 @@
-"""Putting a run together, in one direction: shards, networks, where it stands, the reader of its data."""
+"""Put a run together, in this order: shards, networks, the state to start from, the reader of its data."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_run(config: RunConfig, process: Process) -> Run:
     builder = BatchBuilder(split, state.device, lambda x: normalise(x, shards.spec), config.seed, augment)
 
     networks = build_networks(config, shards.spec, split, state.device)
-    # Looked at now: it may be another run's checkpoint, which that run removes when it is old.
+    # Listed now, because it may be a checkpoint of another run, which removes its old ones.
     initial = config.networks.initial
     given = frozenset(path.name for path in Path(initial).iterdir()) if initial else frozenset[str]()
     start = starting_state(config, shards, networks, phases[0], split.ranks)
@@ -59,7 +59,7 @@ def open_run(config: RunConfig, process: Process) -> Run:
         batch_size=split.size,
     )
     check_cache(data, shards, order, split.ranks)
-    state.wait_for_everyone()  # no rank looks for an older run once rank 0 writes
+    state.wait_for_everyone()  # rank 0 writes only after all ranks have looked for an older run
     reader = Reader(shards, order, int(data.bad_budget * shards.size), data.cache)
     training_data = TrainingData(reader, builder, data.workers, pin=state.device.type == "cuda")
     validation = Validation(validation_shards, training_data, config.judge) if validation_shards else None
@@ -67,7 +67,7 @@ def open_run(config: RunConfig, process: Process) -> Run:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.yaml", identity.to_yaml(config))
     total = sum(min(phase.steps, config.max_steps or phase.steps) for phase in phases)
-    # Last, since it must be closed: a run that cannot be opened leaves no progress bar behind.
+    # Made last, because it must be closed: an error before this line leaves no progress bar open.
     tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes)
     return Run(
         config, process, folder, phases, networks, given, training_data, validation, training, resumed_from, tracker
@@ -75,7 +75,7 @@ def open_run(config: RunConfig, process: Process) -> Run:
 
 
 def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
-    """The training set, and the validation set in the training set's normalisation; the embedded digits if none."""
+    """The training set, and the validation set normalised like it; without data.train the embedded digits."""
     train, validation = data.train, data.validation
     if train is None:
         digits = demo_shards()
@@ -90,16 +90,16 @@ def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
 
 
 def check_cache(data: DataConfig, shards: Shards, order: SampleOrder, ranks: int) -> None:
-    """ConfigError where the cache of remote shards cannot hold a window of each lane that this node reads, twice."""
+    """ConfigError if the cache of remote shards cannot hold two windows of each lane that this node reads."""
     here, lanes = int(os.environ.get("LOCAL_WORLD_SIZE", ranks)), order.lanes  # ranks of this node
-    if lanes % ranks == 0 and not isinstance(order, Mixture):  # then each reads its own lanes
+    if lanes % ranks == 0 and not isinstance(order, Mixture):  # then each rank reads its own lanes only
         lanes = lanes // ranks * here
     if data.cache == "none":
         shards.check_cache(2 * lanes * data.shuffle_window)
 
 
 def build_networks(config: RunConfig, spec: DataSpec, split: BatchSplit, device: torch.device) -> dict[str, Network]:
-    """The system's networks, the same on every rank: from the seed, or as `networks.initial` has them."""
+    """The system's networks, equal on every rank: initialised by the seed, or loaded from `networks.initial`."""
     torch.manual_seed(config.seed)
     sizes = config.networks
     together = sizes.norm == "sync_batch"
@@ -112,7 +112,7 @@ def build_networks(config: RunConfig, spec: DataSpec, split: BatchSplit, device:
     check_fit(config.system, networks)
     if sizes.initial is not None and not checkpoint.load_networks(Path(sizes.initial), networks):
         raise ConfigError(f"networks.initial={sizes.initial} holds none of {', '.join(networks)}")
-    if together:  # in training only: what is saved and exported are batch norms
+    if together:  # in training only: saved and exported networks have ordinary batch norms
         networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
     slice_size = split.size // (split.ranks * split.accumulate)
     if slice_size == 1 and any(batch_norms(network) for network in networks.values()):
@@ -126,7 +126,7 @@ def build_networks(config: RunConfig, spec: DataSpec, split: BatchSplit, device:
 def starting_state(
     config: RunConfig, shards: Shards, networks: dict[str, Network], first: Phase, ranks: int
 ) -> TrainingState:
-    """A run that has not begun."""
+    """The state of a run that has not begun."""
     return TrainingState(
         first.name,
         step=0,
@@ -153,10 +153,11 @@ def resume(
     if found is None:
         return start, None
     state = checkpoint.read_state(found)
-    if config.data.lanes == "auto":  # it began with another number of processes, perhaps
+    if config.data.lanes == "auto":  # `auto` depends on the number of processes, which may have changed
         start.lanes = state.lanes
     here, there = start.identity(), state.identity()
-    # A key is on one side only where an augmentation is off (it has no strength), or became free to change since.
+    # A key is on one side only if it is an augmentation that the other has switched off, or if it was stored by an
+    # older version and is free to change by now.
     for key in sorted((here | there).keys() - identity.FREE_KEYS):
         if there.get(key) != here.get(key):
             raise CheckpointError(

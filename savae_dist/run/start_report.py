@@ -1,4 +1,4 @@
-"""What is about to be trained, for people: a few lines at every start, and what is known before the first step."""
+"""A description of the run for people: a few lines at every start, and the longer report of `--check`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def describe(run: Run) -> str:
 
 
 def check(run: Run) -> str:
-    """Everything up to the first step, a batch read and looked at included."""
+    """The report of `--check`: all that is known before the first step, with a first batch read as a trial."""
     split, bad = run.data.builder.split, []
     for slots in split.slots():
         raw = run.data.reader[Request(0, split.size, slots)]
@@ -44,7 +44,7 @@ def check(run: Run) -> str:
 
 
 def reading(run: Run) -> list[str]:
-    """How the samples are drawn, and what that takes of each process and of the cache of remote shards."""
+    """How the samples are drawn, and how much memory and cache of remote shards that needs."""
     shards, order, lanes = run.data.shards, run.data.reader.order, run.training.lanes
     ranks = run.data.builder.split.ranks
     assert not isinstance(order, Sequential)  # a training order
@@ -55,7 +55,7 @@ def reading(run: Run) -> list[str]:
         each = "a rank may need every shard"
     else:
         shares = "as the set has them"
-        each = f"{lanes // ranks} for each rank" if lanes % ranks == 0 else "every rank reads all: they do not divide"
+        each = f"{lanes // ranks} for each rank" if lanes % ranks == 0 else "every rank reads all: unevenly divided"
     window = run.config.data.shuffle_window
     rows = int(shards.counts.max()) * min(window, len(shards.counts)) * order.lanes
     lines = [

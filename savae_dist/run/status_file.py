@@ -19,11 +19,11 @@ HEARTBEAT_SECONDS = 10.0
 class Status:
     """`status.json`: what other programs (SLURM scripts, dashboards) read of a run.
 
-    The main process writes it; one that ends alone, or has lost its peers, writes it too, and the first word on how a
-    launch ended stands. Where there are several nodes each leaves its own end in `status-nodeN.json` as well.
+    The main process writes it. A process that ends alone, or has lost its peers, writes it too; the first to say how
+    the launch ended is not overwritten. With several nodes, each also writes how it ended to `status-nodeN.json`.
 
-    folder_lock: of the run's folder; None writes nothing. Whoever runs the launch acquires it; where that has not
-        happened, nothing is written while another launch has it.
+    folder_lock: of the run's folder; None: nothing is written. The launch acquires it elsewhere; before that, nothing
+        is written while another launch holds it.
     main: whether this is the main process.
     """
 
@@ -35,7 +35,7 @@ class Status:
         self._launch, self._node = "", ""
         self._started = time.time()
         self._written = 0.0
-        self._writing = threading.Lock()  # the last word may come from a thread
+        self._writing = threading.Lock()  # `end` may be called by the thread that watches for signals
 
     @property
     def writes(self) -> bool:
@@ -43,11 +43,11 @@ class Status:
         return self.main and self._folder_lock is not None
 
     def join(self, launch: str, node: int, nodes: int) -> None:
-        """launch: the token by which the ranks of a launch know each other's words."""
+        """launch: the token by which the ranks of a launch recognise what their peers wrote."""
         self._launch, self._node = launch, f"status-node{node}.json" if nodes > 1 else ""
 
     def begin(self) -> None:
-        """It runs; what is said of a run that was done before stands until it trains."""
+        """Say that the run has started; if it was done already, that stays until it trains again."""
         if self.main and not self._was_done():
             self._write(STATUS)
 
@@ -64,10 +64,10 @@ class Status:
         return f"{self.values['phase']} step {self.values['step']}" if self._training else "the start"
 
     def end(self, outcome: str, exit_code: int, message: str = "", alone: bool = False) -> dict[str, Any] | None:
-        """How it ended; returns what a peer has said before, which stands.
+        """Say how the launch ended; if a peer has said so before, that stays and is returned.
 
-        A start that was refused leaves the word of a run that was done before. `alone`: written by this process though
-        it is not the main one, since perhaps no other can.
+        If this launch has not trained, the "done" of an earlier one stays. alone: write though this is not the main
+        process, since perhaps no other can.
         """
         self.values.update(outcome=outcome, exit_code=exit_code, message=message)
         if self._node:
@@ -80,7 +80,7 @@ class Status:
         return self._folder_lock is not None and read(self._folder_lock.folder / STATUS).get("outcome") == "done"
 
     def _write(self, name: str) -> dict[str, Any] | None:
-        """Unless a peer said how this launch ended, which is returned: what happens here after that follows from it."""
+        """Write, unless a peer has said how this launch ended: return that, because later errors follow from it."""
         if self._folder_lock is None:
             return None
         path = self._folder_lock.folder / name
@@ -96,13 +96,13 @@ class Status:
         return None
 
     def _is_ours(self, there: dict[str, Any]) -> bool:
-        """Whether what is there was written by this launch, which before `join` only the time can tell."""
+        """Whether this launch wrote `there`: known by its token or, before `join` has given one, by the time."""
         if self._launch:
             return there.get("launch") == self._launch
         return there.get("heartbeat", 0) > self._started
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a status file says; nothing where there is none."""
+    """The contents of a status file; empty if there is none."""
     values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return values

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: TensorBoard scalars and figures, and its progress."""
+"""What a run reports while it trains: TensorBoard scalars and figures, and its progress."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Clock:
         self._since = time.perf_counter()
 
     def tick(self) -> None:
-        """An iteration is done."""
+        """Count an iteration that has just ended."""
         now = time.perf_counter()
         self.seconds += now - self._since
         self.iterations += 1
         self._since = now
 
     def skip(self) -> None:
-        """What happened since the last call was not training."""
+        """Do not count the time since the last call: it was not spent training."""
         self._since = time.perf_counter()
 
     def rate(self, batch_size: int) -> float:
@@ -38,9 +38,9 @@ class Clock:
 class Tracker:
     """TensorBoard, and the progress for people: a bar on a terminal, else a plain line per log.
 
-    Silent but on the main process.
+    It is silent on all but the main process.
 
-    total, done: iterations of the whole run, and those that were done before.
+    total, done: iterations of the whole run, and those that an earlier launch has done.
     """
 
     def __init__(self, folder: Path, total: int, done: int, main: bool) -> None:
@@ -52,13 +52,13 @@ class Tracker:
         )
 
     def advance(self, phase: str) -> None:
-        """An iteration of that phase is done."""
+        """Move the bar on by an iteration of that phase."""
         if self.terminal:
             self.bar.set_description(phase, refresh=False)
             self.bar.update()
 
     def progress(self, where: str, losses: Mapping[str, float], rate: float) -> None:
-        """The losses beside the bar; without a terminal, where a bar would fill a log file, all in one line."""
+        """Show the losses beside the bar; without a terminal, where a bar would fill a log file, write one line."""
         shown = {name: f"{value:.3g}" for name, value in losses.items()}
         if self.terminal:
             self.bar.set_postfix(shown, refresh=False)
@@ -75,7 +75,7 @@ class Tracker:
             self.writer.add_figure(name, figure, step)
 
     def say(self, text: str) -> None:
-        """A line above the bar, on the main process."""
+        """Write a line above the bar, on the main process."""
         if self.main:
             self.bar.write(text, file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""The training set as a run reads it: in the order of its training, and in parts that are measured."""
+"""The training set as a run reads it: in training order, and in parts for measurements."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from savae_dist.errors import DataError
 from savae_dist.training.batches import BatchBuilder, PlannedStep, read_requests
 
 SURVEYED = 65_536  # class means, posteriors and batch-norm statistics are taken over at most so many training samples
-LANES, WINDOW = 8, 4  # of the order in which the labelled ones are surveyed
+LANES, WINDOW = 8, 4  # of the order in which `labelled_samples` reads
 
 
 class TrainingData:
     """The reader of the training set and the builder of its batches.
 
-    workers, pin: of the loader that training reads by; the parts that are measured are read in this process.
+    workers, pin: of the loader for training; parts for measurements are read in this process.
     """
 
     def __init__(self, reader: Reader, builder: BatchBuilder, workers: int = 0, pin: bool = False) -> None:
@@ -30,7 +30,7 @@ class TrainingData:
         self.labelled = sum(count for label, count in self.shards.label_counts.items() if label != UNLABELLED)
 
     def planned(self, plan: Iterable[PlannedStep]) -> Iterator[RawBatch]:
-        """What the plan reads, in its order; says which samples were replaced, and why."""
+        """Read what the plan asks for, in its order; report replaced samples, and why, on stderr."""
         try:
             requests = read_requests(plan, self.builder.split.size)
             for raw in loader(self.reader, requests, self.workers, self.pin):
@@ -50,14 +50,14 @@ class TrainingData:
             yield number * size, raw
 
     def first(self, count: int) -> Iterator[Tensor]:
-        """x normalised of the first `count` samples (in whole batches) of the training order, on any rank the same."""
+        """Normalised x of the first `count` samples of the training order, in whole batches; equal on all ranks."""
         for _, raw in islice(self.survey(), math.ceil(count / self.builder.split.size)):
             yield self.builder.batch(raw).x
 
     def labelled_samples(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(x normalised, y) of the labelled samples, each once, whatever their share of the training order.
+        """(normalised x, y) of the labelled samples, each once, whatever their share of the training order.
 
-        There may be a few in a thousand million, so they have an order of their own.
+        They are read in an order of their own, since they may be a few among very many.
         """
         if not self.labelled:
             return

@@ -1,4 +1,4 @@
-"""Measuring and drawing what a run has learnt so far, over all ranks."""
+"""Measure and draw what a run has learnt so far, over all ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 from savae_dist.run.training_data import TrainingData
 
-NOT_MEASURED = {  # without a network in that role
+NOT_MEASURED = {  # role -> what is missing without a network in that role
     "encoder": "samples are generated, not encoded or reconstructed; tools/evaluate.py --judge measures them",
     "classifier": "accuracy and class flips do not apply",
     "decoder": "nothing is reconstructed or generated: the phase that trains it has no steps",
@@ -37,13 +37,13 @@ class Validation:
             metrics.check_judge(self.judge, shards.spec)
 
     def measure(self, pipeline: Pipeline) -> dict[str, Any]:
-        """Every sample once, each on one rank; the figures of merit, the same on all ranks."""
+        """The figures of merit over every sample, each taken once, on one rank; equal on all ranks."""
         sums = metrics.measure(pipeline, self._batches(), self.class_means, self.judge)
         total = rank_sums(torch.tensor(list(sums.values()), dtype=torch.float64))
         return metrics.summarise(dict(zip(sums, total.tolist(), strict=True)))
 
     def draw(self, pipeline: Pipeline, folder: Path) -> dict[str, Figure]:
-        """Pictures of the first samples into `folder`."""
+        """Write figures of the first samples into `folder`, and return them by name."""
         batch = self.builder.batch(report.first(self.reader))
         return report.write_figures(pipeline, batch.x, batch.y, folder)
 
@@ -55,7 +55,10 @@ class Validation:
 
 
 def collapse(values: dict[str, Any], spec: DataSpec) -> str:
-    """A sentence if the code says nothing: KL near 0, as with Zemouri's KL weight of 1, and no class told from it."""
+    """A warning if the posterior has collapsed, else empty.
+
+    It has if its KL is near 0, as happens with Zemouri's KL weight of 1, and the accuracy is near chance.
+    """
     kl, accuracy = values.get("kl"), values.get("accuracy")
     if kl is None or not kl < 0.05 or (accuracy is not None and accuracy >= 1.5 / spec.classes):
         return ""
@@ -69,7 +72,7 @@ def in_one_line(values: dict[str, Any]) -> str:
 
 
 def closing_summary(folder: Path, values: dict[str, Any], roles: Collection[str]) -> str:
-    """The last lines of a run: what came out of networks in these roles, and where everything lies."""
+    """The last lines of a run: what was measured, what these roles leave out, and where the results lie."""
     missing = [f"  no {role}: {text}" for role, text in NOT_MEASURED.items() if role not in roles]
     shown = [f"  {name:28} {value:.4f}" for name, value in values.items() if isinstance(value, float)]
     places = (

@@ -1,4 +1,4 @@
-"""The tests of a system of one's own: `check_system(MySystem())` in a test, or before the first long run."""
+"""Check a system of your own: call `check_system(MySystem())` in a test, or before the first long run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["IMAGE", "SIGNAL", "SmallRun", "check_system"]
 
 
 def check_system(system: System, spec: DataSpec = IMAGE, idle: Collection[str] = ()) -> None:
-    """Train a system a few steps in many ways; AssertionError with a sentence says which rule it breaks, and where.
+    """Train a system for a few steps in many ways; AssertionError says which rule it breaks, and where.
 
     1. Every network can be saved and loaded; what the updates train and the pipeline holds is there.
     2. Each update changes exactly the networks that it names, bit for bit, and leaves no gradient behind.
-    3. Every parameter learns in its phase. idle: those, as `network.name`, whose gradient is zero by the mathematics.
+    3. Every parameter learns in its phase. idle: exceptions, as `network.name`, whose gradient must be zero.
     4. Losses give named scalars, and take their noise from the engine.
-    5. Going on from a checkpoint is exact, and the pipeline gives the same after it was saved and loaded.
+    5. Resuming from a checkpoint is exact, and so is saving and loading the pipeline.
     6. Two processes train what one trains, unless a network has batch norms even with norm="group".
 
     spec: of the samples, small images, or `SIGNAL` for small signals. It takes some ten seconds on the CPU, most of

@@ -1,6 +1,6 @@
-"""What every system must keep to, whatever its paper; each function raises AssertionError with the rule that is broken.
+"""The rules that every system must keep, whatever its paper; each function raises AssertionError with the broken rule.
 
-`idle`: parameters, as `network.name`, whose gradient is zero by the mathematics.
+`idle`: parameters, as `network.name`, whose gradient must be zero.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ def check_terms(system: System, spec: DataSpec = IMAGE) -> dict[str, float]:
 
 
 def check_resume(system: System, folder: Path, spec: DataSpec = IMAGE) -> None:
-    """Going on from a checkpoint, in the middle of each phase, is going on as if nothing had happened.
+    """A run that is resumed in the middle of each phase equals an uninterrupted one, bit for bit.
 
-    Networks, optimisers and averages, to the bit. folder: for the checkpoints.
+    That holds for networks, optimisers and averages. folder: for the checkpoints.
     """
     whole = SmallRun(system, spec, ema=0.5)
     for number, phase in enumerate(whole.phases):
@@ -157,7 +157,7 @@ def _check_updates_alike(phase: str, whole: SmallRun, again: SmallRun) -> None:
 
 
 def check_pipeline(system: System, folder: Path, spec: DataSpec = IMAGE) -> None:
-    """Its networks, and a pipeline of them, give the same after they were saved and loaded. folder: for these."""
+    """The networks, and a pipeline of them, are the same after saving and loading. folder: to save them in."""
     run = SmallRun(system, spec)
     run.run(next(reversed(run.phases)), 1)  # so that the statistics of batch norms are not the initial ones
     for name, network in run.networks.items():

@@ -1,6 +1,7 @@
 """One process equals two: the same training on one process, and on two ranks over gloo on this machine.
 
-In float64, where rounding is all that is left between them: in float32 kinks (max-pool, LeakyReLU) make 1e-4 of 1e-7.
+They are compared in float64, where only rounding is left between them: in float32, kinks (max-pool, LeakyReLU) can turn
+a difference of 1e-7 into 1e-4.
 
     python -m savae_dist.testing.parity CASE.json OUT.safetensors    (a rank of a launch)
 """
@@ -37,14 +38,14 @@ SMALL = {"name": "sgd", "lr": 0.05, "clip_norm": 0.5}
 
 
 def has_parity(system: System, spec: DataSpec = IMAGE) -> bool:
-    """Whether it can have it: batch norm sees its own process's part of a batch."""
+    """Whether the two can be equal: not with batch norm, which normalises over its own process's part of a batch."""
     networks = SmallRun(system, spec, norm="group").networks
     return not any(batch_norms(network) for network in networks.values())
 
 
 def trained(system: System, spec: DataSpec = IMAGE, rank: int = 0, ranks: int = 1) -> dict[str, Tensor]:
-    """All tensors and averages after a few steps of each phase, on this rank of a launch; all ranks end alike."""
-    # Adam divides each gradient by its own size: where that is next to nothing, it steps along the rounding.
+    """All tensors and averages after a few steps of each phase, on this rank of a launch; equal on all ranks."""
+    # SGD, because Adam divides each gradient by its own size: where that is near zero, it steps along the rounding.
     plain = {
         update.name: replace(OptimizerConfig(**{**update.optimizer, **SMALL}))
         for phase in system.phases()
@@ -97,7 +98,7 @@ def address(system: System) -> dict[str, object]:
 
 
 def main(case: Path, out: Path) -> None:
-    """A rank: train the system of the case; the first writes what came out."""
+    """Run as one rank: train the system of the case; rank 0 writes the trained tensors."""
     state = launch.start("fp32", 120.0)
     told = json.loads(case.read_text())
     kind = dict(inspect.getmembers(enter(told["file"], told["module"]), inspect.isclass))[told["class"]]

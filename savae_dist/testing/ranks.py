@@ -1,4 +1,4 @@
-"""Start a program once per rank, as a launcher does, but within seconds."""
+"""Start a program once per rank, as a launcher does, but faster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 
 def run_ranks(processes: int, *command: str, timeout: float = 240) -> list[str]:
-    """What each rank of `python COMMAND` wrote, on this machine's CPU; AssertionError with it all if one fails.
+    """Run `python COMMAND` on each rank, on CPUs, and return what each wrote; AssertionError with it all if one fails.
 
     timeout: seconds; no rank outlives this call.
     """

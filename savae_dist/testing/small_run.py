@@ -1,4 +1,4 @@
-"""The engine on a few made-up samples, without files: what the checks of a system train with."""
+"""The engine on a few random samples, without files: the checks of a system train with it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Builder(BatchBuilder):
-    """Draws noise in the type of the samples: a layer in float64 takes nothing else."""
+    """Draws noise in the dtype of the samples, because float64 layers accept no other."""
 
     dtype: torch.dtype = torch.float32
 
@@ -77,7 +77,7 @@ class SmallRun:
         unlabelled: bool = True,
         **prepared: Any,
     ) -> None:
-        PartialState(cpu=True)  # where there are GPUs too, because sums on CPUs are the same each time
+        PartialState(cpu=True)  # even where there are GPUs, because sums on CPUs are reproducible
         torch.manual_seed(3)
         self.system, self.split = system, split or BatchSplit(8)
         self.networks: dict[str, Network] = system.build(spec, 4, norm, 2)
@@ -106,7 +106,7 @@ class SmallRun:
         return self.updates
 
     def run(self, name: str, steps: int, first: int = 0) -> None:
-        """Train iterations `first` to `steps` - 1 of a phase; `first` above 0 goes on with the updates of before."""
+        """Train iterations `first` to `steps` - 1 of a phase; `first` above 0 continues with the same updates."""
         phase = self.phases[name]
         if first == 0:
             self.prepare(name)
@@ -118,7 +118,7 @@ class SmallRun:
             pass
 
     def take(self, planned: PlannedStep) -> None:
-        """One step alone, whose batch is read though the step before it may have read it."""
+        """Take one step alone, and read its batch even if the plan has the step before read it."""
         self.follow([planned._replace(reads=self.split.slots())])
 
     def first_batch(self, step: OptimizerStep) -> Batch:
@@ -132,7 +132,7 @@ class SmallRun:
         return replace(plain, noise=self.noise(planned.step, planned.position))
 
     def noise(self, step: OptimizerStep, position: int) -> dict[str, Tensor]:
-        """Of the whole global batch."""
+        """The noise of a step for the whole global batch."""
         return self.builder.noise(step, position, torch.arange(self.split.size))
 
     def plan(self, phase: Phase, iteration: int = 0, origin: int = 0) -> list[PlannedStep]:
@@ -140,11 +140,11 @@ class SmallRun:
         return list(training_plan(phase, self.split, first=iteration, last=iteration + 1, origin=origin))
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
-        """A copy of what is saved of each network."""
+        """A copy of each network's state dict, which is what is saved of it."""
         return {name: copy.deepcopy(network.state_dict()) for name, network in self.networks.items()}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """A copy of each network's parameters and buffers, with those that are not saved."""
+        """A copy of each network's parameters and buffers, those that are not saved included."""
         return {
             name: {key: t.detach().clone() for key, t in (*network.named_parameters(), *network.named_buffers())}
             for name, network in self.networks.items()
@@ -152,7 +152,7 @@ class SmallRun:
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """Equal to the bit, buffers included."""
+    """Whether all tensors are equal, bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 

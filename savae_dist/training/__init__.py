@@ -1,1 +1,1 @@
-"""How a system is trained: the engine, and what it takes."""
+"""How a system is trained: the engine, and all that it needs."""

@@ -1,6 +1,6 @@
-"""Augmentation on the device: pure functions of samples and of draws, few and standard.
+"""Augmentation on the device: a few standard operations, each a pure function of samples and random draws.
 
-A sample keeps its shape and its label. Strengths are the values of `data.augment`; what is not named there is off.
+A sample keeps its shape and its label. Strengths are the values of `data.augment`; an operation not named there is off.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from savae_dist.preprocess import DataSpec, Kind
 
 
 def crop(x: Tensor, u: Tensor, strength: float) -> Tensor:
-    """Up to the share `strength` of each side is cut off, and the rest (bilinear) brought back to size. u: [n, 3]."""
+    """Crop to a random box, smaller by up to the fraction `strength`, and resize it to full (bilinear). u: [n, 3]."""
     size = 1 - strength * u[:, 0]
-    centre = (1 - size)[:, None] * (2 * u[:, 1:] - 1)  # x, y; of the box, where the image spans [-1, 1]
+    centre = (1 - size)[:, None] * (2 * u[:, 1:] - 1)  # x, y of the box; the image spans [-1, 1]
     zero = torch.zeros_like(size)
     box = torch.stack([size, zero, centre[:, 0], zero, size, centre[:, 1]], 1).reshape(-1, 2, 3)
     grid = F.affine_grid(box.to(x.dtype), list(x.shape), align_corners=False)
@@ -30,12 +30,12 @@ def crop(x: Tensor, u: Tensor, strength: float) -> Tensor:
 
 
 def flip(x: Tensor, u: Tensor, strength: float) -> Tensor:
-    """Left becomes right with the probability `strength`. u: [n]."""
+    """Mirror left to right with the probability `strength`. u: [n]."""
     return torch.where((u < strength)[:, None, None, None], x.flip(3), x)
 
 
 def shift(x: Tensor, u: Tensor, strength: float) -> Tensor:
-    """By whole pixels, up to the share `strength` of each side either way; what comes in is black. u: [n, 2]."""
+    """Shift by whole pixels, up to the fraction `strength` of each side, and fill with black. u: [n, 2]."""
     rows, height = _moved(u[:, 0], x.shape[2], strength)
     columns, width = _moved(u[:, 1], x.shape[3], strength)
     inside = _within(rows, height)[:, :, None] & _within(columns, width)[:, None, :]
@@ -45,7 +45,7 @@ def shift(x: Tensor, u: Tensor, strength: float) -> Tensor:
 
 
 def cutout(x: Tensor, u: Tensor, strength: float) -> Tensor:
-    """A box of the share `strength` of each side becomes black (DeVries and Taylor 2017). u: [n, 2]."""
+    """Blacken a box of the fraction `strength` of each side (DeVries and Taylor 2017). u: [n, 2]."""
     rows = _stretch(u[:, 0], x.shape[2], strength)
     columns = _stretch(u[:, 1], x.shape[3], strength)
     return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], 0, x)
@@ -55,28 +55,28 @@ def cutout(x: Tensor, u: Tensor, strength: float) -> Tensor:
 
 
 def time_shift(x: Tensor, u: Tensor, strength: float) -> Tensor:
-    """Rolled by up to the share `strength` of the window either way: its spectrum stays what it is. u: [n]."""
+    """Roll by up to the fraction `strength` of the window either way, which keeps the amplitude spectrum. u: [n]."""
     source, length = _moved(u, x.shape[2], strength)
     return x.gather(2, (source % length)[:, None].expand_as(x))
 
 
 def scaling(x: Tensor, u: Tensor, strength: float) -> Tensor:
-    """Each channel times a factor from [1 - strength, 1 + strength]. u: [n, channels]."""
+    """Multiply each channel by a factor from [1 - strength, 1 + strength]. u: [n, channels]."""
     return x * (1 + strength * (2 * u - 1))[:, :, None]
 
 
 def jitter(x: Tensor, normal: Tensor, strength: float) -> Tensor:
-    """Gaussian noise of the deviation `strength`, in units of the normalised signal. normal: [n, channels, length]."""
+    """Add Gaussian noise of standard deviation `strength` to the normalised signal. normal: [n, channels, length]."""
     return x + strength * normal
 
 
 def masking(x: Tensor, u: Tensor, strength: float) -> Tensor:
-    """One stretch of the share `strength` of the window becomes 0, in all channels. u: [n]."""
+    """Set one stretch of the fraction `strength` of the window to 0, in all channels. u: [n]."""
     return torch.where(_stretch(u, x.shape[2], strength)[:, None], 0, x)
 
 
 def _whole(u: Tensor, count: int) -> Tensor:
-    """`u` from [0, 1] to whole numbers 0 .. count - 1, each as likely."""
+    """Map `u` from [0, 1] to the integers 0 .. count - 1, all equally likely."""
     return (u * count).long().clamp(max=count - 1)
 
 
@@ -85,7 +85,7 @@ def _extent(strength: float, side: int) -> int:
 
 
 def _moved(u: Tensor, side: int, strength: float) -> tuple[Tensor, int]:
-    """Where each element of a side comes from after a move, int64 [n, side], perhaps from outside; and the side."""
+    """The source index of each element after a random shift, int64 [n, side], possibly outside it; and the side."""
     most = _extent(strength, side)
     return torch.arange(side, device=u.device) - (_whole(u, 2 * most + 1) - most)[:, None], side
 
@@ -95,7 +95,7 @@ def _within(index: Tensor, side: int) -> Tensor:
 
 
 def _stretch(u: Tensor, side: int, strength: float) -> Tensor:
-    """bool [n, side]: a run of the share `strength` of it, at a random place."""
+    """bool [n, side]: true on one stretch of the fraction `strength` of the side, at a random place."""
     length = _extent(strength, side)
     start = _whole(u, side - length + 1)[:, None]
     return _within(torch.arange(side, device=u.device) - start, length)
@@ -125,9 +125,9 @@ OPERATIONS: dict[str, Operation] = {
 
 @dataclass(frozen=True)
 class Augmentation:
-    """`data.augment` for samples of `spec`; ValueError where a strength is for the other kind.
+    """`data.augment` for samples of `spec`; ValueError if an operation is for the other kind of samples.
 
-    strengths: name of an operation -> strength. One of 0 leaves its operation out, so the samples as they are.
+    strengths: name of an operation -> strength; 0 switches it off.
     """
 
     strengths: Mapping[str, float]
@@ -147,11 +147,11 @@ class Augmentation:
 
     @property
     def noise(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape per sample of the standard normal draws that it needs, as an update's `noise`."""
+        """Name -> shape per sample of the standard normal draws that it needs, in the form of an update's `noise`."""
         return {name: operation.draws(self.spec.shape) for name, operation in self._active().items()}
 
     def __call__(self, x: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """x: normalised `[n, *spec.shape]`; draws: standard normal, `[n, *shape]` for each name of `noise`."""
+        """Augment x, normalised `[n, *spec.shape]`. draws: standard normal, `[n, *shape]` for each name of `noise`."""
         for name, operation in self._active().items():
             u = torch.special.ndtr(draws[name]) if operation.uniform else draws[name]
             x = operation.apply(x, u, self.strengths[name])

@@ -1,4 +1,4 @@
-"""Batch norms: over all processes' samples, recalibrated when a phase ends, and the same on all ranks."""
+"""Batch-norm statistics: recalibrated when a phase ends, and kept equal on all ranks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def batch_norms(network: nn.Module) -> list[BatchNorm]:
 def recalibrate(
     plan: Recalibration, networks: Mapping[str, Network], raw: Iterable[tuple[int, RawBatch]], builder: BatchBuilder
 ) -> None:
-    """Recompute batch-norm statistics as averages over whole global batches; all ranks end with the same.
+    """Recompute batch-norm statistics as averages over whole global batches, equal on all ranks.
 
     raw: (position, global batch) pairs, each global batch on one rank only, so that the statistics do not depend on
     the number of ranks.
@@ -55,7 +55,7 @@ def recalibrate(
 
 @contextmanager
 def _recording_one_batch(norms: Sequence[BatchNorm], networks: Mapping[str, Network]) -> Iterator[None]:
-    """All networks in eval mode but `norms`, whose running statistics become those of the last batch alone."""
+    """Put all networks in eval mode except `norms`, whose running statistics become those of the last batch alone."""
     for network in networks.values():
         network.eval()
     momenta = [norm.momentum for norm in norms]
@@ -63,7 +63,7 @@ def _recording_one_batch(norms: Sequence[BatchNorm], networks: Mapping[str, Netw
         norm.train()
         norm.track_running_stats = True
         norm.momentum = 1.0
-    # Ranks have different batches here, and not equally many: each normalises for itself.
+    # No synchronised statistics here: ranks have different batches, and may differ in how many.
     synchronised = [norm for norm in norms if isinstance(norm, nn.SyncBatchNorm)]
     if synchronised and torch.distributed.is_initialized():
         alone, _ = torch.distributed.new_subgroups(1)
@@ -78,7 +78,7 @@ def _recording_one_batch(norms: Sequence[BatchNorm], networks: Mapping[str, Netw
 
 
 def _statistics(norms: Iterable[BatchNorm]) -> Iterator[Tensor]:
-    """Running mean and variance of each."""
+    """The running mean and variance of each norm."""
     for norm in norms:
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -87,7 +87,7 @@ def _statistics(norms: Iterable[BatchNorm]) -> Iterator[Tensor]:
 
 
 def broadcast_buffers(networks: Mapping[str, Network]) -> None:
-    """Rank 0's running statistics to all ranks: before a validation, and when a phase ends."""
+    """Copy rank 0's buffers, such as running statistics, to all ranks."""
     if torch.distributed.is_initialized():
         for network in networks.values():
             for buffer in network.buffers():

@@ -1,4 +1,4 @@
-"""From the plan of a phase to the batches of its losses: what is read when, and what each batch is made of."""
+"""The plan of a phase, which says what is read and stepped when, and the batches that its losses see."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BatchSplit:
             )
 
     def slots(self) -> list[range]:
-        """The places in the global batch that this rank reads, one range per accumulation step."""
+        """The slots (places in the global batch) that this rank reads, one range per accumulation step."""
         mine = range(self.rank, self.size, self.ranks)
         step = len(mine) // self.accumulate
         return [mine[i : i + step] for i in range(0, len(mine), step)]
@@ -41,8 +41,8 @@ class BatchSplit:
 class PlannedStep(NamedTuple):
     """An optimiser step, the iteration that it belongs to, and the position in the data where its global batch starts.
 
-    reads: the slots of that batch that this rank reads now, one range per accumulation step; none where the step before
-        has read the same batch.
+    reads: the slots of that batch that this rank reads now, one range per accumulation step; empty if the step
+        before has read the same batch.
     ends_iteration: whether it is the last step of its iteration.
     """
 
@@ -57,7 +57,7 @@ def training_plan(phase: Phase, split: BatchSplit, *, first: int, last: int, ori
     """The active optimiser steps of iterations `first` to `last` - 1, in order; the phase began at position `origin`.
 
     The loader reads ahead by this plan and the engine steps by it, so they cannot disagree. Inactive steps keep their
-    positions: what the others see does not depend on them.
+    positions in the data, so that the other steps see the same batches without them.
     """
     steps = [step for step in phase.optimizer_steps() if step.update.active]
     slots, per_iteration = split.slots(), phase.batches_per_iteration * split.size
@@ -77,9 +77,9 @@ def read_requests(plan: Iterable[PlannedStep], size: int) -> Iterator[Request]:
 
 @dataclass(frozen=True)
 class BatchBuilder:
-    """Makes the batches that losses see of the samples that a reader gives.
+    """Turns the samples of a reader into the batches that losses see.
 
-    seed: of all noise and augmentation. augment: what is done to training samples, None for nothing.
+    seed: of all noise and augmentation. augment: applied to training samples; None: nothing is.
     """
 
     split: BatchSplit
@@ -111,9 +111,9 @@ class BatchBuilder:
         return standard_normal(seed, slots.to(self.device, non_blocking=True), step.update.noise)
 
     def augmentation_noise(self, position: int, slots: Tensor) -> dict[str, Tensor]:
-        """The draws of the augmentation, likewise.
+        """The draws of the augmentation, a pure function of (seed, position in the data, slot).
 
-        They belong to the batch and not to the step: steps that share a batch compare their networks on equal samples.
+        They do not depend on the step, so that steps that share a batch see equal samples.
         """
         shapes = self.augment.noise if self.augment is not None else {}
         return standard_normal(
@@ -121,6 +121,6 @@ class BatchBuilder:
         )
 
     def _weight(self, count: int) -> Tensor:
-        """Of a sum over some of a slice's samples, of which the global batch holds `count` (see `Batch`)."""
+        """`Batch`'s factor from sums to means over samples of one kind, of which the global batch holds `count`."""
         shares = self.split.ranks * self.split.accumulate
         return torch.tensor(shares / count if count else 0.0, device=self.device)

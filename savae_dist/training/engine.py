@@ -47,7 +47,7 @@ class UpdateModule(nn.Module):
 
 
 class PreparedUpdate:
-    """An update with its optimiser, wrapped for the launch at hand.
+    """An update with its optimiser, wrapped for one process, DDP or ZeRO.
 
     zero: DeepSpeed's ZeRO stage, 0 for whole replicas.
     """
@@ -69,7 +69,7 @@ class PreparedUpdate:
         device = PartialState().device
         in_play = {name for other in phase.updates for name in other.trains}
         self._states = _network_states(networks, set(update.trains), in_play)
-        self.enter()  # before wrapping: DDP reduces what requires a gradient now
+        self.enter()  # before wrapping: DDP reduces the parameters that require a gradient at that time
         module = UpdateModule(update, networks, autocast(precision, device))
         self.parameters = dict(module.trained.named_parameters())
         self.trained = module.trained
@@ -133,7 +133,7 @@ class PreparedUpdate:
         self.meter.add({**sums, "gradient_norm": self.norm}, self.finite)
 
     def _backward(self, loss_index: int, slices: list[Batch]) -> dict[str, Tensor]:
-        """Accumulate the gradient of the loss; its terms, averaged over the slices."""
+        """Accumulate the gradient of the loss; return its terms, averaged over the slices."""
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(slices, 1):
             with self.parallel.part(last=number == len(slices)):
@@ -145,12 +145,12 @@ class PreparedUpdate:
         return sums
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Look at this rank's gradients, clip them, and tell the optimiser whether to leave the step out."""
+        """Compute the norm of the gradient, clip it, and tell the optimiser whether to skip the step."""
         parameters = optimizer.param_groups[0]["params"]
         gradients = [p.grad for p in parameters if p.grad is not None]
         self.norm = self.parallel.norm(gradients)
         if self.scaler is not None:
-            torch._foreach_add_(gradients, self.norm * 0)  # NaN for all scalers if the gradient of any rank overflowed
+            torch._foreach_add_(gradients, self.norm * 0)  # NaN on every rank if any rank's gradient overflowed
             self.scaler.unscale_(optimizer)
             self.norm = self.norm / self.scaler.scale(torch.ones_like(self.norm))
         self.finite = torch.isfinite(self.norm)
@@ -163,7 +163,7 @@ class PreparedUpdate:
         clip_weights(optimizer.param_groups[0]["params"], self.config.clip_weights, self.finite)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a checkpoint keeps of it: tensors by parameter name, and plain values; every rank must call it."""
+        """What a checkpoint stores: tensors by parameter name, and plain values; every rank must call it."""
         values = {
             "optimizer": type(self.optimizer).__name__,
             "averaged": {name: average.updates for name, average in self.averages.items()},
@@ -185,7 +185,7 @@ class PreparedUpdate:
             self.scaler.load_state_dict(values["scaler"])
 
     def close(self) -> None:
-        """Let go of the networks, so that another phase may train them."""
+        """Unwrap the networks, so that another phase may train them."""
         self.parallel.close()
 
 
@@ -197,10 +197,10 @@ class _States:
 
 
 def _network_states(networks: Mapping[str, Network], trained: set[str], in_play: set[str]) -> _States:
-    """What each network must look like during an update that trains `trained` in a phase that trains `in_play`.
+    """What requires a gradient, and each module's mode, in an update of `trained` within a phase that trains `in_play`.
 
-    A network of another update of the phase is in eval mode, but its batch norms normalise with the batch's statistics,
-    as they do in training, and do not update their buffers.
+    A network that only other updates of the phase train is in eval mode, but its batch norms normalise with batch
+    statistics, as in training, and do not update their buffers.
     """
     parameters = [(p, name in trained) for name, network in networks.items() for p in network.parameters()]
     states = _States(parameters, [], [])
@@ -215,7 +215,7 @@ def _network_states(networks: Mapping[str, Network], trained: set[str], in_play:
 
 
 class Meter:
-    """Sums of scalars on the device since the last `drain`; steps that were left out do not count."""
+    """Sums of scalars on the device since the last `drain`; skipped steps do not count."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -238,7 +238,7 @@ def run_phase(
     updates: Mapping[str, PreparedUpdate],
     builder: BatchBuilder,
 ) -> Iterator[int]:
-    """Train as planned; yields the number of finished iterations after each.
+    """Train as planned; after each iteration yield how many are finished.
 
     raw: what the plan reads, in its order.
     """

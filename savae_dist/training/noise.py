@@ -1,4 +1,4 @@
-"""Standard normal draws by key, slot and name: pure functions, so a rank draws its own slots and keeps no random state.
+"""Standard normal draws as a pure function of key, slot and name: ranks draw their own slots and keep no random state.
 
 The bits are those of SplitMix64 (Steele, Lea and Flood 2014): its k-th output is a hash of seed + k * GAMMA, and needs
 none of the outputs before it. Integers are the same on every device; the normal values differ between devices by the
@@ -19,12 +19,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def seed_of(*key: int | str) -> int:
-    """64 bits that depend on every part of the key."""
+    """A 64-bit seed that depends on every part of the key."""
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")
 
 
 def signed(value: int) -> int:
-    """The number of torch's int64 that has the lower 64 bits of `value`; it wraps around as unsigned numbers do."""
+    """The lower 64 bits of `value` read as a signed number, since torch computes modulo 2^64 in int64."""
     value &= 2**64 - 1
     return value - 2**64 if value >= 2**63 else value
 
@@ -42,7 +42,7 @@ def scramble(state: Tensor) -> Tensor:
 
 
 def logical_shift(bits: Tensor, shift: int) -> Tensor:
-    """To the right, with zeros coming in; torch's own shift repeats the sign."""
+    """Shift to the right and fill with zeros; torch's own shift fills with the sign bit."""
     return (bits >> shift).bitwise_and_((1 << (64 - shift)) - 1)
 
 
@@ -69,6 +69,6 @@ def standard_normal(seed: int, slots: Tensor, shapes: Shapes) -> dict[str, Tenso
 
 @cache
 def _steps(sizes: tuple[tuple[str, int], ...], device: torch.device) -> Tensor:
-    """int64 `[pairs]`: how far each pair of elements stands in its slot's stream; every name has a part of its own."""
+    """int64 `[pairs]`: the offset of each pair of elements in its slot's stream; each name has its own part."""
     parts = [(torch.arange((size + 1) // 2) + signed(seed_of(name))) * GAMMA for name, size in sizes]
     return torch.cat(parts).to(device)

@@ -14,7 +14,7 @@ from savae_dist.config.schema import OptimizerConfig
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Always fused: such a step is left out on the device itself where its `found_inf` is 1; the host isn't asked."""
+    """The optimiser, always fused: where `found_inf` is 1, it skips a step on the device without asking the host."""
     if config.name == "sgd":
         sgd = torch.optim.SGD(
             parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
@@ -26,7 +26,7 @@ def make_optimizer(parameters: Sequence[nn.Parameter], config: OptimizerConfig) 
 
 
 def reset_state(optimizer: torch.optim.Optimizer) -> None:
-    """As if no step had been made; torch leaves momentum uninitialised if the very first one is left out."""
+    """Reset to before the first step, with zero momentum: torch leaves it uninitialised if that step is skipped."""
     optimizer.state.clear()
     for group in optimizer.param_groups:
         for parameter in group["params"] if group.get("momentum") else ():
@@ -34,7 +34,7 @@ def reset_state(optimizer: torch.optim.Optimizer) -> None:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """State tensors as `parameter/name`."""
+    """The state tensors, each named `parameter/name`."""
     return {
         f"{name}/{key}": value.detach() for name, p in parameters.items() for key, value in optimizer.state[p].items()
     }
@@ -47,7 +47,7 @@ def load_optimizer_state(
     for full, value in tensors.items():
         name, key = full.rsplit("/", 1)
         parameter = parameters[name]
-        # In the parameter's own memory layout: fused optimisers walk through memory, not through indices.
+        # In the memory layout of the parameter: fused optimisers go through memory in order, whatever the strides.
         own = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
         optimizer.state[parameter][key] = own.to(parameter.device).copy_(value)
 
@@ -70,7 +70,7 @@ def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], norm: Tensor, config: OptimizerConfig) -> None:
-    """First by the norm (`norm` is that of the whole gradient), then by value."""
+    """Clip by norm first (`norm`: of the whole gradient), then by value."""
     if config.clip_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, norm)
     if config.clip_value is not None:
@@ -79,7 +79,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], norm: Tensor, config: Opt
 
 @torch.no_grad()
 def clip_weights(parameters: Sequence[nn.Parameter], limit: float, applied: Tensor) -> None:
-    """Each weight to [-limit, limit]. applied: boolean scalar; a step that was left out leaves the weights alone."""
+    """Clamp each weight to [-limit, limit]. applied: boolean scalar; a skipped step leaves the weights unchanged."""
     bound = torch.where(applied, limit, math.inf)
     for parameter in parameters:
         parameter.clamp_(-bound, bound)
@@ -91,7 +91,8 @@ N = TypeVar("N", bound=nn.Module)
 class WeightAverage(Generic[N]):
     """Exponential moving average of a network's weights and floating-point buffers: a += (1 - d) (w - a).
 
-    d = min(decay, (1 + n) / (10 + n)) at update n = 0, 1, ..., so that a short run is not an average of its start.
+    d = min(decay, (1 + n) / (10 + n)) at update n = 0, 1, ..., so that the initial weights do not
+    dominate the average of a short run.
     """
 
     def __init__(self, network: N, decay: float) -> None:
@@ -101,8 +102,8 @@ class WeightAverage(Generic[N]):
 
     @torch.no_grad()
     def update(self, applied: Tensor) -> None:
-        """`applied` is 1, or 0 where the step was left out."""
-        # Looked up now and not detached: wrapping a later update may give the network other memory, or other buffers.
+        """applied: 1, or 0 if the step was skipped."""
+        # Looked up at each call: wrapping a later update may give the network other memory, or other buffers.
         averages, currents = (
             [tensor for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()]
             for network in (self.network, self._current)

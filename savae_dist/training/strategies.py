@@ -1,8 +1,8 @@
 """How an update is spread over the ranks: whole replicas (one process, DDP) or ZeRO's partitions (DeepSpeed).
 
-Both wrap a module and its optimiser, and give the engine `forward`, `backward` and `step`. They leave precision,
-clipping, skipping and schedules to it, which works in the hooks of the optimiser: what `optimizer.param_groups` hold
-there is what this rank steps, its parameters or its slice of all of them.
+Both wrap a module and its optimiser, and give the engine `forward`, `backward` and `step`. Precision,
+clipping, skipping and schedules stay with the engine, in hooks of the optimiser. There `optimizer.param_groups` holds
+what this rank steps: all parameters, or its slice of them.
 """
 
 from __future__ import annotations
@@ -31,28 +31,29 @@ STEP = "step"  # the one state of torch's optimisers that is a count and not sha
 class Replicas:
     """Every rank holds all gradients and the whole optimiser state: one process, or DDP.
 
-    unsettled: after its first backward pass DDP lays gradients out anew, in the order in which they came, and sums over
-    more than two ranks round by their place. One pass in vain first, and a run that goes on is exact.
+    unsettled: whether a backward pass must be made and discarded before the first step. DDP orders gradients anew after
+    its first pass, and on more than two ranks the rounding of their sums depends on that order. A resumed run would
+    otherwise make its first step in another order than an uninterrupted one.
     """
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, config: DdpConfig) -> None:
-        # Buffers are not broadcast: rank 0's running statistics are the run's (see batch_norm.broadcast_buffers).
+        # No broadcast at each step: batch_norm.broadcast_buffers copies rank 0's buffers when they are needed.
         ddp = DistributedDataParallelKwargs(
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
             bucket_cap_mb=config.bucket_mb,
         )
         self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[ddp], cpu=not torch.cuda.is_available())
-        with warnings.catch_warnings():  # newer releases of torch rename it, older ones know no other name
+        with warnings.catch_warnings():  # newer torch renames it; older torch knows this name only
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            # Networks are where they belong; Accelerate would move them all the same, and so replace their buffers.
+            # Networks are on their device already; Accelerate would move them again, and so replace their buffers.
             self.forward = self.accelerator.prepare_model(module, device_placement=False)
         self.unsettled = self.accelerator.num_processes > 2
         self.optimizer = optimizer
         self.backward, self.step = self.accelerator.backward, optimizer.step
 
     def part(self, last: bool) -> AbstractContextManager[object]:
-        """Around forward and backward of one accumulation step: ranks reduce their gradients once, in the last."""
+        """Context for forward and backward of one accumulation step: ranks reduce their gradients in the last only."""
         return nullcontext() if last else self.accelerator.no_sync(self.forward)
 
     def norm(self, gradients: Sequence[Tensor]) -> Tensor:
@@ -60,20 +61,20 @@ class Replicas:
         return gradient_norm(gradients)
 
     def state(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        """Whole state tensors as `parameter/name`; every rank must call it."""
+        """The whole state tensors, each named `parameter/name`; every rank must call it."""
         return optimizer_state(self.optimizer, parameters)
 
     def load_state(self, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
         load_optimizer_state(self.optimizer, parameters, tensors)
 
     def close(self) -> None:
-        """Take everything off the parameters; DDP's hooks go with it."""
+        """Remove what was added to the parameters: nothing here, since DDP's hooks go when it is destroyed."""
 
 
 class Partitions:
-    """ZeRO: each rank steps its equal slice of all parameters in one flat float32 tensor, with that slice's state.
+    """ZeRO: all parameters are one flat float32 tensor, of which each rank steps an equal slice and holds its state.
 
-    stage: 1 also keeps whole gradients, 2 reduces each accumulation step's gradients into the slices at once.
+    stage: 1 keeps whole gradients on each rank, 2 reduces each accumulation step's gradients into the slices at once.
     """
 
     unsettled = False  # the layout never changes
@@ -83,14 +84,14 @@ class Partitions:
         deepspeed = import_deepspeed(device)
         parameters = list(module.parameters())
         self.strides = [(parameter, parameter.stride()) for parameter in parameters]
-        for parameter in parameters:  # DeepSpeed's broadcast refuses channels-last, and its flat tensor undoes it
+        for parameter in parameters:  # DeepSpeed cannot broadcast channels-last, and its flat tensor loses it
             parameter.data = parameter.data.contiguous()
-        # Whole pairs; a buffer of this size is allocated in every step, so no larger than it can be filled.
+        # An even number, and no more than the parameters fill: a buffer of this size is allocated in every step.
         elements = 2 * int(min(config.bucket_mb * 2**20 / 4, sum(p.numel() for p in parameters)) / 2 + 1)
         settings = {
             "train_micro_batch_size_per_gpu": 1,  # must be a number; nothing depends on it
             "gradient_clipping": 0.0,
-            "zero_allow_untested_optimizer": True,  # SGD
+            "zero_allow_untested_optimizer": True,  # DeepSpeed has not tested SGD
             "zero_optimization": {
                 "stage": stage,
                 "reduce_bucket_size": elements,
@@ -100,7 +101,7 @@ class Partitions:
         }
         self.engine = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)[0]
         self.forward, self.backward, self.step = self.engine, self.engine.backward, self.engine.step
-        reset_state(optimizer)  # its parameter is the slice now
+        reset_state(optimizer)  # DeepSpeed has made the slice its only parameter
         self.optimizer = optimizer
         self.ranks, self.rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
         (self.slice,) = optimizer.param_groups[0]["params"]
@@ -110,7 +111,7 @@ class Partitions:
         return nullcontext()
 
     def norm(self, gradients: Sequence[Tensor]) -> Tensor:
-        # In pieces, because the sum over one long row loses digits on CPUs.
+        # In pieces, because on CPUs the sum of one long row loses precision.
         square = gradient_norm([piece for gradient in gradients for piece in gradient.chunk(64)]).square()
         torch.distributed.all_reduce(square)
         return square.sqrt()
@@ -143,12 +144,12 @@ class Partitions:
 
     @staticmethod
     def _of(parameter: nn.Parameter, whole: Tensor) -> Tensor:
-        """What belongs to `parameter`, which is itself a piece of one flat tensor, in another of the same layout."""
+        """The view of `whole` for `parameter`, itself a view of a flat tensor with the same layout."""
         return whole.as_strided(parameter.shape, parameter.stride(), parameter.storage_offset())
 
     def close(self) -> None:
         self.engine.destroy()
-        for parameter, stride in self.strides:  # as they were: in another layout convolutions round differently
+        for parameter, stride in self.strides:  # restore them, because convolutions round differently in another layout
             own = torch.empty_strided(parameter.shape, stride, dtype=parameter.dtype, device=parameter.device)
             parameter.data = own.copy_(parameter.data)
 
@@ -157,20 +158,20 @@ Parallel = Replicas | Partitions
 
 
 def import_deepspeed(device: torch.device) -> ModuleType:
-    """DeepSpeed, on CPUs without a compiler: gloo reduces there, and DeepSpeed's own all-reduce is not built."""
+    """Import DeepSpeed; on CPUs gloo reduces, so that DeepSpeed's own all-reduce need not be compiled."""
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
 
     if device.type == "cpu":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it warns of SGD, and of what is switched off here
-    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # it uses old names
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it warns of SGD and of the settings above
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # DeepSpeed uses them
     return deepspeed
 
 
 def check_zero(phases: Iterable[Phase]) -> None:
-    """ConfigError for what ZeRO would train wrongly."""
+    """ConfigError if two updates of a phase train the same network: under ZeRO each would step its own copy."""
     for phase in phases:
         counts = Counter(name for update in phase.updates if update.active for name in update.trains)
         for name, updates in counts.items():
