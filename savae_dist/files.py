@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+DRAFT = ".draft"  # the end of a draft's name
+
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON-able values, whole or not at all."""
@@ -48,7 +50,13 @@ def draft_of(path: Path) -> Path:
 
     The process number would not do: in two containers that share the folder it is often the same.
     """
-    return path.with_name(f".{path.name}.{secrets.token_hex(3)}")
+    return path.with_name(f".{path.name}.{secrets.token_hex(3)}{DRAFT}")
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed writers left in a folder; only while no one else writes there, since a draft may be in use."""
+    for draft in folder.glob(f".*{DRAFT}"):
+        draft.unlink(missing_ok=True)
 
 
 def publish(draft: Path, target: Path, aside: Path | None = None) -> None:

@@ -31,7 +31,7 @@ def load(arguments: Sequence[str]) -> RunConfig:
         check_names(asked, registered())
         merged = OmegaConf.merge(_kept(asked), asked.changes)
         assert isinstance(merged, DictConfig)
-        config = _typed(merged)
+        config = _typed(merged, asked.changes)
         _refuse_without_effect(config, merged, asked.changes)
         if config.output is None:
             config.output = _output(asked, config)
@@ -91,9 +91,12 @@ def _output(asked: Asked, config: RunConfig) -> str:
     return f"runs/{name}" if same else f"runs/{name}-{digest(config)}"
 
 
-def _typed(asked: DictConfig) -> RunConfig:
-    """Merge over the defaults and convert each value to its type; ConfigError or ValueError if one cannot work."""
-    asked = asked.copy()
+def _typed(asked: DictConfig, changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """Merge over the defaults and convert each value to its type; ConfigError or ValueError if one cannot work.
+
+    changes: those of the command line, which `asked` includes.
+    """
+    asked, changes = asked.copy(), changes or {}
     optimizers = asked.pop("optimizers", None) or OmegaConf.create()
     if not isinstance(optimizers, DictConfig):
         raise ConfigError("optimizers needs an update's name: optimizers.default.lr=... or optimizers.NAME.lr=...")
@@ -110,7 +113,9 @@ def _typed(asked: DictConfig) -> RunConfig:
     _check_lists(schema, asked)
     config = OmegaConf.to_object(OmegaConf.merge(schema, asked))
     assert isinstance(config, RunConfig)
-    config.optimizers = _optimizers(config.system, optimizers)
+    overruled, usual = _overruled(config.system, changes.get("system")), field_values(SYSTEMS[config.system.name])
+    config.system = replace(config.system, **{key: usual[key] for key in overruled})
+    config.optimizers = _optimizers(config.system, optimizers, changes.get("optimizers") or {})
     config.check()
     config.data.augment = {name: strength for name, strength in config.data.augment.items() if strength}
     return config
@@ -125,11 +130,17 @@ def _check_lists(schema: DictConfig, asked: DictConfig) -> None:
                 raise ConfigError(f"{section}.{key}: holds a list, {section}.{key}=[...], and no keys")
 
 
+def _overruled(config: Any, *changes: Mapping[str, Any] | None) -> list[str]:
+    """Keys of a preset or file that have no effect since the command line made another choice: they go unnoticed."""
+    typed = {str(key) for some in changes for key in some or {}}
+    return [unmet.key for unmet in without_effect(config) if unmet.other in typed and unmet.key not in typed]
+
+
 def _updates(system: System) -> dict[str, Update]:
     return {update.name: update for phase in system.phases() for update in phase.updates}
 
 
-def _optimizers(system: System, asked: DictConfig) -> dict[str, OptimizerConfig]:
+def _optimizers(system: System, asked: DictConfig, changes: Mapping[str, Any]) -> dict[str, OptimizerConfig]:
     """Per update: defaults < optimizers.default < what the system says of the update < optimizers.NAME."""
     updates = _updates(system)
     for name in map(str, asked):
@@ -148,8 +159,9 @@ def _optimizers(system: System, asked: DictConfig) -> dict[str, OptimizerConfig]
         config = _optimizer(name, everywhere, update.optimizer, own)
         usual = field_values(_optimizer(name, update.optimizer))
         # What `optimizers.default` sets and only other updates can use goes back to its usual value here.
-        unused = {unmet.key: usual[unmet.key] for unmet in without_effect(config) if unmet.key not in own}
-        result[name] = replace(config, **unused)
+        unused = [unmet.key for unmet in without_effect(config) if unmet.key not in own]
+        unused += _overruled(config, changes.get("default"), changes.get(name))
+        result[name] = replace(config, **{key: usual[key] for key in unused})
     return result
 
 
@@ -178,19 +190,23 @@ def _refuse_without_effect(config: RunConfig, merged: DictConfig, changes: DictC
     usual, given = field_values(OptimizerConfig()), field_values(_optimizer("default", everywhere))
     for key in map(str, everywhere):
         if given[key] != usual[key]:
-            typed = OmegaConf.select(changes, f"optimizers.default.{key}") is not None
-            _refuse_for_all(key, given[key], config, optimizers, typed)
+            _refuse_for_all(key, given[key], config, optimizers, changes.get("optimizers") or {})
 
 
-def _refuse_for_all(key: str, value: Any, config: RunConfig, optimizers: Mapping[str, Any], typed: bool) -> None:
-    """ConfigError if `optimizers.default.KEY` reaches no update. typed: on the command line, not in a file."""
-    updates = _updates(config.system)
+def _refuse_for_all(
+    key: str, value: Any, config: RunConfig, optimizers: Mapping[str, Any], changes: Mapping[str, Any]
+) -> None:
+    """ConfigError if `optimizers.default.KEY` reaches no update; the command line's `changes` may overrule a file."""
+    updates, typed = _updates(config.system), key in (changes.get("default") or {})
     named = [name for name in updates if key in (optimizers.get(name) or {})]
     own = [name for name, update in updates.items() if name in named or key in update.optimizer]
     unmet = {name: one for name in updates for one in without_effect(config.optimizers[name]) if one.key == key}
-    if updates.keys() - unmet.keys() - set(own) or (named and not typed):  # the command line may overrule a file
+    if updates.keys() - unmet.keys() - set(own) or (named and not typed):
         return
-    if unmet:
-        raise next(iter(unmet.values())).refusal("optimizers.default", value)
+    for name, one in unmet.items():
+        if not typed and any(one.other in (changes.get(section) or {}) for section in ("default", name)):
+            return
+        chosen = f"optimizers.{name}" if one.other in (optimizers.get(name) or {}) else "optimizers.default"
+        raise one.refusal("optimizers.default", value, chosen)
     instead = f"set optimizers.{own[0]}.{key}"
     raise no_effect(f"optimizers.default.{key}", value, "where every update has its own", instead)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from savae_dist.files import draft_of, finite_or_null, publish, write_bytes, write_json
+from savae_dist.files import draft_of, finite_or_null, publish, remove_drafts, write_bytes, write_json
 
 
 def read(path: Path) -> object:
@@ -124,3 +124,11 @@ def test_file_systems_that_cannot_flush_folders(
     else:
         write_bytes(tmp_path / "a", b"1")
         assert (tmp_path / "a").read_bytes() == b"1"
+
+
+def test_drafts_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in ("a.json", ".hidden", "a.draft", ".a.json.abcdef")]
+    for path in (*kept, draft_of(tmp_path / "a.json"), draft_of(tmp_path / "labels.npy")):
+        path.write_text("x")
+    remove_drafts(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)

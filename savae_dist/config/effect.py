@@ -44,9 +44,9 @@ class Unmet(NamedTuple):
     current: Any
     wanted: tuple[str, ...]
 
-    def refusal(self, section: str, value: Any) -> ConfigError:
-        """The error for a user who has set `section.key`."""
-        instead = f"set {section}.{self.other}={' or '.join(self.wanted)}"
+    def refusal(self, section: str, value: Any, chosen: str = "") -> ConfigError:
+        """The error for a user who has set `section.key`; chosen: the section that sets `other`, if it is another."""
+        instead = f"set {chosen or section}.{self.other}={' or '.join(self.wanted)}"
         return no_effect(f"{section}.{self.key}", value, f"with {self.other}={written(self.current)}", instead)
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from savae_dist.errors import CheckpointError
-from savae_dist.files import write_bytes
+from savae_dist.files import remove_drafts, write_bytes
 from savae_dist.latents import Posterior
 from savae_dist.networks import Decoder, LabelPart, Network, Prior
 from savae_dist.networks.base import inference
@@ -233,6 +233,8 @@ class Pipeline:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).unlink(missing_ok=True)  # written last: a folder that holds it is whole
         (folder / POSTERIORS).unlink(missing_ok=True)
+        for written in (folder, *(folder / name for name in self.networks)):
+            remove_drafts(written)
         for name, network in self.networks.items():
             network.save_pretrained(folder / name)
         if self.posteriors is not None:

@@ -14,7 +14,7 @@ from savae_dist.config.schema import DataConfig, RunConfig
 from savae_dist.data import Mixture, Proportions, Reader, SampleOrder, Shards, Store, demo_shards, training_order
 from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import CheckpointError, ConfigError
-from savae_dist.files import write_text
+from savae_dist.files import remove_drafts, write_text
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.run import checkpoint
@@ -65,6 +65,7 @@ def open_run(config: RunConfig, process: Process) -> Run:
     validation = Validation(validation_shards, training_data, config.judge) if validation_shards else None
     if process.status.writes:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_drafts(folder)
         write_text(folder / "config.yaml", identity.to_yaml(config))
     total = sum(min(phase.steps, config.max_steps or phase.steps) for phase in phases)
     # Made last, because it must be closed: an error before this line leaves no progress bar open.

@@ -103,6 +103,9 @@ class Status:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The contents of a status file; empty if there is none."""
-    values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return values
+    """The contents of a status file; empty if there is none, or if it is damaged: then it is written anew."""
+    try:
+        values = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}

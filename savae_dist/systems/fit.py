@@ -17,6 +17,9 @@ def check_fit(system: System, networks: Mapping[str, nn.Module]) -> None:
     """ConfigError where a network cannot be saved, is trained but not built, or cannot play its role in a pipeline."""
     check_networks(system.name, networks)
     where, built = f"system.name={system.name}", ", ".join(networks)
+    for phase in system.phases():
+        if not any(update.active for update in phase.updates):
+            raise ConfigError(f"{where}: phase {phase.name!r} has no active update: leave it out of phases() ({GUIDE})")
     for update in (update for phase in system.phases() for update in phase.updates):
         for name in update.trains:
             if name not in networks:

@@ -29,8 +29,13 @@ def enter(file: str | Path, name: str | None = None) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
+    except BaseException as error:
+        del sys.modules[name]  # it is imported in part only
+        if isinstance(error, SystemExit):
+            guard = '`if __name__ == "__main__":`'
+            raise ConfigError(f"{file} exits when it is imported: start the training under {guard}") from error
+        if not isinstance(error, Exception):
+            raise
         reason = " ".join(str(error).split())
         raise ConfigError(f"{file} fails when it is imported ({type(error).__name__}: {reason}): mend it") from error
     return module

@@ -17,7 +17,7 @@ from savae_dist.data import pack
 from savae_dist.errors import ConfigError
 from savae_dist.load_config import load
 from savae_dist.run.setup import open_shards
-from savae_dist.systems import SYSTEMS
+from savae_dist.systems import SAVAE, SYSTEMS
 
 PRESETS = sorted(path.stem for path in PRESET_FOLDERS[0].glob("*.yaml"))
 # The class and the field that has a need; arguments under which it has no effect; those that are added so that it has.
@@ -164,3 +164,34 @@ def test_several_needs_are_all_to_be_met() -> None:
     assert not list(without_effect(Lamp("on", "small led")))
     with pytest.raises(ConfigError, match=r"lamp\.colour=red has no effect with power=off: leave it out, or set"):
         refuse_without_effect("lamp", Lamp(colour="red"), Lamp())
+
+
+@pytest.mark.parametrize("choice", ["constant", "cosine", "step"])
+@pytest.mark.parametrize("preset", ["vae_wgan", "vae_wgan_mnist", "dfc_vae", "dfc_vae_mnist"])
+def test_the_command_line_may_overrule_the_choice_of_a_preset(preset: str, choice: str) -> None:
+    """What the preset set for the other choice goes unnoticed: the user cannot leave out what the preset says."""
+    config = load([preset, f"optimizers.default.schedule={choice}"])
+    usual = OptimizerConfig().decay_every
+    assert {one.schedule for one in config.optimizers.values()} == {choice}
+    assert all((one.decay_every == usual) == (choice != "step") for one in config.optimizers.values())
+
+
+def test_the_command_line_may_overrule_the_choice_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "system: {name: savae, critic_regulariser: gradient_penalty, penalty_weight: 3}\n"
+        "optimizers:\n  default: {name: sgd, momentum: 0.9}\n  vec: {schedule: step, decay_every: 7}\n"
+    )
+    assert load([str(file)]).optimizers["vec"].decay_every == 7
+    other = ["optimizers.default.name=adam", "optimizers.vec.schedule=cosine", "system.critic_regulariser=none"]
+    config = load([str(file), *other])
+    assert config.optimizers["critic"].momentum == 0
+    assert config.optimizers["vec"].decay_every == OptimizerConfig().decay_every
+    assert config.system.penalty_weight == SAVAE().penalty_weight
+    with pytest.raises(ConfigError, match=r"optimizers\.vec\.decay_every=5 has no effect with schedule=cosine"):
+        load([str(file), *other, "optimizers.vec.decay_every=5"])
+
+
+def test_the_advice_names_the_section_that_made_the_choice() -> None:
+    with pytest.raises(ConfigError, match=r"or set optimizers\.decoder\.name=adam or adamw$"):
+        load(["system.name=wgan", "optimizers.decoder.name=sgd", "optimizers.default.betas=[0.5,0.9]"])

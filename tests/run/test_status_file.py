@@ -149,3 +149,11 @@ def test_a_refused_start_leaves_the_word_of_a_finished_run(tmp_path: Path) -> No
     going_on.beat("vec", 2)
     going_on.end("Preempted", 75)
     assert read(tmp_path / "status.json")["outcome"] == "Preempted"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00" * 40])
+def test_a_damaged_status_is_written_anew(content: str, tmp_path: Path) -> None:
+    """As a power cut may have left it: it must not hide why a start is refused."""
+    (tmp_path / "status.json").write_text(content)
+    status_of(tmp_path, main=True).end("ConfigError", 2, "why")
+    assert json.loads((tmp_path / "status.json").read_text())["exit_code"] == 2

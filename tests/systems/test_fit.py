@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from savae_dist.errors import ConfigError
 from savae_dist.networks import ConvCritic, Network
 from savae_dist.systems import SYSTEMS, VAE
 from savae_dist.systems.fit import check_fit
+from savae_dist.systems.own import enter
+from savae_dist.systems.phases import Phase, Update
 from savae_dist.testing import IMAGE
 
 
@@ -34,3 +38,28 @@ def test_what_is_trained_must_be_built() -> None:
     del networks["decoder"]
     with pytest.raises(ConfigError, match=r"system.name=vae: update 'vae' trains 'decoder', and build makes encoder"):
         check_fit(replace(VAE(), latent_dim=3), networks)
+
+
+@dataclass(frozen=True)
+class Idle:
+    """One phase, of which nothing is active."""
+
+    name: str = "idle"
+    pipeline = ("decoder",)
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("nothing", 3, (Update("vae", ("decoder",), (), active=False),)),)
+
+
+def test_a_phase_in_which_nothing_is_active_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"system.name=idle: phase 'nothing' has no active update: leave it out"):
+        check_fit(Idle(), built())
+
+
+def test_a_file_that_trains_when_it_is_imported_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "unguarded.py"
+    file.write_text("import sys\nsys.exit(3)\n")
+    for _ in range(2):  # the second time too: nothing of the first is left
+        with pytest.raises(ConfigError, match=r"exits when it is imported: start the training under `if __name__"):
+            enter(file)
+    assert str(file) not in sys.modules

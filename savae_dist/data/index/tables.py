@@ -20,7 +20,7 @@ from savae_dist.data.index.scan import MAX_CLASSES, Layout, scan_shard
 from savae_dist.data.processes import run_jobs
 from savae_dist.data.remote.cache import FORMAT_VERSION
 from savae_dist.errors import DataError, SaveError
-from savae_dist.files import draft_of, publish, write_bytes, write_json
+from savae_dist.files import draft_of, publish, remove_drafts, write_bytes, write_json
 
 INDEX, LABELS = "index.json", "labels.npy"
 
@@ -41,6 +41,7 @@ def build_index(
     common = Layout(classes=len(class_names) or MAX_CLASSES)
     try:
         home.mkdir(parents=True, exist_ok=True)
+        remove_drafts(home)
         with tempfile.TemporaryDirectory(prefix=".index-", dir=home) as folder:
 
             def scan(number: int) -> None:
@@ -94,14 +95,18 @@ def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequ
 def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
     """The labels of all samples in one table, which every process maps; each shard learns where its own begin."""
     draft = draft_of(home / LABELS)
-    labels = np.lib.format.open_memmap(draft, "w+", np.int32, (sum(shard["count"] for shard in shards),))
-    first = 0
-    for shard in shards:
-        shard["first"] = first
-        labels[first : first + shard["count"]] = np.load(home / f"{shard['table']}.idx.npy", mmap_mode="r")["label"]
-        first += shard["count"]
-    labels.flush()
-    publish(draft, home / LABELS)
+    try:
+        labels = np.lib.format.open_memmap(draft, "w+", np.int32, (sum(shard["count"] for shard in shards),))
+        first = 0
+        for shard in shards:
+            shard["first"] = first
+            labels[first : first + shard["count"]] = np.load(home / f"{shard['table']}.idx.npy", mmap_mode="r")["label"]
+            first += shard["count"]
+        labels.flush()
+        publish(draft, home / LABELS)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _save(path: Path, table: np.ndarray) -> None:

@@ -27,7 +27,7 @@ from savae_dist.data.packing.sources.base import Bad, Source, resolve
 from savae_dist.data.packing.spool import Form, Part, Spool, checked, write_part
 from savae_dist.data.processes import run_jobs
 from savae_dist.errors import ConfigError, DataError, SaveError
-from savae_dist.files import flush, publish, write_json
+from savae_dist.files import flush, publish, remove_drafts, write_json
 from savae_dist.locks import locked, try_lock
 
 DROPPED = "dropped.csv"
@@ -136,6 +136,8 @@ def _make(source: Source, options: Options, work: Path, out: Path, processes: in
             spool.keep_labels(options.labelled, options.seed)
         _write(spool, options, names, rate, new / split, work / f"shards{split and '-'}{split}", processes)
     _save_dropped(new, parts)
+    for folder in (new, *(path for path in new.iterdir() if path.is_dir())):
+        remove_drafts(folder)
     (work / "whole").touch()
     publish(new, out, aside=work / "old")
 
