@@ -24,24 +24,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[1]
 TWO_STEPS = ("networks.width=4", "data.batch_size=16", "max_steps=2", "debug.check_ranks=1", "seed=1")
-SGD = ("optimizers.default.name=sgd", "optimizers.default.lr=0.0001", "optimizers.default.schedule=constant")
-ALIKE = ("precision=fp32", "networks.norm=group", *SGD)  # batch norm sees its own process's part of the batch
+SGD = ("name=sgd", "lr=0.0001", "schedule=constant")  # of every update
+ALIKE = ("precision=fp32", "networks.norm=group", "max_steps=2")  # batch norm sees its own process's part of the batch
 CLASSES = {"caltech": 101}
 LABELLED = {"aae_semi_supervised": 20, "savae_100_labels": 20}
 SIGNALS = ("cwru",)
 VGG = {0: 1, 2: 1, 5: 2, 7: 2, 10: 4, 12: 4, 14: 4, 16: 4, 19: 8, 21: 8, 23: 8, 25: 8, 28: 8, 30: 8, 32: 8, 34: 8}
 
 
-def run(checkout: Path, *words: str) -> None:
+def run(checkout: Path, *words: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run([sys.executable, *words], cwd=checkout, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(words)}\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def train(checkout: Path, out: Path, processes: int, *words: str) -> Path:
@@ -109,6 +111,11 @@ def arguments(checkout: Path, preset: str, folder: Path) -> list[str]:
     return [preset, *data, *features(checkout, preset, folder, data), *TWO_STEPS]
 
 
+def updates(checkout: Path, words: list[str]) -> list[str]:
+    """The names of the updates that a run with these arguments has."""
+    return list(yaml.safe_load(run(checkout, "-m", "savae_dist.train", *words, "--print-config"))["optimizers"])
+
+
 def difference(first: Path, other: Path) -> float:
     """Of the weights of two checkpoints: the largest, relative to the largest weight of its network."""
     found = 0.0
@@ -126,7 +133,8 @@ def line(checkout: Path, preset: str, processes: list[int]) -> str:
         if len(processes) == 1:
             return digest(train(checkout, folder / "run", processes[0], *words))
         text = (checkout / "launch_configs" / "runs" / f"{preset}.yaml").read_text()
-        alike = [*words, *ALIKE, "max_steps=2", *["system.code_norm=false"] * ("code_norm: true" in text)]
+        alike = [*words, *ALIKE, *["system.code_norm=false"] * ("code_norm: true" in text)]
+        alike += [f"optimizers.{update}.{value}" for update in updates(checkout, alike) for value in SGD]
         first, *others = (train(checkout, folder / f"run{n}", n, *alike) for n in processes)
         return "  ".join(f"{n} processes {difference(first, one):.1e}" for n, one in zip(processes[1:], others))
 
