@@ -10,7 +10,7 @@ from torch import Tensor
 
 # Of the modes of a mixture: petals that point to the origin (Makhzani 2015, figures 2 and 4, which give no numbers).
 CENTRE, RADIAL, TANGENTIAL = 1.4, 0.5, 0.05
-RADIUS, TURNS = 3.0, 2.0  # of the swiss roll
+RADIUS, TURNS = 3.0, 2.0  # outer radius and number of turns of the swiss roll
 
 
 def full_precision(x: Tensor) -> Tensor:

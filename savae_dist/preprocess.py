@@ -12,7 +12,7 @@ from torch import Tensor
 Kind = Literal["image", "signal"]
 Normalise = Literal["unit", "window", "dataset", "none"]
 
-MIN_STD = 1e-6  # a constant window (a dead sensor) becomes zeros, not NaN
+MIN_STD = 1e-6  # smallest divisor: a constant window (a dead sensor) becomes zeros, not NaN
 
 
 @dataclass(frozen=True)

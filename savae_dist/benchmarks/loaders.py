@@ -22,7 +22,7 @@ from savae_dist.errors import ConfigError
 
 Batches = Iterator[tuple[Tensor, Tensor]]  # x as stored, `[batch, ...]`, and y, `[batch]`
 
-LANES = 8  # what a run on one process takes
+LANES = 8  # the number that `data.lanes=auto` gives one process
 SHARDS = 4
 WINDOW = 1024
 

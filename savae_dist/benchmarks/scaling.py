@@ -106,7 +106,9 @@ def measure(setting: Setting, phase: Phase, peers: Peers, rounds: int, seconds: 
         counts[name] = max(1, round(seconds / turns(loop, WARM_UP, peers, wait)[0]))
         times[name] = []
     for number in range(rounds):
-        for name in loops if number % 2 == 0 else reversed(loops):  # a machine that slows down favours none
+        for name in (
+            loops if number % 2 == 0 else reversed(loops)
+        ):  # alternate the order: drift of the machine's speed then cancels
             times[name].append(turns(loops[name], counts[name], peers, wait))
     yield f"{phase.name:<22}{'wall ms':>10}{'samples/s':>11}{'speed':>8}{'of ' + apart:>20}{'by CPU':>8}"
     for name, pairs in times.items():

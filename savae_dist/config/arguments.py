@@ -18,8 +18,8 @@ from savae_dist.config.schema import nearest
 from savae_dist.errors import ConfigError
 
 PRESET_FOLDERS = (
-    Path(__file__).parents[2] / "launch_configs" / "runs",  # a checkout
-    Path(__file__).parents[1] / "presets",  # an installed wheel
+    Path(__file__).parents[2] / "launch_configs" / "runs",  # in a checkout
+    Path(__file__).parents[1] / "presets",  # in an installed wheel
 )
 DEFAULT = "demo"
 

@@ -156,4 +156,6 @@ def _forget_the_bell() -> None:
     signal.set_wakeup_fd(-1)
 
 
-os.register_at_fork(after_in_child=_forget_the_bell)  # a loader's worker must not report its signals here
+os.register_at_fork(
+    after_in_child=_forget_the_bell
+)  # a signal sent to a loader's worker must not stop the training process

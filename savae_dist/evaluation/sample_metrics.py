@@ -127,7 +127,7 @@ def measure_samples(
     ours, theirs, floor = judged(judge, samples), np.concatenate(features), None
     everything = Gaussian.of(theirs)
     if len(theirs) >= 2 * count:
-        some = np.random.default_rng(seed).permutation(len(theirs))  # a set may be sorted by class
+        some = np.random.default_rng(seed).permutation(len(theirs))  # shuffled, because a set may be sorted by class
         floor = frechet_distance(Gaussian.of(theirs[some[:count]]), Gaussian.of(theirs[some[count:]]))
     return {
         **values,
@@ -154,7 +154,7 @@ def measure_classes(
     y = y[y >= 0]
     drawn = y[torch.randint(len(y), (count,), generator=torch.Generator().manual_seed(seed))] if len(y) else y
     asked = drawn[torch.isin(drawn, torch.tensor(pipeline.labels, dtype=y.dtype))].sort().values
-    if len(asked) < 2:  # a covariance needs two
+    if len(asked) < 2:  # a covariance needs two samples
         return {"label_frechet_distance": None, "label_agreement": None}
     each = zip(*asked.unique(return_counts=True), strict=True)
     codes = torch.cat([pipeline.latents(int(n), int(label), seed + int(label)) for label, n in each])

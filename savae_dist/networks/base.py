@@ -20,11 +20,11 @@ from savae_dist.errors import CheckpointError
 from savae_dist.files import write_bytes, write_text
 from savae_dist.latents import full_precision
 
-SLOPE = 0.2  # of every LeakyReLU
+SLOPE = 0.2  # negative slope of every LeakyReLU
 FORMAT_VERSION = 1
 
 Norm = Literal["batch", "group", "none"]
-Output = Literal["sigmoid", "linear"]  # of a decoder: for images in [0, 1], and for signals
+Output = Literal["sigmoid", "linear"]  # a decoder's: sigmoid for images in [0, 1], linear for signals
 
 
 class Network(nn.Module, PyTorchModelHubMixin):
@@ -34,9 +34,9 @@ class Network(nn.Module, PyTorchModelHubMixin):
     roles below give the class that the folder names in `model_type`.
     """
 
-    model_type: ClassVar[str] = ""  # a subclass's name in NETWORKS
+    model_type: ClassVar[str] = ""  # the name under which NETWORKS holds the subclass
 
-    init_arguments: dict[str, Any]  # what it was made with, defaults included; those of `*args` as "*args"
+    init_arguments: dict[str, Any]  # arguments of __init__, defaults included; `*args` under "*args"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         network = super().__new__(cls, *args, **kwargs)

@@ -18,7 +18,7 @@ from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, act
 
 SMALLEST, WIDEST = 4, 8
 KERNEL = 5
-DEVIATION = 0.02  # of the initial weights
+DEVIATION = 0.02  # standard deviation of the initial weights
 
 
 def sizes_of(shape: Sequence[int]) -> list[tuple[int, ...]]:
@@ -56,7 +56,9 @@ class StridedStages(nn.Module):
         self.centred = centred
         kinds: list[Norm] = ["none", *[norm_kind] * (len(widths) - 1)]
         self.convs = nn.ModuleList(
-            kind(a, b, KERNEL, stride=2, padding=KERNEL // 2, bias=one == "none")  # a norm has a bias of its own
+            kind(
+                a, b, KERNEL, stride=2, padding=KERNEL // 2, bias=one == "none"
+            )  # batch and group norm add a bias themselves
             for a, b, one in zip((shape[0], *widths), widths, kinds, strict=False)
         )
         self.norms = nn.ModuleList(norm(one, b, dims) for b, one in zip(widths, kinds, strict=True))

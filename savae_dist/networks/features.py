@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from savae_dist.networks.base import Encoder, Network
 
-ROUNDING = 1e-10  # of a variance relative to the mean square
+ROUNDING = 1e-10  # rounding error of a variance, relative to the mean square
 
 Preprocessing = Literal["caffe", "torchvision"]
 

@@ -33,7 +33,7 @@ def write_config(folder: Path, networks: dict[str, str], spec: DataSpec, system:
 
 
 def load_network(folder: Path, name: str, place: str) -> Network:
-    if place not in (name, "."):  # a file from elsewhere must not send us out of its folder
+    if place not in (name, "."):  # a downloaded pipeline.json must not point outside its folder
         raise ValueError(f"network {name!r} is said to lie in {place!r}")
     return ROLES.get(name, Network).from_pretrained(folder / place)
 

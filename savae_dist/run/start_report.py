@@ -47,7 +47,7 @@ def reading(run: Run) -> list[str]:
     """How the samples are drawn, and how much memory and cache of remote shards that needs."""
     shards, order, lanes = run.data.shards, run.data.reader.order, run.training.lanes
     ranks = run.data.builder.split.ranks
-    assert not isinstance(order, Sequential)  # a training order
+    assert not isinstance(order, Sequential)  # only evaluation reads sequentially
     if isinstance(order, Mixture):
         shares = ", ".join(
             f"{stream.group.name} {float(share):.1%}" for stream, share in zip(order.streams, order.shares)

@@ -91,7 +91,7 @@ class Status:
                     return there
                 if allowed:
                     write_json(path, {**self.values, "launch": self._launch, "heartbeat": time.time()})
-        except OSError as error:  # a full disk must not hide what happened
+        except OSError as error:  # report it and go on: a full disk must not hide the run's own error
             print(f"savae_dist: {path} cannot be written ({error})", file=sys.stderr)
         return None
 

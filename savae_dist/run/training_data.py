@@ -15,7 +15,7 @@ from savae_dist.errors import DataError
 from savae_dist.training.batches import BatchBuilder, PlannedStep, read_requests
 
 SURVEYED = 65_536  # class means, posteriors and batch-norm statistics are taken over at most so many training samples
-LANES, WINDOW = 8, 4  # of the order in which `labelled_samples` reads
+LANES, WINDOW = 8, 4  # the order in which `labelled_samples` reads
 
 
 class TrainingData:

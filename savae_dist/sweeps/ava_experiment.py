@@ -30,7 +30,7 @@ RATES = (*(f"{n / 10:g}" for n in range(10, 0, -1)), *(f"{n / 100:g}" for n in r
 PUBLISHED = {"vae": 0.2454, "ava1": 0.1787, "ava2": 0.1786, "ava3": 0.1783, "ava4": 0.1783, "ava5": 0.1783}  # table 3
 DRAWN = 100
 HEIGHT, WIDTH, ZOOM = 180, 250, 3
-CORNERS = ((0, 0), (0, 390), (247, 0), (247, 390), (123, 195))  # of the crops in 427x640: the four and the middle
+CORNERS = ((0, 0), (0, 390), (247, 0), (247, 390), (123, 195))  # top-left corners of five crops of a 427x640 photograph
 COLUMNS = {"eq_17": "Eq 17 of the best of 100 samples", "rmse": "RMSE of the reconstructions"}
 
 

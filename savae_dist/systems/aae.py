@@ -78,7 +78,7 @@ class AAE:
 
     name: Literal["aae_unsupervised", "aae_supervised", "aae_semi_supervised"] = "aae_unsupervised"
     label_to: Literal["nothing", "decoder", "discriminator", "code"] = "nothing"
-    latent_dim: int = 8  # of z, the style
+    latent_dim: int = 8  # dimensions of z, the style
     clusters: int = 0  # > 0: the code has a label part of so many clusters (section 6)
     code_norm: bool = False
     steps: int = 4000

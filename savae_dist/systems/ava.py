@@ -26,7 +26,7 @@ from savae_dist.systems import losses
 from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
-CODE_UNITS = 128  # of D's two layers, of which the paper says nothing
+CODE_UNITS = 128  # width of D's two hidden layers; the paper gives none
 
 # What each member adds to AVA1. The paper's listings of AVA3 to AVA5 leave out d's update, which they need: it is kept.
 MEMBERS: dict[str, frozenset[str]] = {

@@ -60,9 +60,9 @@ class DFCVAE:
     steps: int = 15_828  # 5 epochs of CelebA's 202,599 images at a batch of 64
     backbone: Backbone = "hou"  # whose encoder and decoder
 
-    # Phi: a file with VGG-19's weights, or a run or pipeline whose encoder it is
+    # Phi: a file with VGG-19's weights, or a run or pipeline, whose encoder is used
     feature_network: str | None = None
-    # of VGG-19, as its weights want it; or torchvision
+    # how VGG-19's input is prepared: as Caffe's weights need it, or torchvision's
     feature_input: Preprocessing = needs("caffe", feature_network=("*.safetensors",))
     layers: tuple[str, ...] = ()  # its taps in eq 6, none named: all; section 4.2.3 tries them one by one
     # 100 / C^2 (eq 6); calibrated: 1 / variance of the tap, and one factor for all

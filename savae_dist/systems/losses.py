@@ -54,7 +54,7 @@ def label_cross_entropy(logits: Tensor, y: Tensor, label_weight: Tensor | None =
     each = F.cross_entropy(full_precision(logits), y.clamp_min(0), reduction="none")
     if label_weight is None:
         label_weight = 1 / labelled.sum().clamp_min(1)
-    # where, not multiplication: zero times a value that is not finite would spoil the sum.
+    # Masked by `where`, not by a product: zero times infinity or NaN is NaN and would spoil the sum.
     return torch.where(labelled, each, 0.0).sum() * label_weight
 
 

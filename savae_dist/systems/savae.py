@@ -71,14 +71,16 @@ class SAVAE:
     alpha: tuple[float, ...] = (1.0, 0.1, 0.01)  # eq 9, one per encoder stage
     beta: float = 0.01  # adversarial
     gamma: float = 0.1  # latent
-    feature_reduction: Reduction = "mean"  # of the norm in eq 9 over the elements of a feature
+    feature_reduction: Reduction = "mean"  # how eq 9 reduces the elements of a feature
     feature_tap: FeatureTap = "act"  # the tensor F_i: after LeakyReLU, after the convolution, or after the pool
     decoder_input: LatentInput = "sample"  # Z that is decoded
     latent_input: LatentInput = "sample"  # Z and Z^ that are classified in eq 11
     adversarial: AdversarialForm = "match_real"  # eq 10
     batches: BatchUse = "fresh"
     critic_steps: int = 1  # n_dis
-    critic_update: Literal["separate", "joint"] = "separate"  # a step on real, then on generated; or one on their mean
+    critic_update: Literal["separate", "joint"] = (
+        "separate"  # two steps, on real and on generated samples; or one step on their mean
+    )
     # +- this; Hou uses 10
     critic_label: float = needs(1.0, adversarial=("match_real", "lsgan", "hinge"))
     critic_regulariser: Literal["none", "gradient_penalty", "spectral_norm"] = "none"

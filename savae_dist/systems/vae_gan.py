@@ -49,7 +49,7 @@ class VAEGAN:
     name: Literal["vae_gan"] = "vae_gan"
     latent_dim: int = 128
     steps: int = 10_000
-    kl_weight: float = 1.0  # of L_prior
+    kl_weight: float = 1.0  # weight of L_prior
     feature_weight: float = 1e-3  # gamma, of L_llike for the decoder
     backbone: CriticBackbone = "dcgan"
     pipeline = ("encoder", "decoder")

@@ -14,8 +14,8 @@ from PIL import Image
 from savae_dist.errors import BadSample
 
 Mode = Literal["auto", "gray", "rgb"]
-MEMBERS = ("PNG", "JPEG", "WEBP")  # what a shard may hold
-FORMATS = (*MEMBERS, "BMP", "TIFF")  # what the packer reads
+MEMBERS = ("PNG", "JPEG", "WEBP")  # formats that are read from shards
+FORMATS = (*MEMBERS, "BMP", "TIFF")  # formats that the packer accepts
 MAX_PIXELS = 1 << 26
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258  # EXIF and TIFF tags
@@ -140,7 +140,9 @@ def _pillow(data: bytes, size: tuple[int, ...] | None, formats: tuple[str, ...])
             height, width = _webp_size(data)
             _check_size(height, width, None)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, about odd metadata and many pixels: the limit is checked here
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow warns of odd metadata and of many pixels; the pixel limit is checked below
             with Image.open(io.BytesIO(data), formats=formats) as image:
                 _check_size(image.height, image.width, None)
                 if size is not None and sorted(size) != sorted((image.height, image.width)):

@@ -56,7 +56,9 @@ def as_stored(x: np.ndarray) -> np.ndarray:
     if x.dtype == np.uint8:
         return x
     if x.dtype.kind == "f" or x.dtype.newbyteorder("=") == np.int16:
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is found as such
+        with np.errstate(
+            over="ignore"
+        ):  # values beyond float32 become infinite, and the check for finite values rejects them
             return x.astype(np.float32, copy=False)
     raise BadSample("dtype")
 

@@ -34,7 +34,7 @@ def find_all(sources: Source | Sequence[Source], catalogue: Catalogue) -> Found:
         raise ConfigError("the list of shards is empty; name a folder made by tools/make_shards.py")
     tars = [shard for one in sources for shard in expand(one, catalogue)]
     if len(tars) == len(sources) and all(os.fspath(one).endswith(".tar") for one in sources):
-        home, index = _covering(tars, catalogue)  # a list of tars needs one index, not many
+        home, index = _covering(tars, catalogue)  # one index for the whole list of tars, not one per tar
         return home, {**index, "shards": [{**shard, "part": part} for part, shard in enumerate(index["shards"])]}
     sets = [find(one, catalogue) for one in sources]
     return sets[0][0], join(sets)
@@ -94,7 +94,7 @@ def find_or_build(paths: list[Path]) -> Found:
         home = cache_folder() / "index" / hashlib.sha256("\n".join(map(str, paths)).encode()).hexdigest()[:16]
         home.mkdir(parents=True, exist_ok=True)
     if not (home / INDEX).exists():
-        with PathLock(home / ".index.lock"):  # of several processes one builds, the others wait and find it
+        with PathLock(home / ".index.lock"):  # one process builds the index; the others wait and then find it
             if not (home / INDEX).exists():
                 build_index(paths, home)
                 tell_left_out(home)

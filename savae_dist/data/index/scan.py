@@ -22,7 +22,7 @@ SAMPLE = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4"), ("label",
 BLOCK = np.dtype([("offset", "<i8"), ("size", "<i8"), ("first", "<u4"), ("crc", "<u4")])
 UNLABELLED, UNREADABLE = -1, -2  # labels; the second is never valid, so such a sample is bad
 MAX_CLASSES = 1 << 20
-MAX_BYTES = 1 << 30  # of a member that is one sample
+MAX_BYTES = 1 << 30  # largest size of a member that holds one sample
 
 
 class Scan(NamedTuple):

@@ -156,7 +156,7 @@ class Order:
 
     def _epoch(self, epoch: int) -> _Epoch:
         if epoch not in self._epochs:
-            if len(self._epochs) > 1:  # a batch may straddle two
+            if len(self._epochs) > 1:  # keep two epochs: a batch may cross the boundary
                 del self._epochs[max(self._epochs, key=lambda known: abs(known - epoch))]
             self._epochs[epoch] = _Epoch(self, epoch)
         return self._epochs[epoch]

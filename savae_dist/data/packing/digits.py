@@ -14,7 +14,7 @@ from savae_dist.data.packing.sources import read_digits
 from savae_dist.data.remote.cache import cache_folder
 from savae_dist.locks import PathLock
 
-VALIDATION = 297  # of 1,797
+VALIDATION = 297  # validation samples, of 1,797
 SHARD_SIZE = 256  # several shards even of so few, so that the demo goes the whole way
 
 

@@ -93,7 +93,7 @@ def entries_of(
         if layout == "samples":
             yield from _samples(x, y, attributes)
             continue
-        columns: dict[str, list[Any]] = {"row": here.tolist()}  # of the source
+        columns: dict[str, list[Any]] = {"row": here.tolist()}  # row number in the source
         if rate:
             columns["rate"] = [rate] * len(here)
         # A column of what one sample of the block has and another lacks holds null there.

@@ -29,14 +29,18 @@ class Fetcher:
         self._row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         self._header = encode_npy(np.empty(self.shape, self.dtype))[: -self._row_bytes]  # parsing one costs 20 us
         self._mapped: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._tables: dict[int, np.ndarray] = {}  # of shards with bad samples
+        self._tables: dict[int, np.ndarray] = {}  # tables of shards that have bad samples
         if shards.packed:
             self._blocks, self._first = _all_blocks(shards)
             self._verified = np.zeros(len(self._blocks), bool)  # its crc was checked in this process
             self._broken = np.zeros(len(self._blocks), bool)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mapped": {}, "_tables": {}}  # a spawned worker maps the shards itself
+        return {
+            **self.__dict__,
+            "_mapped": {},
+            "_tables": {},
+        }  # open maps cannot be pickled; a spawned worker maps the shards itself
 
     def fetch(self, shards: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
         """int64 [n] shards and rows to samples [n, *stored shape], and the reason for each that is bad, by index."""
@@ -122,7 +126,7 @@ class Fetcher:
         if mapped is None:
             if len(self._mapped) >= MAX_OPEN:
                 del self._mapped[next(iter(self._mapped))]
-            if self.shards.remote:  # what the cache has let go takes up disk as long as it is mapped
+            if self.shards.remote:  # unmap shards that the cache has removed: a mapped file keeps its disk space
                 for known in [known for known in self._mapped if not self.shards.path(known).exists()]:
                     del self._mapped[known]
             try:

@@ -16,7 +16,7 @@ from savae_dist.locks import locked, try_lock
 
 POLL = 0.05  # seconds between two looks at what another process is doing
 PARTIAL = ".partial"
-FORMAT_VERSION = 3  # of an index
+FORMAT_VERSION = 3  # version of the index format
 
 
 def cache_folder() -> Path:
@@ -105,7 +105,9 @@ class Cache:
                     if _removed(path):
                         used -= status.st_size
                 if used + size <= self.limit:
-                    os.posix_fallocate(file.fileno(), 0, size)  # a full disk shows here, not in mid-download
+                    os.posix_fallocate(
+                        file.fileno(), 0, size
+                    )  # reserve the space now: a full disk is reported before the download
                     return
             pause(POLL, stop)  # other downloads hold the rest, and will have ended
 
@@ -155,6 +157,6 @@ def _removed(path: Path) -> bool:
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     for entry in os.scandir(folder):
-        with suppress(FileNotFoundError):  # a partial one, removed at this moment
+        with suppress(FileNotFoundError):  # another process may remove a partial file at this moment
             if not entry.name.startswith("."):
                 yield Path(entry.path), entry.stat()

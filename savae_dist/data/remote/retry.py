@@ -15,7 +15,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 WORTH_TELLING = 2.0  # seconds of failing; single refused connections are a store's everyday
 LAST_CHANCE = 10.0
 FINAL = (FileNotFoundError, PermissionError, ImportError, AttributeError, LookupError, TypeError, ValueError)
-ASK_LATER = (408, 425, 429)  # of the HTTP statuses from 400 to 499 those that pass
+ASK_LATER = (408, 425, 429)  # HTTP statuses below 500 that are worth another try
 
 
 class Stopped(Exception):

@@ -54,7 +54,7 @@ class Store:
         self._outage = Outage(outage_limit)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_filesystems": {}}  # a spawned worker makes its own
+        return {**self.__dict__, "_filesystems": {}}  # connections cannot be pickled; a spawned worker makes its own
 
     def home(self, identity: str) -> Path:
         """The folder for the index of the set that `identity` names; made where it is not there."""

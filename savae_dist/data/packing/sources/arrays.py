@@ -21,7 +21,7 @@ from savae_dist.data.packing.sources.base import Item, Sample, Source, as_label,
 from savae_dist.errors import BadSample, DataError
 
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]
-ROWS = 8192  # of a part
+ROWS = 8192  # rows per part
 UNREADABLE = (OSError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile)
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 HINT = "write it with numpy.savez(path, x=x, y=y)"

@@ -26,7 +26,7 @@ from savae_dist.data.packing.sources.base import identity as identity_of
 from savae_dist.errors import BadSample
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-FILES = 256  # of a part
+FILES = 256  # files per part
 Listed = tuple[Path, str, Label]
 
 

@@ -29,7 +29,7 @@ from savae_dist.data.packing.sources.signals import EXTENSIONS, read_signal, res
 from savae_dist.errors import BadSample, ConfigError, DataError
 
 SPLITS = ("train", "validation", "test")
-EDGE = 1e-6  # of a sample: what a decimal number of seconds may be off
+EDGE = 1e-6  # tolerance in samples: seconds written as decimals are rounded
 
 
 class Segment(NamedTuple):
