@@ -24,6 +24,15 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(values, indent=1) + "\n")
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is no file, or if it is damaged."""
+    try:
+        values = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
 def finite_or_null(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values with None, JSON's null, for floats that are not finite: JSON has neither NaN nor infinity."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -48,7 +48,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # Behind the tools: benchmarks measure the trainer; sweeps start it as its users do, and import none of it.
     "benchmarks": frozenset({"run", "training", "systems", "distributed", "data", "networks", "config"})
     | {"precision", "preprocess"},
-    "sweeps": frozenset({"config", "load_config", "evaluation", "pipeline", "data", "data.index", "tool_command"}),
+    "sweeps": frozenset(
+        {"config", "load_config", "evaluation", "pipeline", "data", "data.index", "files", "tool_command"}
+    ),
 }
 USE_ACCELERATE = {"training", "run", "testing", "distributed", "train"}
 BEHIND_TOOLS = {"benchmarks", "sweeps"}  # imported by tools alone

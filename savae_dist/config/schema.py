@@ -219,6 +219,10 @@ class RunConfig:
     debug: DebugConfig = field(default_factory=DebugConfig)
     nonfinite_limit: int = 20  # the run ends after so many steps in a row without a finite gradient
 
+    def capped(self, steps: int) -> int:
+        """The steps that a phase of so many makes in this run."""
+        return min(steps, self.max_steps or steps)
+
     def check(self) -> None:
         """ConfigError for values that the types allow and that cannot work; ranks are checked at the launch."""
         counts = ("accumulate", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints")

@@ -10,6 +10,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def ranks_of_node(ranks: int) -> int:
+    """How many of the launch's `ranks` run on this node; all of them where no launcher says otherwise."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+
+
 def is_main() -> bool:
     """Whether this is rank 0, which prints and writes for all."""
     return os.environ.get("RANK", "0") == "0"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import socket
 import time
@@ -19,6 +18,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from savae_dist import __version__
+from savae_dist.distributed.environment import ranks_of_node
 from savae_dist.errors import CheckpointError, ConfigError, DriftError, OccupiedError, UserError
 
 # Paths that may be written differently on each node; check_shared tests that all see the same `output`.
@@ -37,7 +37,7 @@ class Peers:
     def __init__(self, state: PartialState, timeout: float) -> None:
         self.rank, self.ranks = state.process_index, state.num_processes
         self.device = state.device
-        size = int(os.environ.get("LOCAL_WORLD_SIZE", self.ranks))
+        size = ranks_of_node(self.ranks)
         self.node, self.nodes = self.rank // size, -(-self.ranks // size)
         self.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if self.ranks > 1 else None
         self.launch = self.gather({"launch": secrets.token_hex(8)})[0]["launch"]

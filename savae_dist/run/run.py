@@ -70,7 +70,7 @@ class Run:
     tracker: Tracker
 
     def steps(self, phase: Phase) -> int:
-        return min(phase.steps, self.config.max_steps or phase.steps)
+        return self.config.capped(phase.steps)
 
     def remaining_phases(self) -> Iterator[Phase]:
         """Yield each unfinished phase; for one that has not begun, first set `self.training` to its start."""

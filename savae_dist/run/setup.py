@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from savae_dist.config import identity
 from savae_dist.config.effect import no_effect
 from savae_dist.config.schema import DataConfig, RunConfig
 from savae_dist.data import Mixture, Proportions, Reader, SampleOrder, Shards, Store, demo_shards, training_order
+from savae_dist.distributed.environment import ranks_of_node
 from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import CheckpointError, ConfigError
 from savae_dist.files import remove_drafts, write_text
@@ -67,7 +67,7 @@ def open_run(config: RunConfig, process: Process) -> Run:
         folder.mkdir(parents=True, exist_ok=True)
         remove_drafts(folder)
         write_text(folder / "config.yaml", identity.to_yaml(config))
-    total = sum(min(phase.steps, config.max_steps or phase.steps) for phase in phases)
+    total = sum(config.capped(phase.steps) for phase in phases)
     # Made last, because it must be closed: an error before this line leaves no progress bar open.
     tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes)
     return Run(
@@ -92,9 +92,9 @@ def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
 
 def check_cache(data: DataConfig, shards: Shards, order: SampleOrder, ranks: int) -> None:
     """ConfigError if the cache of remote shards cannot hold two windows of each lane that this node reads."""
-    here, lanes = int(os.environ.get("LOCAL_WORLD_SIZE", ranks)), order.lanes  # ranks of this node
+    lanes = order.lanes
     if lanes % ranks == 0 and not isinstance(order, Mixture):  # then each rank reads its own lanes only
-        lanes = lanes // ranks * here
+        lanes = lanes // ranks * ranks_of_node(ranks)
     if data.cache == "none":
         shards.check_cache(2 * lanes * data.shuffle_window)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from savae_dist.distributed.folder_lock import FolderLock
-from savae_dist.files import write_json
+from savae_dist.files import read_object, write_json
 
 STATUS = "status.json"
 HEARTBEAT_SECONDS = 10.0
@@ -77,7 +75,7 @@ class Status:
         return None
 
     def _was_done(self) -> bool:
-        return self._folder_lock is not None and read(self._folder_lock.folder / STATUS).get("outcome") == "done"
+        return self._folder_lock is not None and read_object(self._folder_lock.folder / STATUS).get("outcome") == "done"
 
     def _write(self, name: str) -> dict[str, Any] | None:
         """Write, unless a peer has said how this launch ended: return that, because later errors follow from it."""
@@ -86,7 +84,7 @@ class Status:
         path = self._folder_lock.folder / name
         try:
             with self._writing, self._folder_lock.for_one_write() as allowed:
-                there = read(path)
+                there = read_object(path)  # a damaged one is written anew
                 if self._is_ours(there) and there.get("exit_code") is not None:
                     return there
                 if allowed:
@@ -100,12 +98,3 @@ class Status:
         if self._launch:
             return there.get("launch") == self._launch
         return there.get("heartbeat", 0) > self._started
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The contents of a status file; empty if there is none, or if it is damaged: then it is written anew."""
-    try:
-        values = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError:
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from savae_dist.evaluation import figures
+from savae_dist.files import read_object
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.sweeps.trials import Trial, read_json
+from savae_dist.sweeps.trials import Trial
 
 Row = dict[str, Any]
 COLUMNS = (
@@ -22,18 +23,18 @@ COLUMNS = (
 
 def row(trial: Trial) -> Row:
     """What is known of a trial; the evaluation's numbers go before the validation's of the run."""
-    summary = read_json(trial.folder / "summary.json")
-    metrics = read_json(trial.folder / "evaluation" / "metrics.json")
+    summary = read_object(trial.folder / "summary.json")
+    metrics = read_object(trial.folder / "evaluation" / "metrics.json")
     seconds, size = 0.0, trial.resolved.data.batch_size
     for phase, steps in summary.get("steps", {}).items():
         rate = summary["samples_per_second"].get(phase)
         seconds += steps * size / rate if rate else 0.0
-    asked = read_json(trial.folder / "evaluation" / "asked.json").get("shards")
+    asked = read_object(trial.folder / "evaluation" / "asked.json").get("shards")
     validation = trial.resolved.data.validation
     if isinstance(validation, str) and asked == str(Path(validation).absolute()):  # the run has their baselines
         metrics = {name: value for name, value in metrics.items() if value is not None}
     numbers = {k: v for k, v in (summary | metrics).items() if isinstance(v, int | float) and k != "seed"}
-    status = read_json(trial.folder / "status.json")
+    status = read_object(trial.folder / "status.json")
     end = {"outcome": status.get("outcome", "not started"), "exit_code": status.get("exit_code")}
     return {**trial.varied, **end, "training_seconds": seconds or None, **numbers, "folder": str(trial.folder)}
 

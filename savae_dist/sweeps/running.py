@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from savae_dist.errors import ConfigError
-from savae_dist.sweeps.trials import Trial, read_json
+from savae_dist.files import read_object
+from savae_dist.sweeps.trials import Trial
 from savae_dist.tool_command import tool_command
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ def evaluate(trial: Trial, shards: str, judge: str | None, trainer: str | None =
     """
     out = trial.folder / "evaluation"
     asked = {"shards": str(Path(shards).absolute()), "judge": judge}
-    if trial.exit_code != 0 or (read_json(out / "asked.json") == asked and (out / "metrics.json").is_file()):
+    if trial.exit_code != 0 or (read_object(out / "asked.json") == asked and (out / "metrics.json").is_file()):
         return
     options = [*(["--judge", judge] if judge else []), *(["--trainer", trainer] if trainer else [])]
     code = _logged([*tool_command("evaluate"), str(trial.folder), shards, str(out), *options], trial)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from savae_dist.config.arguments import read_yaml
 from savae_dist.config.identity import digest, to_yaml
 from savae_dist.config.schema import RunConfig
 from savae_dist.errors import ConfigError, DivergedError
+from savae_dist.files import read_object
 from savae_dist.load_config import load
 
 ENDED = ("done", DivergedError.__name__)  # outcomes after which there is nothing left to run
@@ -36,7 +36,7 @@ class Trial:
     @property
     def exit_code(self) -> int | None:
         """None while it is not ended, whatever for."""
-        status = read_json(self.folder / "status.json")
+        status = read_object(self.folder / "status.json")
         return status["exit_code"] if status.get("outcome") in ENDED else None
 
 
@@ -105,10 +105,3 @@ def _check_distinct(found: Sequence[Trial]) -> None:
                 f"{dict(other.varied)} and {dict(trial.varied)} are the same run: their values come to "
                 "the same, so give one of them"
             )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Empty where there is none."""
-    values = json.loads(path.read_text()) if path.is_file() else {}
-    assert isinstance(values, dict), path
-    return values
