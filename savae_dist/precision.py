@@ -17,7 +17,7 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
 
 
 def make_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler | None:
-    """Of one optimiser; only fp16 needs it, whose gradients would vanish."""
+    """The loss scaler of one optimiser; only fp16 needs one, because small gradients would become zero."""
     return torch.amp.GradScaler(device.type) if precision == "fp16" else None
 
 

@@ -41,7 +41,7 @@ def systems(a: argparse.Namespace) -> Iterator[str]:
 
 
 def scale(a: argparse.Namespace) -> Iterator[str]:
-    """As a rank, measure; else start the ranks, which print."""
+    """Measure, if this process is a rank; else start the ranks, which measure and print."""
     asked = [f"networks.width={a.width}", f"data.batch_size={a.batch}", *a.changes]
     config = load(asked)
     phases = scaling.phases_named(config, a.phase)
@@ -60,7 +60,7 @@ def data(a: argparse.Namespace) -> Iterator[str]:
 def common_options(
     rounds: int, seconds: float, *, networks: bool = False, threads: bool = False
 ) -> argparse.ArgumentParser:
-    """Those of every measurement, and perhaps the networks' or torch's threads."""
+    """The options of every measurement, and those for networks or torch's threads where asked."""
     parser = argparse.ArgumentParser(add_help=False)
     if networks:
         parser.add_argument("--width", type=int, default=16, help="of the networks")

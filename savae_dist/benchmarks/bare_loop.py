@@ -50,6 +50,7 @@ def samples(shards: Shards) -> tuple[Tensor, Tensor]:
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """One step by hand: the loop must not use the engine, because it is the reference for its numbers and speed."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

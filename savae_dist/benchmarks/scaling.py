@@ -47,7 +47,7 @@ class Stopwatch:
         return time.perf_counter()
 
     def put_on(self, loop: Loop) -> None:
-        """What is neither forward nor backward within a step is the optimiser's; what is before it is the data's."""
+        """Within a step, time outside forward and backward counts as optimiser; time before a step counts as data."""
         for name, update in loop.updates.items():
             assert isinstance(update.parallel, Replicas)
             update.parallel.forward = self._around(name, "forward", update.parallel.forward)

@@ -56,7 +56,7 @@ def machine(device: torch.device) -> str:
 
 
 def device_wait(device: torch.device) -> Step:
-    """What returns when the device has done all that it was given."""
+    """A function that waits until the device has finished its work."""
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 

@@ -79,7 +79,7 @@ class Judged:
 
 
 def entropy(probabilities: np.ndarray) -> float:
-    """Of one distribution `[classes]`, in nats."""
+    """Entropy of one distribution `[classes]`, in nats."""
     positive = probabilities[probabilities > 0]
     return float(-(positive * np.log(positive)).sum())
 

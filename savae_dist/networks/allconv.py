@@ -26,7 +26,7 @@ def halvings(shape: Sequence[int]) -> int:
 
 
 def channels(count: int, width: int) -> list[int]:
-    """Of the `count` + 1 sizes from the whole sample down."""
+    """The `count` + 1 sizes of the stages, from the whole sample down."""
     return [width * 2 ** min(number, 3) for number in range(count + 1)]
 
 

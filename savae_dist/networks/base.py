@@ -55,7 +55,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
         return None
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """The mixin's own refuses the pieces of one flat tensor, which parameters are under ZeRO."""
+        """Save copies: under ZeRO parameters are pieces of one flat tensor, which the mixin's own method refuses."""
         tensors = {
             name: value.clone(memory_format=torch.contiguous_format) for name, value in self.state_dict().items()
         }
@@ -88,7 +88,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **kwargs: Any) -> Self:
-        """The mixin's own would print, and take a pickle where a repository has no safetensors."""
+        """Read safetensors only: the mixin's own method prints, and loads a pickle if there are no safetensors."""
         hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
         # Where __init__ takes **kwargs, the mixin passes on all that config.json holds.
         arguments = {name: value for name, value in kwargs.items() if name not in NO_ARGUMENTS}
@@ -146,7 +146,7 @@ class Decoder(Network):
 
     @abstractmethod
     def logits(self, z: Tensor) -> Tensor:
-        """What is before `output`, `[batch, *shape]`."""
+        """The last layer's values before `output` is applied, `[batch, *shape]`."""
 
     def forward(self, z: Tensor) -> Tensor:
         logits = full_precision(self.logits(z))
@@ -162,7 +162,7 @@ class Classifier(Network):
 
 
 class Discriminator(Network):
-    """What it judges `[batch, ...]` -> logit `[batch]` of the probability that it is real, never in half precision."""
+    """Samples or codes `[batch, ...]` -> logit `[batch]` of the probability that they are real; never half precision."""
 
 
 @contextmanager
@@ -209,7 +209,7 @@ def norm(kind: Norm, channels: int, dims: int) -> nn.Module:
 
 
 def output_for(shape: Sequence[int]) -> Output:
-    """What a decoder of such samples ends with."""
+    """The function at the end of a decoder of such samples."""
     return "sigmoid" if is_image(shape) else "linear"
 
 

@@ -1,4 +1,4 @@
-"""What has no weights: the prior over a decoder's codes, and the part of a code that is a label.
+"""Networks without weights: the prior over a decoder's codes, and the part of a code that is a label.
 
 A code is z, the style, with or without a label part `[batch, entries]` behind it.
 """

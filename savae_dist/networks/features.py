@@ -135,7 +135,7 @@ class EncoderFeatures(FeatureNetwork):
 
 
 def tap_statistics(network: FeatureNetwork, samples: Iterable[Tensor], taps: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Of each tap, float64 `[taps]`: its variance over the samples, and the mean squared distance to the mean image's.
+    """For each tap, float64 `[taps]`: its variance over the samples, and the mean squared distance to the mean image's.
 
     Both are means over the elements of a feature; a variance within rounding is 0. samples: x, batch by batch, once.
     """
@@ -157,7 +157,7 @@ def tap_statistics(network: FeatureNetwork, samples: Iterable[Tensor], taps: Seq
 
 
 class TapWeights(Network):
-    """What the loss of each tap is multiplied by, `[taps]`; no update trains it, checkpoints keep it."""
+    """The factors of the taps' losses, `[taps]`; no update trains them, and checkpoints store them."""
 
     model_type = "tap_weights"
 

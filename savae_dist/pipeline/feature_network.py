@@ -65,7 +65,7 @@ def _tensors(what: str, path: Path) -> dict[str, Tensor]:
 
 
 def _vgg19(what: str, tensors: dict[str, Tensor], preprocessing: Preprocessing, spec: DataSpec) -> VGG19:
-    """Of the width that the file has; its later layers are not needed."""
+    """The network, as wide as the file's first layer; layers after the last tap are ignored."""
     if spec.kind != "image" or spec.shape[0] not in (1, 3):
         raise ConfigError(
             f"{what} takes images of 1 or 3 channels, not {spec.kind}s {spec.shape}; give a pipeline of ours"

@@ -22,7 +22,7 @@ COLUMNS = (
 
 
 def row(trial: Trial) -> Row:
-    """What is known of a trial; the evaluation's numbers go before the validation's of the run."""
+    """The row of a trial: its run's validation metrics, overridden by those of its evaluation."""
     summary = read_object(trial.folder / "summary.json")
     metrics = read_object(trial.folder / "evaluation" / "metrics.json")
     seconds, size = 0.0, trial.resolved.data.batch_size

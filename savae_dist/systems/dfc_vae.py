@@ -154,7 +154,7 @@ class DFCVAE:
         return terms
 
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
-        """Of the features of the first tap; the score is high for real ones. Algorithm 1's has the opposite sign."""
+        """On features of the first tap; the score is high for real ones. Algorithm 1's has the opposite sign."""
         first = nets.features.taps[0]
         both = nets.features(torch.cat([batch.x, self.generated(nets, batch)]), (first,))[first]
         real, generated = nets.critic(both).chunk(2)

@@ -170,7 +170,7 @@ class LSGAN:
 
 
 class GAN(Protocol):
-    """What the functions below need of the three."""
+    """The attributes of the three systems that the functions below use."""
 
     @property
     def latent_dim(self) -> int: ...

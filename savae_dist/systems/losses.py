@@ -59,7 +59,7 @@ def label_cross_entropy(logits: Tensor, y: Tensor, label_weight: Tensor | None =
 
 
 def unlabelled_loss(form: UnlabelledForm, logits: Sequence[Tensor], y: Tensor, weight: Tensor) -> Tensor:
-    """What the samples without a label (y `[batch]` is -1) ask of a classifier; `weight` as in `label_cross_entropy`.
+    """The classifier's loss on samples without a label (y `[batch]` is -1); `weight` as in `label_cross_entropy`.
 
     logits `[batch, classes]` of one draw of the codes, for `consistency` of two. `pseudo_label`: cross-entropy to the
     likeliest class where that is nearly sure (Lee 2013; the threshold is FixMatch's, Sohn 2020); `entropy` of the

@@ -71,7 +71,7 @@ def training_plan(phase: Phase, split: BatchSplit, *, first: int, last: int, ori
 
 
 def read_requests(plan: Iterable[PlannedStep], size: int) -> Iterator[Request]:
-    """What a reader is asked for to follow the plan with global batches of `size` samples."""
+    """The requests by which a reader follows the plan with global batches of `size` samples."""
     return (Request(planned.position, size, slots) for planned in plan for slots in planned.reads)
 
 

@@ -1,4 +1,4 @@
-"""From the bytes of one member to an array of the stored shape: images by `pictures`, windows by their npy header."""
+"""The bytes of one member as an array of the stored shape: images by `images.decode_picture`, windows as npy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def npy_header(data: bytes | memoryview) -> tuple[np.dtype, tuple[int, ...], int
 
 
 def npy_claims(data: bytes | memoryview) -> tuple[np.dtype, tuple[int, ...], int]:
-    """As `npy_header`, whether the values are there or not."""
+    """As `npy_header`, but without checking that the values are complete."""
     head = bytes(data[:65536])
     if head[:6] != NPY_MAGIC or head[6:7] not in (b"\1", b"\2", b"\3"):
         raise ValueError("no npy header")

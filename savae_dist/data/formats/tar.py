@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
 
 class Extra(NamedTuple):
-    """What stands before the header of a member and goes for it."""
+    """Long names and extended attributes that precede a member's header and apply to it."""
 
     name: str = ""
     size: int = -1
@@ -148,7 +148,7 @@ def _guess(head: bytes) -> str:
 
 
 def _next_block(data: Data, at: int) -> int | None:
-    """Where the first block from `at` on stands that is not empty."""
+    """Offset of the first non-empty block from `at` on."""
     if any(data[at : at + 16]):
         return at
     while at < len(data):
@@ -161,7 +161,7 @@ def _next_block(data: Data, at: int) -> int | None:
 
 
 def _resume(data: Data, at: int) -> int | None:
-    """Where the next whole header stands, at any byte; those of before POSIX bear no mark to find them by."""
+    """Offset of the next whole header, at any byte; headers older than POSIX have no magic number to search for."""
     while (mark := data.find(b"ustar", at + 257)) >= 0:
         at = mark - 257
         if _header(data[at : at + BLOCK]) is not None:

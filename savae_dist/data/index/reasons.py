@@ -1,4 +1,4 @@
-"""What is of no use in a set, counted by reason, with the first keys of each."""
+"""Unusable samples of a set, counted by reason, with the first keys of each."""
 
 from __future__ import annotations
 

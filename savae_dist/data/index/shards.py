@@ -118,7 +118,7 @@ class Shards:
         )
 
     def path(self, shard: int) -> Path:
-        """Where a shard lies, or will lie once it is fetched."""
+        """The local path of a shard, before or after it is fetched."""
         entry = self.index["shards"][shard]
         if not is_remote(entry["name"]):
             return self.home / entry["name"]

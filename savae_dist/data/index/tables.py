@@ -110,7 +110,7 @@ def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
 
 
 def _save(path: Path, table: np.ndarray) -> None:
-    """In place of an older one, which somebody may have mapped."""
+    """Replace the file and never write into it: another process may have it mapped."""
     content = io.BytesIO()
     np.save(content, table)
     write_bytes(path, content.getvalue())

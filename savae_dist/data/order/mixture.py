@@ -52,7 +52,7 @@ class Stream:
         return self.order.redraw(position, attempt, count)
 
     def shards_between(self, first: int, last: int, step: int = 1) -> list[int]:
-        """As `Order.shards_between`."""
+        """The shards that a stretch of positions draws from, as `Order.shards_between` says."""
         return self.order.shards_between(first, last, step)
 
     def _unroll(self, shards: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

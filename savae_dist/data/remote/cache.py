@@ -20,7 +20,7 @@ FORMAT_VERSION = 3  # version of the index format
 
 
 def cache_folder() -> Path:
-    """Where this package keeps what it can make again, apart from what other formats left."""
+    """The folder for files that can be made again; each index format has its own."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "savae_dist" / f"format-{FORMAT_VERSION}"
 
 

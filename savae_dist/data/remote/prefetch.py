@@ -58,7 +58,7 @@ class Ahead:
         self._threads: list[threading.Thread] = []
 
     def want(self, jobs: Iterable[int]) -> None:
-        """From now on these, in this order, and none that was wanted before."""
+        """Replace the list of wanted jobs: fetch these, in this order, and drop all that were wanted before."""
         with self._change:
             self._jobs = deque(jobs)
             self._change.notify_all()

@@ -38,7 +38,7 @@ class Store:
 
     outage_limit: seconds without success before DataError.
 
-    Any process may download: the training process does so ahead (`ahead.Ahead`), a worker only what it then finds
+    Any process may download: the training process does so ahead (`prefetch.Ahead`), a worker only what it then finds
     missing. fsspec's filesystems live on a thread that no fork copies, so each process makes its own.
     """
 
@@ -86,7 +86,7 @@ class Store:
             file.close()
 
     def path(self, url: str, size: int, crc: int | None) -> Path:
-        """Where a file lies while it is here."""
+        """The path of a file in the cache."""
         return self.cache.path(_kept_as(url, size, crc))
 
     def touch(self, url: str, size: int, crc: int | None) -> None:
@@ -94,7 +94,7 @@ class Store:
         self.cache.touch(_kept_as(url, size, crc))
 
     def verified(self, url: str, size: int, crc: int) -> None:
-        """What was opened without a crc has been read and found to be whole, with this one: keep it as that."""
+        """A file opened without a crc was read and is whole: keep it in the cache under its crc."""
         self.cache.rename(_kept_as(url, size, None), _kept_as(url, size, crc))
 
     def _find_or_claim(

@@ -106,7 +106,7 @@ def hub(
 
 
 def _class_names(schema: pa.Schema, y: str) -> tuple[str, ...]:
-    """Those of a ClassLabel column, which `datasets` keeps in the metadata of the schema."""
+    """Class names of a ClassLabel column, which `datasets` keeps in the metadata of the schema."""
     from datasets import ClassLabel, Features
 
     if not y:
@@ -200,7 +200,7 @@ def _value(cell: pa.Array | pa.ChunkedArray, columns: Columns) -> np.ndarray:
 
 
 def _bytes(value: bytes | dict[str, Any]) -> bytes:
-    """Of an image that stands in the table, or of the file that it names."""
+    """The bytes of an image in the table, or of the file that it names."""
     if isinstance(value, bytes):
         return value
     if value.get("bytes") is not None:
