@@ -162,7 +162,7 @@ class Classifier(Network):
 
 
 class Discriminator(Network):
-    """Samples or codes `[batch, ...]` -> logit `[batch]` of the probability that they are real; never half precision."""
+    """Samples or codes `[batch, ...]` -> logit `[batch]` of the probability that they are real; at least float32."""
 
 
 @contextmanager
