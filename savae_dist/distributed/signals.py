@@ -67,7 +67,7 @@ class Stop:
     """A wish to stop (SIGTERM, SIGINT), agreed by all ranks so that they stop after the same iteration.
 
     Each `agreed()` starts an asynchronous reduction and returns the result of the one before, so that no rank waits.
-    Before its first call nothing was trained, and a signal raises Preempted at once.
+    Before `begin()` nothing was trained, and a signal raises Preempted at once.
 
     The agreement needs all ranks. If one is gone or cut off, the others may hang in a collective, where Python
     does not call signal handlers. Therefore a thread, woken by the signal itself, calls `give_up` and ends the process
@@ -109,9 +109,16 @@ class Stop:
         """Set the group of ranks that must agree, once they are connected."""
         self._group = group
 
+    def begin(self) -> None:
+        """Training begins: from now on a signal is kept until the ranks agree.
+
+        Called before the first iteration, not after it: a rank that is slower than its peers by one iteration would
+        otherwise still stop at once, when they have something to save.
+        """
+        self._training = True
+
     def agreed(self) -> int:
         """The signal that any rank had received one call ago, else 0; every rank must call it equally often."""
-        self._training = True
         if self._group is None:
             return self.signal
         seen = 0

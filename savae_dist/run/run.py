@@ -94,6 +94,7 @@ class Run:
         plan = training_plan(phase, builder.split, first=training.step, last=last, origin=training.origin)
         ahead, plan = tee(plan)  # the loader reads ahead of the engine
         clock = Clock()
+        self.process.stop.begin()
         for step in run_phase(plan, self.data.planned(ahead), updates, builder):
             clock.tick()
             training.total, training.step = training.total + 1, step
