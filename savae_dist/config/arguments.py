@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +23,7 @@ PRESET_FOLDERS = (
     Path(__file__).parents[1] / "presets",  # in an installed wheel
 )
 DEFAULT = "demo"
+INTERPOLATION = "${"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ def _changes(overrides: Sequence[str]) -> DictConfig:
             OmegaConf.from_dotlist([override])
         except YAMLError as error:
             raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
-    return OmegaConf.from_dotlist(list(overrides))
+    changes = OmegaConf.from_dotlist(list(overrides))
+    refuse_interpolation(changes)
+    return changes
 
 
 def _preset(name: str) -> DictConfig:
@@ -86,8 +90,28 @@ def read_yaml(path: Path) -> DictConfig:
         raise ConfigError(f"{path} does not exist")
     try:
         config = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path} must hold `key: value` pairs")
+    refuse_interpolation(config, f"{path}: ")
     return config
+
+
+def refuse_interpolation(config: DictConfig, where: str = "") -> None:
+    """ConfigError for a value with OmegaConf's `${...}`, which may name any variable of the environment.
+
+    In a URL of somebody's preset, `${oc.env:AWS_SECRET_ACCESS_KEY}` would send the secret to that server.
+    """
+    nodes: list[tuple[str, Any]] = [("", OmegaConf.to_container(config, resolve=False))]
+    while nodes:
+        key, node = nodes.pop()
+        if isinstance(node, dict):
+            nodes += [(f"{key}.{name}" if key else str(name), one) for name, one in node.items()]
+        elif isinstance(node, list):
+            nodes += [(key, one) for one in node]
+        elif isinstance(node, str) and INTERPOLATION in node:
+            raise ConfigError(
+                f"{where}{key}={node}: ${{...}} is not filled in, since it could put a secret of the environment into "
+                f'a URL; write the value, or have the shell fill it in: {key}="$NAME" on the command line'
+            )

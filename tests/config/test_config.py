@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from savae_dist.config import arguments as module
+from savae_dist.config.arguments import read_yaml
 from savae_dist.config.identity import FREE_KEYS, as_dict, digest, identity, plain, to_yaml
 from savae_dist.config.schema import OptimizerConfig, nearest
 from savae_dist.errors import ConfigError
@@ -285,6 +286,31 @@ def test_keys_in_a_file_are_checked_like_arguments(tmp_path: Path) -> None:
     assert "networks.widht" in refusal(write(tmp_path / "a.yaml", "networks: {widht: 3}\n"))
     assert "precision" in refusal(write(tmp_path / "b.yaml", "precision: off\n"))  # YAML's False
     assert "optimizers" in refusal(write(tmp_path / "c.yaml", "optimizers: [1]\n"))
+
+
+SECRET = "wJalrXUtnFEMI"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("${oc.env:OUR_SECRET}", "http://x/${oc.env:OUR_SECRET}/a.tar", "[a, 'http://x/${oc.env:OUR_SECRET}']"),
+        *("'\\${oc.env:OUR_SECRET}'", '"\\x24{oc.env:OUR_SECRET}"', "${data.train}", "${oc.env:OUR_SECRET", "${}"),
+    ],
+)
+def test_nothing_is_filled_in_from_the_environment(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secret would go to whatever server a preset of somebody else's names."""
+    monkeypatch.setenv("OUR_SECRET", SECRET)
+    path = write(tmp_path / "mine.yaml", f"data:\n  validation: {value}\n")
+    for arguments in ([path], [f"data.validation={value}"], ["demo", f"output={value}"]):
+        assert SECRET not in refusal(*arguments)
+        assert main([*arguments, "--print-config"]) == 2  # also before torch and the systems are loaded
+
+
+def test_a_comparison_fills_nothing_in(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.yaml", "compare: {ours: [demo, 'data.train=s3://x/${oc.env:OUR_SECRET}']}")
+    with pytest.raises(ConfigError, match=r"c\.yaml: compare\.ours=.*not filled in"):
+        read_yaml(Path(file))
 
 
 def test_nearest() -> None:

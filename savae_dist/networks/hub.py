@@ -1,0 +1,54 @@
+"""Where a network or a pipeline lies: in a folder here, or in a repository on the Hub, which is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # type: ignore[attr-defined]  # httpx's, of whichever version the Hub's library uses
+    RepositoryNotFoundError,
+    XetDownloadError,
+)
+
+from savae_dist.errors import CheckpointError
+
+DENIED = (401, 403)  # without a token the Hub answers 401 for what is private and for what does not exist alike
+LONGEST = 300  # characters of an error of the Hub's that are shown
+
+
+def folder_of(source: str | Path, files: Sequence[str], **options: Any) -> Path:
+    """The folder `source`, or the one that the files of these patterns were downloaded to from the repository `source`.
+
+    A `Path` is a folder here and never a repository. CheckpointError in one line if there is neither.
+    options: of `huggingface_hub.snapshot_download`, `revision` and `token` among them.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if isinstance(source, Path):
+        raise CheckpointError(f"{source}: no such folder")
+    try:
+        return Path(snapshot_download(source, allow_patterns=list(files), **options))
+    except HFValidationError as error:
+        raise CheckpointError(f"{source!r}: no such folder, and no name of a repository on the Hub") from error
+    except HfHubHTTPError as error:
+        if error.response.status_code not in DENIED and not isinstance(error, RepositoryNotFoundError):
+            raise _not_to_be_had(source, error) from error
+        raise CheckpointError(
+            f"{source}: no such folder, and the Hub shows no such repository: see to the name; for a private or gated "
+            "one log in with `hf auth login`, or give token=..., of an account that may read it"
+        ) from error
+    # ValueError: an answer that is no JSON, for example a network's page to log in.
+    except (HTTPError, EntryNotFoundError, XetDownloadError, OSError, ValueError) as error:
+        raise _not_to_be_had(source, error) from error
+
+
+def _not_to_be_had(source: str, error: Exception) -> CheckpointError:
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return CheckpointError(f"{source}: no such folder, and not to be had from the Hub ({said[:LONGEST]})")

@@ -1,0 +1,147 @@
+"""Networks and pipelines on the Hub: what is uploaded can be loaded, and what the Hub refuses is said in one line.
+
+The Hub is a server of this test, or a stub.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from huggingface_hub import constants, hub_mixin
+
+from savae_dist.errors import CheckpointError
+from savae_dist.networks import ConvEncoder, Encoder, Network, hub
+from savae_dist.pipeline.pipeline import Pipeline
+
+
+class Answers(BaseHTTPRequestHandler):
+    """The same answer to everything: a status, or none at all. asked: the paths of all requests."""
+
+    asked: list[str]
+    status: int | None = 404
+    error_code = ""
+    body = b""
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.status is None:
+            self.connection.close()
+            return
+        self.send_response(self.status)
+        self.send_header("X-Error-Code", self.error_code)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Answers]]:
+    """What the Hub, here a server at loopback, answers."""
+    kind = type("Answers", (Answers,), {"asked": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        yield kind
+        server.shutdown()
+
+
+def refusals(source: str) -> set[str]:
+    """What loading it as a network and as a pipeline says, in one line each."""
+    said = set()
+    for kind in (Encoder, Pipeline):
+        with pytest.raises(CheckpointError) as caught:
+            kind.from_pretrained(source)
+        said.add(str(caught.value))
+    assert not any("\n" in text for text in said)
+    return said
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_what_the_hub_does_not_show_comes_with_how_to_log_in(answers: type[Answers], status: int) -> None:
+    answers.status, answers.error_code = status, "RepoNotFound"
+    (said,) = refusals("someone/private")
+    assert "someone/private" in said
+    assert answers.asked
+    assert "hf auth login" in said
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(None, b""), (404, b""), (403, b""), (200, b"<html>log in to this network</html>")]
+)
+def test_a_hub_that_cannot_be_reached_is_one_line(answers: type[Answers], status: int | None, body: bytes) -> None:
+    answers.status, answers.body = status, body
+    (said,) = refusals("someone/model")
+    assert "someone/model: no such folder, and not to be had from the Hub" in said
+
+
+def test_what_no_repository_could_be_called_is_not_asked_for(answers: type[Answers]) -> None:
+    for source in ("/nowhere", "../a/b", "a b", "runs/a/pipeline"):
+        (said,) = refusals(source)
+        assert "no such folder" in said
+    assert not answers.asked
+
+
+def uploaded(network: Network, monkeypatch: pytest.MonkeyPatch, folder: Path, **options: object) -> Path:
+    """The folder that `push_to_hub` would upload, copied to `folder`."""
+
+    class Api:
+        def __init__(self, token: str | None = None) -> None: ...
+
+        def create_repo(self, repo_id: str, **options: object) -> SimpleNamespace:
+            return SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, folder_path: Path, **options: object) -> str:
+            shutil.copytree(folder_path, folder)
+            return "https://huggingface.co/someone/encoder/commit/1"
+
+    monkeypatch.setattr(hub_mixin, "HfApi", Api)
+    network.push_to_hub("someone/encoder", **options)
+    return folder
+
+
+@pytest.mark.parametrize("config", [None, {"note": "mine", "model_type": "theirs"}])
+def test_what_is_pushed_can_be_loaded(
+    config: dict[str, str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = ConvEncoder((1, 8, 8), 2, width=2, pools=1)
+    folder = uploaded(network, monkeypatch, tmp_path / "uploaded", config=config)
+    monkeypatch.setattr(hub, "snapshot_download", lambda source, **options: str(folder))
+    loaded = Encoder.from_pretrained("someone/encoder")
+    assert (type(loaded), loaded.init_arguments["pools"]) == (ConvEncoder, 1)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in network.state_dict().items())
+    assert json.loads((folder / "config.json").read_text()).get("note") == (config or {}).get("note")
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert len(modes) == 1  # weights as readable as the rest
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b"\xff" * 100),
+        ("model.safetensors", b""),
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b"\xff\xfe"),
+    ],
+)
+def test_damaged_files_are_one_line(name: str, content: bytes, tmp_path: Path) -> None:
+    ConvEncoder((1, 8, 8), 2, width=2).save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match="cannot be loaded") as caught:
+        Network.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
