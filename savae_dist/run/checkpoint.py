@@ -121,8 +121,10 @@ def _write(
             network.save_pretrained(draft / "networks" / name)
     for name, update in updates.items():
         tensors, values = states[name]
-        save_file({k: v.contiguous() for k, v in tensors.items()}, draft / "updates" / f"{name}.safetensors")
-        (draft / "updates" / f"{name}.json").write_text(json.dumps(values, indent=1))
+        tensor_file, value_file = (draft / "updates" / f"{name}{suffix}" for suffix in (".safetensors", ".json"))
+        value_file.write_text(json.dumps(values, indent=1))
+        save_file({k: v.contiguous() for k, v in tensors.items()}, tensor_file)
+        shutil.copymode(value_file, tensor_file)  # safetensors makes files that only their owner may read
         for network_name, average in update.averages.items():
             average.network.save_pretrained(draft / "ema" / network_name)
     (draft / "state.json").write_text(json.dumps(asdict(state), indent=1))

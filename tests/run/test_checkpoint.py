@@ -135,6 +135,13 @@ def test_the_manifest_lists_every_file(folder: Path) -> None:
     assert problem(path) is None
 
 
+def test_tensors_are_as_readable_as_the_rest(folder: Path) -> None:
+    """safetensors makes files that only their owner may read: a colleague could not go on with the run."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".safetensors"}
+    assert len({path.stat().st_mode for path in files}) == 1
+
+
 def test_no_pickle_is_written(folder: Path) -> None:
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert files
