@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import PyTorchModelHubMixin
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from savae_dist.errors import CheckpointError
 from savae_dist.files import write_bytes, write_text
 from savae_dist.latents import full_precision
+from savae_dist.networks.hub import folder_of
 
 SLOPE = 0.2  # negative slope of every LeakyReLU
 FORMAT_VERSION = 1
@@ -43,11 +45,15 @@ class Network(nn.Module, PyTorchModelHubMixin):
         network.init_arguments = noted(inspect.signature(cls.__init__), network, *args, **kwargs)
         return network
 
-    def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:
-        """Write config and weights; with `push_to_hub=True` and the like, see huggingface_hub, also a card."""
-        config = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self.init_arguments}
+    def save_pretrained(self, save_directory: str | Path, *, config: Any = None, **hub: Any) -> str | None:
+        """Write config and weights; with `push_to_hub=True` and the like, see huggingface_hub, also a card.
+
+        config: a mapping of more keys for config.json; those that a network is loaded by are always its own.
+        """
+        named = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self.init_arguments}
+        config = {**(config or {}), **named}
         if hub:
-            return super().save_pretrained(save_directory, **{"config": config, **hub})
+            return super().save_pretrained(save_directory, config=config, **hub)
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self._save_pretrained(folder)
@@ -65,36 +71,39 @@ class Network(nn.Module, PyTorchModelHubMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Load a local folder or a Hub repository (`revision=`, `token=`, ... as in huggingface_hub), in eval mode.
 
-        CheckpointError if its class is not known here; ValueError if it is no network of this kind and format.
+        A `Path` is always a local folder. CheckpointError if it cannot be had or read, or is no network of this kind.
         """
         from savae_dist.networks import NETWORKS  # here, because the registry imports the networks
 
-        hub = {k: v for k, v in kwargs.items() if k in HUB_OPTIONS}
-        config = json.loads(_file(pretrained_model_name_or_path, CONFIG_NAME, hub).read_text())
+        source, hub = pretrained_model_name_or_path, {k: kwargs.pop(k) for k in HUB_OPTIONS if k in kwargs}
+        # Both files of one commit, also if another is pushed meanwhile.
+        folder = folder_of(source, (CONFIG_NAME, SAFETENSORS_SINGLE_FILE), **hub)
+        config = _config(folder, source)
         kind = NETWORKS.get(config.get("model_type", ""))
         if kind is None:
             raise CheckpointError(
-                f"{pretrained_model_name_or_path}: model_type {config.get('model_type')!r} is not in NETWORKS: first "
-                "import the file that enters it there (tools: --trainer FILE.py)"
+                f"{source}: model_type {config.get('model_type')!r} is not in NETWORKS: first import the file that "
+                "enters it there (tools: --trainer FILE.py)"
             )
         if config.get("format_version") != FORMAT_VERSION:
-            raise ValueError(
-                f"{pretrained_model_name_or_path}: format_version {config.get('format_version')} is not "
-                f"{FORMAT_VERSION}; use the version of savae_dist that wrote it"
+            raise CheckpointError(
+                f"{source}: format_version {config.get('format_version')} is not {FORMAT_VERSION}; "
+                "use the version of savae_dist that wrote it"
             )
         if not issubclass(kind, cls):
-            raise ValueError(f"{pretrained_model_name_or_path} holds a {kind.__name__}, which is no {cls.__name__}")
-        return super(Network, kind).from_pretrained(pretrained_model_name_or_path, strict=True, **kwargs)
+            raise CheckpointError(f"{source} holds a {kind.__name__}, which is no {cls.__name__}")
+        try:
+            return super(Network, kind).from_pretrained(folder, strict=True, **kwargs)
+        except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: other tensors than the config's
+            raise _unreadable(source, error) from error
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **kwargs: Any) -> Self:
         """Read safetensors only: the mixin's own method prints, and loads a pickle if there are no safetensors."""
-        hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
         # Where __init__ takes **kwargs, the mixin passes on all that config.json holds.
-        arguments = {name: value for name, value in kwargs.items() if name not in NO_ARGUMENTS}
-        return cls._load_as_safetensor(
-            cls(**arguments), str(_file(model_id, SAFETENSORS_SINGLE_FILE, hub)), map_location, strict
-        )
+        arguments = {name: value for name, value in kwargs.items() if name not in (*NO_ARGUMENTS, *HUB_OPTIONS)}
+        weights = str(Path(model_id) / SAFETENSORS_SINGLE_FILE)
+        return cls._load_as_safetensor(cls(**arguments), weights, map_location, strict)
 
 
 NO_ARGUMENTS = ("model_type", "format_version")
@@ -118,13 +127,23 @@ def noted(signature: inspect.Signature, *args: Any, **kwargs: Any) -> dict[str, 
     return found
 
 
-def _file(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
-    path = Path(source) / name
-    if not Path(source).is_dir():
-        return Path(hf_hub_download(str(source), name, **hub))
-    if not path.is_file():
-        raise ValueError(f"{source} holds no {name}: it is not a network's folder")
-    return path
+def _config(folder: Path, source: str | Path) -> dict[str, Any]:
+    """config.json; CheckpointError if it cannot be read, or if there are no weights beside it."""
+    for name in (CONFIG_NAME, SAFETENSORS_SINGLE_FILE):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{source} cannot be loaded: it holds no {name}, so it is not a network's folder")
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text())
+    except (OSError, ValueError) as error:
+        raise _unreadable(f"{source}/{CONFIG_NAME}", error) from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{source}/{CONFIG_NAME} cannot be loaded: it holds no JSON object")
+    return config
+
+
+def _unreadable(source: str | Path, error: Exception) -> CheckpointError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return CheckpointError(f"{source} cannot be loaded: {reason}; save it or download it again")
 
 
 class Encoder(Network):

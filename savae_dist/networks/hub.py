@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the httpx that it uses
     EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # type: ignore[attr-defined]  # httpx's, of whichever version the Hub's library uses
+    HTTPError,
     RepositoryNotFoundError,
     XetDownloadError,
 )

@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-
 from savae_dist.errors import CheckpointError
 from savae_dist.files import write_text
 from savae_dist.networks import Classifier, Critic, Decoder, Encoder, Network, Prior
+from savae_dist.networks.hub import folder_of
 from savae_dist.preprocess import DataSpec
 
 FORMAT_VERSION = 1
@@ -39,14 +37,7 @@ def load_network(folder: Path, name: str, place: str) -> Network:
 
 
 def find(source: str | Path, revision: str | None, token: str | None) -> Path:
-    path = Path(source)
-    if not path.is_dir():
-        try:
-            patterns = ["*.json", "*.safetensors"]
-            path = Path(snapshot_download(str(source), revision=revision, token=token, allow_patterns=patterns))
-        except (OSError, HFValidationError) as error:
-            reason = one_line(error)
-            raise CheckpointError(f"{source}: no such folder, and not to be had from the Hub ({reason})") from error
+    path = folder_of(source, ("*.json", "*.safetensors"), revision=revision, token=token)
     for folder in (path, path / "pipeline"):
         if (folder / CONFIG).is_file():
             return folder

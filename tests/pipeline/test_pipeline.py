@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from huggingface_hub.errors import HFValidationError
 
 from savae_dist.errors import CheckpointError
-from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier
-from savae_dist.pipeline import folder as module
+from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, hub
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.posteriors import PosteriorBank, collect_posteriors
 from savae_dist.preprocess import DataSpec, denormalise, normalise
@@ -190,7 +189,7 @@ def test_a_run_and_a_repository(tmp_path, monkeypatch):
         asked.update(options, source=source)
         return str(tmp_path / "run" / "pipeline")
 
-    monkeypatch.setattr(module, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     assert Pipeline.from_pretrained("someone/model", revision="v1", token="t").system == pipeline.system
     assert asked == {
         "source": "someone/model",
@@ -211,17 +210,24 @@ def check_refused(source: Path | str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_cannot_be_loaded_is_one_line(tmp_path, monkeypatch):
+def test_what_cannot_be_loaded_is_one_line(tmp_path):
     (tmp_path / "run").mkdir()
     check_refused(tmp_path / "run", r"holds no pipeline\.json")
     (tmp_path / "run" / "status.json").write_text('{"outcome": "preempted", "phase": "vec", "step": 12}')
     check_refused(tmp_path / "run", r"not finished \(outcome preempted, phase vec, step 12\)")
+    check_refused(str(tmp_path / "nowhere"), "no such folder")
 
-    def refuse(source: str, **options: object) -> str:
-        raise HFValidationError("not an id\nat all")
 
-    monkeypatch.setattr(module, "snapshot_download", refuse)
-    check_refused(tmp_path / "nowhere", "no such folder")
+def test_a_pipeline_here_never_asks_the_hub_for_what_it_lacks(tmp_path, monkeypatch):
+    """`exported/encoder`, relative as it is, could be somebody's repository."""
+    asked = []
+    monkeypatch.setattr(hub, "snapshot_download", lambda source, **options: asked.append(source))
+    monkeypatch.chdir(tmp_path)
+    make(GREY).save_pretrained("exported")
+    shutil.rmtree("exported/encoder")
+    check_refused("exported", "exported/encoder: no such folder")
+    check_refused(Path("exported/encoder"), "no such folder")
+    assert not asked
 
 
 def test_broken_folders_are_one_line(tmp_path):
