@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 import yaml
 from accelerate import PartialState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, parse_flag_from_env
 
 from savae_dist.config.schema import Precision
 from savae_dist.distributed.environment import world_size
@@ -34,6 +35,7 @@ DEEPSPEED = {
     "DEEPSPEED_CONFIG_FILE": (("none",), "leave it out; zero_stage is all that the launch decides"),
 }
 PR_SET_PDEATHSIG = 1  # an option of Linux's prctl
+_FOR_GPUS = {"--multi_gpu", "--multi-gpu"}
 MAX_ABOVE = 8  # ancestors to search for the launcher: torchrun's agent or a shell may lie between
 # At its time-out NCCL ends the process without an error to catch. gloo is used in every iteration too, and must time
 # out first, because its error can be reported.
@@ -94,20 +96,42 @@ def _check_environment(precision: Precision) -> None:
                 f"the launch asks for {strategy}, which this trainer does not support: use distributed_type MULTI_GPU "
                 "or DEEPSPEED as in launch_configs/accelerate"
             )
+    _check_gpus()
     local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if 0 < gpus <= local:
+    if 0 < gpus <= local and not cpu_asked():
         raise ConfigError(
             f"LOCAL_RANK={local}, but this node shows {gpus} GPU{'s' if gpus > 1 else ''}: lower num_processes in the "
             "launch file, or widen CUDA_VISIBLE_DEVICES"
         )
 
 
+def _check_gpus() -> None:
+    """ConfigError if the launcher was told to use GPUs, and none is in sight."""
+    if torch.accelerator.is_available() or cpu_asked():
+        return
+    for words in filter(None, map(_launched_with, islice(_above(), MAX_ABOVE))):
+        options = _options(words)
+        file = _launch_file(options)
+        if "--cpu" in options or not (_FOR_GPUS & options.keys() or file.get("use_cpu") is False):
+            continue
+        one, several = "cpu_1.yaml, or with --cpu", "cpu_2.yaml (--num_processes N), or with ACCELERATE_USE_CPU=true"
+        raise ConfigError(
+            "the launch asks for GPUs and this machine shows none (see nvidia-smi, CUDA_VISIBLE_DEVICES); to train on "
+            f"CPUs: --config_file launch_configs/accelerate/{several if world_size() > 1 else one}"
+        )
+
+
+def cpu_asked() -> bool:
+    """Whether CPUs were asked for by Accelerate's own variable, which its launcher sets for a single process."""
+    return bool(parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
 def _join(timeout: float) -> PartialState:
-    world, gpu = world_size(), torch.cuda.is_available()
+    world, gpu = world_size(), torch.cuda.is_available() and not cpu_asked()
     limit = timedelta(seconds=timeout + NCCL_GRACE_SECONDS if gpu else timeout)
     try:
         # Accelerate's launcher does not pass `use_cpu` on to several processes; without it they would not connect.
-        return PartialState(cpu=world > 1 and not gpu, timeout=limit)
+        return PartialState(cpu=cpu_asked() or (world > 1 and not gpu), timeout=limit)
     except RuntimeError as error:
         reason = lost_peer(error)
         if reason is None:
@@ -206,18 +230,29 @@ def _launched_with(process: psutil.Process) -> list[str] | None:
     return None
 
 
-def _processes_in(words: list[str]) -> int | None:
+def _options(words: list[str]) -> dict[str, str]:
+    """The launcher's options with the word that follows each; empty for the last."""
     options: dict[str, str] = {}
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word in ("-m", "--module") or not word:
             break  # from here on the words are the program's
         name, _, value = word.partition("=")
         options[name] = value or following
+    return options
+
+
+def _launch_file(options: dict[str, str]) -> dict[str, Any]:
+    """The launch file of these options; empty where there is none."""
+    for name in ("--config_file", "--config-file"):
+        if name in options and Path(options[name]).is_file():
+            return dict(yaml.safe_load(Path(options[name]).read_text()))
+    return {}
+
+
+def _processes_in(words: list[str]) -> int | None:
+    options = _options(words)
     for name in ("--num_processes", "--num-processes"):
         if options.get(name, "").isdigit():
             return int(options[name])
-    for name in ("--config_file", "--config-file"):
-        if name in options and Path(options[name]).is_file():
-            number = yaml.safe_load(Path(options[name]).read_text()).get("num_processes")
-            return int(number) if number is not None else None
-    return None
+    number = _launch_file(options).get("num_processes")
+    return int(number) if number is not None else None

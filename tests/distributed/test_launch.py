@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 from accelerate import PartialState
-from helpers.launching import environment, free_port, status
+from helpers.launching import ROOT, environment, free_port, status
 
 from savae_dist.distributed import launch
 from savae_dist.distributed.environment import is_main
@@ -21,8 +21,9 @@ MODULE = ["-m", "savae_dist.train", "demo", "--num_processes", "7"]
 ENVIRONMENT = (
     *("ACCELERATE_MIXED_PRECISION", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_DYNAMO_BACKEND"),
     *("ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_PARALLELISM_CONFIG"),
-    *("WORLD_SIZE", "RANK", "LOCAL_RANK"),
+    *("ACCELERATE_USE_CPU", "WORLD_SIZE", "RANK", "LOCAL_RANK"),
 )
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
 @pytest.fixture(autouse=True)
@@ -226,6 +227,52 @@ def test_more_ranks_than_gpus(gpus: int, local: int, refused: bool, monkeypatch:
     assert caught.value.code == 2
 
 
+GPU_FILES = sorted((ROOT / "launch_configs" / "accelerate").glob("*gpu*.yaml"))
+CPU_FILES = sorted((ROOT / "launch_configs" / "accelerate").glob("*cpu*.yaml"))
+
+
+@WITHOUT_GPU
+@pytest.mark.parametrize("file", GPU_FILES, ids=lambda path: path.stem)
+def test_a_launch_file_for_gpus_needs_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would train on the CPU, as many processes as GPUs were asked for; unless CPUs are asked for as well."""
+    processes(monkeypatch, [*LAUNCHERS["script"], "--config_file", str(file), *MODULE])
+    with pytest.raises(ConfigError, match=r"asks for GPUs.*shows none.*cpu_1\.yaml, or with --cpu") as caught:
+        start("fp32", 9.0)
+    assert caught.value.code == 2
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(ConfigError, match=r"cpu_2\.yaml.*ACCELERATE_USE_CPU=true"):
+        start("fp32", 9.0)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    launch._check_environment("fp32")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "False")  # what the launcher makes of it for one process
+    processes(monkeypatch, [*LAUNCHERS["script"], "--config_file", str(file), "--cpu", *MODULE])
+    launch._check_environment("fp32")
+
+
+@WITHOUT_GPU
+def test_gpus_asked_for_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes(monkeypatch, [*LAUNCHERS["script"], "--multi_gpu", "--num_processes", "1", *MODULE])
+    with pytest.raises(ConfigError, match="asks for GPUs"):
+        start("fp32", 9.0)
+
+
+@pytest.mark.parametrize("options", [[], *(["--config_file", str(file)] for file in CPU_FILES)], ids=str)
+def test_a_launch_that_asks_for_no_gpu(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    processes(monkeypatch, [*LAUNCHERS["script"], *options, *MODULE])
+    launch._check_environment("fp32")
+
+
+def test_cpus_that_are_asked_for_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also beside GPUs, of which there may be fewer than processes."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    launch._check_environment("fp32")
+    monkeypatch.delenv("LOCAL_RANK")
+    assert start("fp32", 9.0).device.type == "cpu"
+
+
 @pytest.mark.distributed
 @pytest.mark.parametrize("rank", [0, 1])
 def test_peers_that_never_come(rank: int, tmp_path: Path) -> None:
@@ -250,7 +297,7 @@ def test_a_refused_launch_is_told_in_status_json(tmp_path: Path) -> None:
     assert status(tmp_path / "run")["message"] in done.stderr
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@WITHOUT_GPU
 @pytest.mark.parametrize(("precision", "instead"), [("fp16", "bf16"), ("tf32", "fp32")])
 def test_precisions_of_gpus(precision: str, instead: str) -> None:
     with pytest.raises(ConfigError, match=f"precision={precision} needs a GPU; on a CPU use precision={instead}"):
@@ -286,7 +333,7 @@ def test_is_main(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_main()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@WITHOUT_GPU
 def test_describe() -> None:
     state = PartialState()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Launch files, job scripts and the container's entry point really start the trainer; GPU files do so on CPUs."""
+"""Launch files, job scripts and the container's entry point really start the trainer; GPU files on CPUs, if asked."""
 
 from __future__ import annotations
 
@@ -89,17 +89,18 @@ def test_a_cpu_file(file: str, tmp_path: Path) -> None:
 @WITHOUT_GPU
 @pytest.mark.parametrize("file", ["gpu_nodes_static", "gpu_nodes_elastic"])
 def test_several_machines(file: str, tmp_path: Path) -> None:
-    """Two launchers of one process each, as on two machines; without a GPU in sight the trainer takes the CPU."""
+    """Two launchers of one process each, as on two machines; CPUs are asked for beside a launch file for GPUs."""
     port = free_port()
+    cpu = {"ACCELERATE_USE_CPU": "true"}
     options = ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(port)]
     if file.endswith("elastic"):
         options += ["--rdzv_backend", "c10d", "--max_restarts", "1"]
     program = arguments(tmp_path)
-    first = launch(file, ["--machine_rank", "0", *options], program)
+    first = launch(file, ["--machine_rank", "0", *options], program, **cpu)
     wait_for_listener(
         port
     )  # on one machine either launcher takes itself for the head, and both at once may stand still
-    said = ended(first, launch(file, ["--machine_rank", "1", *options], program))
+    said = ended(first, launch(file, ["--machine_rank", "1", *options], program, **cpu))
     assert said.count("2 processes (MULTI_CPU, gloo, cpu)") == 1
     assert status(tmp_path / "run")["outcome"] == "done"
 
