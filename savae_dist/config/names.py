@@ -77,15 +77,19 @@ def check_names(asked: Asked, systems: Mapping[str, SystemNames]) -> None:
     name = OmegaConf.select(merged, "system.name", default=DEFAULT_SYSTEM)
     if not isinstance(name, str) or name not in systems:
         raise ConfigError(f"system.name={name} is unknown{nearest(str(name), systems)}; known: {', '.join(systems)}")
-    _check_keys("", merged, [*field_values(RunConfig())])
-    for section, known in {"system": systems[name].keys, **SECTIONS}.items():
-        _check_keys(f"{section}.", merged.get(section) or {}, known)
+    sections = {"": [*field_values(RunConfig())], "system.": systems[name].keys}
+    sections |= {f"{section}.": known for section, known in SECTIONS.items()}
+    sections |= {"optimizers.default.": [*field_values(OptimizerConfig())]}
+    _check_keys("", merged, sections)
+    for section in ("system", *SECTIONS):
+        _check_keys(f"{section}.", merged.get(section) or {}, sections)
     augment, optimizers = (merged.get("data") or {}).get("augment"), merged.get("optimizers")
     if isinstance(augment, DictConfig):
         check_augmentations(map(str, augment))
     for update in map(str, optimizers) if isinstance(optimizers, DictConfig) else ():
         if isinstance(optimizers[update], DictConfig):
-            _check_keys(f"optimizers.{update}.", optimizers[update], [*field_values(OptimizerConfig())])
+            section = f"optimizers.{update}."
+            _check_keys(section, optimizers[update], {**sections, section: sections["optimizers.default."]})
 
 
 def without_another_paper(asked: Asked, systems: Mapping[str, SystemNames]) -> DictConfig:
@@ -113,8 +117,11 @@ def _check_shape(asked: DictConfig, missing: set[str]) -> None:
             raise ConfigError(f"{key}: holds keys, {key}.NAME=..., not {asked[key]!r}")
 
 
-def _check_keys(section: str, asked: Iterable[object], known: Sequence[str]) -> None:
+def _check_keys(section: str, asked: Iterable[object], sections: Mapping[str, Sequence[str]]) -> None:
+    """ConfigError for a key that the section does not have. sections: keys by where they stand, `data.` or nothing."""
+    known = sections[section]
     for key in map(str, asked):
         if key not in known:
-            instead = nearest(key, known) or f"; known: {', '.join(known)}"
+            elsewhere = (f" (did you mean {other + key!r}?)" for other, keys in sections.items() if key in keys)
+            instead = next(elsewhere, "") or nearest(key, known) or f"; known: {', '.join(known)}"
             raise ConfigError(f"{section}{key or repr(key)}: no such key{instead}")
