@@ -52,12 +52,22 @@ def _kept(asked: Asked) -> DictConfig:
     A system of another paper takes none of the preset's hyperparameters and optimisers. Another member of the same
     family takes them all, except the hyperparameters in which the two members differ.
     """
-    preset = without_another_paper(asked, registered())
+    preset = _without_another_validation(asked, without_another_paper(asked, registered()))
     old, new = system_names(asked)
     if old == new or old not in SYSTEMS or new not in SYSTEMS or "system" not in preset:
         return preset
     _check_updates_of_member(asked, old, new)
     return _without_what_members_differ_in(preset, SYSTEMS[old], SYSTEMS[new])
+
+
+def _without_another_validation(asked: Asked, preset: DictConfig) -> DictConfig:
+    """The preset without `data.validation` if the changes name other training data: it belongs to the preset's."""
+    before, after = (OmegaConf.select(node, "data.train") for node in (preset, asked.changes))
+    if after is None or after == before or OmegaConf.select(preset, "data.validation") is None:
+        return preset
+    kept = preset.copy()
+    kept.data.pop("validation")
+    return kept
 
 
 def _without_what_members_differ_in(preset: DictConfig, old: System, new: System) -> DictConfig:

@@ -150,6 +150,12 @@ def test_updates_do_not_share_an_optimiser_configuration() -> None:
         ("optimizers.lr=1", ["optimizers.lr", "default", "vec"]),
         ("--foo=3", ["--foo"]),
         ("data[0]=3", ["data"]),
+        # keys that stand elsewhere
+        ("beta=3", ["beta", "'system.beta'"]),
+        ("width=4", ["width", "'networks.width'"]),
+        ("lr=1", ["lr", "'optimizers.default.lr'"]),
+        ("data.seed=3", ["data.seed", "'seed'"]),
+        ("optimizers.vec.beta=1", ["optimizers.vec.beta", "'system.beta'"]),
         # names of things
         ("system.name=savea", ["system.name", "'savae'"]),
         ("system.name=3", ["system.name", "savae"]),
@@ -316,6 +322,20 @@ def test_a_comparison_fills_nothing_in(tmp_path: Path) -> None:
 def test_nearest() -> None:
     assert nearest("widht", ["width", "norm"]) == " (did you mean 'width'?)"
     assert nearest("zzz", ["width", "norm"]) == ""
+
+
+# Data of one's own.
+
+
+def test_other_training_data_do_not_take_the_preset_s_validation_set(tmp_path: Path) -> None:
+    """They would be measured on samples of another kind, or normalised for another set."""
+    mine = write(tmp_path / "mine.yaml", "data: {train: theirs, validation: theirs/test, batch_size: 8}")
+    ours = load([mine, "data.train=ours"]).data
+    assert (ours.train, ours.validation, ours.batch_size) == ("ours", None, 8)
+    assert load([mine, "data.train=ours", "data.validation=ours/test"]).data.validation == "ours/test"
+    for same in ([mine], [mine, "data.train=theirs"], [mine, "seed=1"]):
+        assert load(same).data.validation == "theirs/test"
+    assert load([mine, "data.train=ours", "system.name=vae"]).data.validation is None
 
 
 # The resolved configuration.
