@@ -47,6 +47,7 @@ class Tracker:
         self.main = main
         self.writer = SummaryWriter(folder, purge_step=done + 1) if self.main else None
         self.terminal = main and sys.stderr.isatty()
+        self.phase = ""
         self.bar = tqdm(
             total=total, initial=done, disable=not self.terminal, unit="it", dynamic_ncols=True, mininterval=0.5
         )
@@ -54,6 +55,9 @@ class Tracker:
     def advance(self, phase: str) -> None:
         """Move the bar on by an iteration of that phase."""
         if self.terminal:
+            if phase != self.phase:
+                self.phase = phase
+                self.bar.set_postfix_str("", refresh=False)  # the losses are those of the phase before
             self.bar.set_description(phase, refresh=False)
             self.bar.update()
 

@@ -143,6 +143,24 @@ def test_the_bar_on_a_terminal(
     assert "critic/real=0.25, code_critic/real=0.125" in printed.err
 
 
+def test_a_phase_does_not_show_the_losses_of_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    tracker = Tracker(tmp_path, total=10, done=0, main=True)
+    tracker.advance("vec")
+    tracker.progress("vec step 1/5", {"vec/kl": 0.25}, 100.0)
+    tracker.advance("vec")
+    tracker.bar.refresh()
+    assert "vec/kl=0.25" in capsys.readouterr().err.split("\r")[-1]
+    tracker.advance("decoder")
+    tracker.bar.refresh()
+    shown = capsys.readouterr().err.split("\r")[-1]
+    assert "decoder: " in shown
+    assert "vec/kl" not in shown
+    tracker.close()
+
+
 def test_a_plain_line_per_log_without_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tracker = Tracker(tmp_path, total=10, done=4, main=True)
     tracker.advance("ava")
