@@ -16,6 +16,7 @@ from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.signals import Stop, has_peers, lost_peer
 from savae_dist.errors import ConfigError, Preempted, RankLost, UserError
 from savae_dist.run import start_report
+from savae_dist.run.output_folder import check_output
 from savae_dist.run.run import Process, Run
 from savae_dist.run.setup import open_run
 from savae_dist.run.status_file import Status
@@ -23,6 +24,7 @@ from savae_dist.run.status_file import Status
 
 def train(config: RunConfig, check: bool = False) -> int:
     """Train, or continue, the run that `config` describes; its folder's status.json tells how it ended."""
+    check_output(Path(config.output or "."))
     folder_lock = FolderLock(Path(config.output or "."))
     status = Status(None if check else folder_lock, is_main())
 

@@ -1,0 +1,22 @@
+"""Whether a folder may be a run's `output`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from savae_dist.errors import ConfigError
+
+RUN = ("config.yaml", "checkpoints")  # what only a run has
+# What a launch writes before these: it may have been killed or refused then, and another rank may be ahead of this one.
+BEFORE = ("status.json", "status-node*.json", ".lock", ".launch-*", ".*.draft")
+NEW_VOLUME = "lost+found"
+
+
+def check_output(folder: Path) -> None:
+    """ConfigError if there is something in the folder and it is no run's: a home, say, or a folder of photographs."""
+    if folder.is_dir() and not any((folder / name).exists() for name in RUN):
+        for path in folder.iterdir():
+            if not any(path.match(pattern) for pattern in (*BEFORE, NEW_VOLUME)):
+                raise ConfigError(
+                    f"output={folder} is no run and not empty (it holds {path.name}): give a new or an empty folder"
+                )
