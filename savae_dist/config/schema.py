@@ -54,7 +54,8 @@ class NetworksConfig:
     """width: the paper's open channel number w. pools: halvings of the input, more for large ones.
     norm: `batch` normalises over a process's part of the global batch, `sync_batch` (GPUs) over all processes' parts.
 
-    initial: folder with trained networks by name (a checkpoint's `networks`, or a pipeline) to start from.
+    initial: trained networks to start from: a finished run, a pipeline, a checkpoint, one network's folder, or a
+        repository on the Hub.
     """
 
     width: int = 16

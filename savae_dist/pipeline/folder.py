@@ -15,6 +15,7 @@ from savae_dist.preprocess import DataSpec
 FORMAT_VERSION = 1
 CONFIG = "pipeline.json"
 POSTERIORS = "posteriors.safetensors"
+FILES = ("*.json", "*.safetensors")  # all that is downloaded of a repository
 ROLES: dict[str, type[Network]] = {
     "encoder": Encoder,
     "decoder": Decoder,
@@ -36,8 +37,12 @@ def load_network(folder: Path, name: str, place: str) -> Network:
     return ROLES.get(name, Network).from_pretrained(folder / place)
 
 
-def find(source: str | Path, revision: str | None, token: str | None) -> Path:
-    path = folder_of(source, ("*.json", "*.safetensors"), revision=revision, token=token)
+def find(source: str | Path, **options: str | None) -> Path:
+    """The pipeline's folder of a run, a saved or exported folder, or a repository; CheckpointError if it has none.
+
+    options: `revision` and `token`, of the Hub.
+    """
+    path = folder_of(source, FILES, **options)
     for folder in (path, path / "pipeline"):
         if (folder / CONFIG).is_file():
             return folder

@@ -245,7 +245,7 @@ class Pipeline:
     @classmethod
     def from_pretrained(cls, source: str | Path, *, revision: str | None = None, token: str | None = None) -> Self:
         """Load a run's folder, a saved or exported folder, or a repository on the Hub; CheckpointError if it cannot."""
-        folder = find(source, revision, token)
+        folder = find(source, revision=revision, token=token)
         config = read_json(folder / CONFIG)
         if config.get("format_version") != FORMAT_VERSION:
             raise CheckpointError(

@@ -19,6 +19,7 @@ from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.run import checkpoint
 from savae_dist.run.checkpoint import TrainingState
+from savae_dist.run.initial import find_initial
 from savae_dist.run.run import Process, Run
 from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
@@ -42,10 +43,7 @@ def open_run(config: RunConfig, process: Process) -> Run:
     augment = Augmentation(data.augment, shards.spec) if data.augment else None
     builder = BatchBuilder(split, state.device, lambda x: normalise(x, shards.spec), config.seed, augment)
 
-    networks = build_networks(config, shards.spec, split, state.device)
-    # Listed now, because it may be a checkpoint of another run, which removes its old ones.
-    initial = config.networks.initial
-    given = frozenset(path.name for path in Path(initial).iterdir()) if initial else frozenset[str]()
+    networks, given = build_networks(config, shards.spec, split, state.device)
     start = starting_state(config, shards, networks, phases[0], split.ranks)
     training, resumed_from = resume(config, start, networks, process.peers)
 
@@ -99,8 +97,13 @@ def check_cache(data: DataConfig, shards: Shards, order: SampleOrder, ranks: int
         shards.check_cache(2 * lanes * data.shuffle_window)
 
 
-def build_networks(config: RunConfig, spec: DataSpec, split: BatchSplit, device: torch.device) -> dict[str, Network]:
-    """The system's networks, equal on every rank: initialised by the seed, or loaded from `networks.initial`."""
+def build_networks(
+    config: RunConfig, spec: DataSpec, split: BatchSplit, device: torch.device
+) -> tuple[dict[str, Network], frozenset[str]]:
+    """The system's networks, equal on every rank; initialised by the seed, but for those of `networks.initial`.
+
+    Also the names of the latter.
+    """
     torch.manual_seed(config.seed)
     sizes = config.networks
     together = sizes.norm == "sync_batch"
@@ -111,8 +114,9 @@ def build_networks(config: RunConfig, spec: DataSpec, split: BatchSplit, device:
     norm = "batch" if together else sizes.norm
     networks: dict[str, Network] = config.system.build(spec, sizes.width, norm, sizes.pools)
     check_fit(config.system, networks)
-    if sizes.initial is not None and not checkpoint.load_networks(Path(sizes.initial), networks):
-        raise ConfigError(f"networks.initial={sizes.initial} holds none of {', '.join(networks)}")
+    initial = find_initial(sizes.initial, networks) if sizes.initial is not None else {}
+    for name, folder in initial.items():
+        checkpoint.load_network(folder, name, networks[name])
     if together:  # in training only: saved and exported networks have ordinary batch norms
         networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
     slice_size = split.size // (split.ranks * split.accumulate)
@@ -121,7 +125,7 @@ def build_networks(config: RunConfig, spec: DataSpec, split: BatchSplit, device:
     for network in networks.values():
         # Images in channels-last order, in which convolutions are faster on CPUs and GPUs alike.
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return networks
+    return networks, frozenset(initial)
 
 
 def starting_state(
