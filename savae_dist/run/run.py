@@ -153,8 +153,9 @@ class Run:
             self.tracker.say(warning)
         steps = {phase.name: self.steps(phase) for phase in self.phases}
         summary = {"samples_per_second": self.training.rates, "steps": steps, "seed": self.config.seed}
+        again = (self.folder / "summary.json").is_file()  # finished by an earlier launch, which logged the figures
         export(self.folder, pipeline, self.data, {**metrics, **summary})
-        self._draw(pipeline)
+        self._draw(pipeline, log=not again)
         self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks))
 
     def _measure(self, prepare: Preparation) -> None:
@@ -234,8 +235,8 @@ class Run:
         networks = {**self.networks, **averaged}
         return make_pipeline(self.config.system, self.data.shards.spec, networks, begun, self.given)
 
-    def _draw(self, pipeline: Pipeline) -> None:
+    def _draw(self, pipeline: Pipeline, log: bool = True) -> None:
         if self.process.state.is_main_process and self.validation is not None:
             figures = self.validation.draw(pipeline, self.folder / "figures")
-            for name, figure in figures.items():
+            for name, figure in figures.items() if log else ():
                 self.tracker.figure(name, figure, self.training.total)

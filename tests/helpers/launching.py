@@ -63,6 +63,13 @@ def scalars(run: Path) -> dict[str, dict[int, float]]:
     return {tag: {e.step: e.value for e in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 
 
+def figures(run: Path) -> dict[str, list[int]]:
+    """The steps of every figure in TensorBoard."""
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    return {tag: [image.step for image in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
 def status(run: Path, name: str = "status.json") -> dict[str, Any]:
     return json.loads((run / name).read_text())
 

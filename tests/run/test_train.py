@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.launching import SMALL, scalars, shards, status
+from helpers.launching import SMALL, figures, scalars, shards, status
 
 from savae_dist.data import pack
 from savae_dist.train import main
@@ -55,6 +56,24 @@ def test_a_network_that_was_not_trained_is_not_handed_out(
     assert main([*SMALL, *sets, "system.vec_steps=0", "system.decoder_steps=0", given, f"output={then}"]) == 0
     assert (then / "pipeline" / "decoder").is_dir()
     assert json.loads((then / "summary.json").read_text())["reconstruction_mse"] is not None
+
+
+def test_a_decoder_alone_for_an_encoder_that_is_trained(data: Path, tmp_path: Path) -> None:
+    """Phase 2 of another run's phase 1, as docs/configuration.md has it. Started again it only measures again."""
+    first, then = tmp_path / "first", tmp_path / "then"
+    assert main([*SMALL, f"data.train={data}", "max_steps=2", "system.decoder_steps=0", f"output={first}"]) == 0
+    second = [*SMALL, f"data.train={data}", f"data.validation={data}", "max_steps=2", "system.vec_steps=0"]
+    second += [f"networks.initial={first}", f"output={then}"]
+    assert main(second) == 0
+    for name in ("encoder", "classifier"):
+        files = (run / "pipeline" / name / "model.safetensors" for run in (first, then))
+        assert len({file.read_bytes() for file in files}) == 1
+    assert (then / "pipeline" / "decoder").is_dir()
+    drawn = figures(then)
+    assert drawn
+    time.sleep(1.1)  # event files are ordered by the second in their names
+    assert main(second) == 0
+    assert figures(then) == drawn
 
 
 def test_classes_that_were_not_trained_on_are_measured_without_their_labels(
