@@ -11,6 +11,8 @@ from savae_dist.config import identity
 from savae_dist.config.effect import no_effect
 from savae_dist.config.schema import DataConfig, RunConfig
 from savae_dist.data import Mixture, Proportions, Reader, SampleOrder, Shards, Store, demo_shards, training_order
+from savae_dist.data.remote.retry import shown
+from savae_dist.data.remote.store import is_remote
 from savae_dist.distributed.environment import ranks_of_node
 from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import CheckpointError, ConfigError
@@ -144,6 +146,13 @@ def starting_state(
     )
 
 
+def _shown(value: object) -> object:
+    """A value as messages may show it: in URLs neither password nor query, which may be a signature."""
+    if isinstance(value, list):
+        return [_shown(one) for one in value]
+    return shown(value) if isinstance(value, str) and is_remote(value) else value
+
+
 def resume(
     config: RunConfig, start: TrainingState, networks: dict[str, Network], peers: Peers
 ) -> tuple[TrainingState, Path | None]:
@@ -166,7 +175,7 @@ def resume(
     for key in sorted((here | there).keys() - identity.FREE_KEYS):
         if there.get(key) != here.get(key):
             raise CheckpointError(
-                f"{found} was trained with {key}={there.get(key)}, not {here.get(key)}: "
+                f"{found} was trained with {key}={_shown(there.get(key))}, not {_shown(here.get(key))}: "
                 "restore it, or choose another output"
             )
     checkpoint.load_networks(found / "networks", networks)

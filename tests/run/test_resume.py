@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from helpers.launching import SMALL, command, environment, equal, shards, status, wait_until_it_trains, weights
 
-from savae_dist.errors import OccupiedError
+from savae_dist.config.identity import identity
+from savae_dist.errors import CheckpointError, OccupiedError
+from savae_dist.load_config import load
+from savae_dist.run.checkpoint import TrainingState
+from savae_dist.run.setup import resume
 from savae_dist.train import main
 
 STEPS = ["system.vec_steps=5", "system.decoder_steps=5", "checkpoint_every=2", "keep_checkpoints=9", "ema=0.5"]
@@ -204,3 +212,17 @@ def children(pid: int) -> list[int]:
             if parent == pid and "savae_dist.train" in words:
                 found.append(int(entry.name))
     return sorted(found)
+
+
+def test_a_refusal_shows_no_password_and_no_signature(tmp_path: Path) -> None:
+    """It goes into status.json and logs."""
+    urls = [f"https://me:{word}@host/{name}.tar?signature={word}" for name, word in (("a", "secret"), ("b", "hidden"))]
+    before, now = (load([f"data.train=[{url}]", f"output={tmp_path}"]) for url in urls)
+    there, here = (TrainingState("vec", 1, 1, 0, config=identity(config)) for config in (before, now))
+    (tmp_path / "state.json").write_text(json.dumps(asdict(there)))
+    peers: Any = SimpleNamespace(choose=lambda *found: tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"data\.train=\['https://host/a\.tar'\], not \['https://host/b"
+    ) as caught:
+        resume(now, here, {}, peers)
+    assert not any(word in str(caught.value) for word in ("secret", "hidden"))
