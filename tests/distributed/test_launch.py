@@ -227,6 +227,11 @@ def test_more_ranks_than_gpus(gpus: int, local: int, refused: bool, monkeypatch:
     assert caught.value.code == 2
 
 
+def check_accepted() -> None:
+    """A refusal would be raised."""
+    launch._check_environment("fp32")
+
+
 GPU_FILES = sorted((ROOT / "launch_configs" / "accelerate").glob("*gpu*.yaml"))
 CPU_FILES = sorted((ROOT / "launch_configs" / "accelerate").glob("*cpu*.yaml"))
 
@@ -244,10 +249,10 @@ def test_a_launch_file_for_gpus_needs_one(file: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match=r"cpu_2\.yaml.*ACCELERATE_USE_CPU=true"):
         start("fp32", 9.0)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    launch._check_environment("fp32")
+    check_accepted()
     monkeypatch.setenv("ACCELERATE_USE_CPU", "False")  # what the launcher makes of it for one process
     processes(monkeypatch, [*LAUNCHERS["script"], "--config_file", str(file), "--cpu", *MODULE])
-    launch._check_environment("fp32")
+    check_accepted()
 
 
 @WITHOUT_GPU
@@ -260,7 +265,7 @@ def test_gpus_asked_for_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("options", [[], *(["--config_file", str(file)] for file in CPU_FILES)], ids=str)
 def test_a_launch_that_asks_for_no_gpu(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     processes(monkeypatch, [*LAUNCHERS["script"], *options, *MODULE])
-    launch._check_environment("fp32")
+    check_accepted()
 
 
 def test_cpus_that_are_asked_for_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
