@@ -212,21 +212,19 @@ def load_networks(folder: Path, networks: Mapping[str, Network]) -> list[str]:
 
     CheckpointError if one does not fit.
     """
-    found = [name for name in networks if (folder / name).is_dir()]
-    for name in found:
-        load_network(folder / name, name, networks[name])
-    return found
-
-
-def load_network(folder: Path, name: str, network: Network) -> None:
-    """Load the network of that name in place; CheckpointError if the folder's does not fit."""
-    try:
-        load_model(network, folder / "model.safetensors", strict=True)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{folder} does not fit this run's {name} ({reason}); check networks.* and system.*"
-        ) from error
+    loaded = []
+    for name, network in networks.items():
+        if not (folder / name).is_dir():
+            continue
+        try:
+            load_model(network, folder / name / "model.safetensors", strict=True)
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"{folder / name} does not fit this run's {name} ({reason}); check networks.* and system.*"
+            ) from error
+        loaded.append(name)
+    return loaded
 
 
 def load_updates(checkpoint: Path, updates: Mapping[str, Savable]) -> None:

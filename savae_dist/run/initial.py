@@ -21,7 +21,7 @@ def find_initial(source: str, networks: Mapping[str, Network]) -> dict[str, Path
     its `networks`, or the folder or repository of one network. ConfigError or CheckpointError if it holds none of them.
     """
     try:
-        root = folder_of(source, pipeline_folder.FILES)
+        root = folder_of(source, pipeline_folder.FILES).resolve()
         if not (root / CONFIG_NAME).is_file() and not any((root / name).is_dir() for name in ("networks", *networks)):
             root = pipeline_folder.find(root)
     except CheckpointError as error:

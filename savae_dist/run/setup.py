@@ -11,7 +11,7 @@ from savae_dist.config import identity
 from savae_dist.config.effect import no_effect
 from savae_dist.config.schema import DataConfig, RunConfig
 from savae_dist.data import Mixture, Proportions, Reader, SampleOrder, Shards, Store, demo_shards, training_order
-from savae_dist.data.remote.retry import shown
+from savae_dist.data.remote import retry
 from savae_dist.data.remote.store import is_remote
 from savae_dist.distributed.environment import ranks_of_node
 from savae_dist.distributed.ranks import Peers
@@ -118,7 +118,7 @@ def build_networks(
     check_fit(config.system, networks)
     initial = find_initial(sizes.initial, networks) if sizes.initial is not None else {}
     for name, folder in initial.items():
-        checkpoint.load_network(folder, name, networks[name])
+        checkpoint.load_networks(folder.parent, {folder.name: networks[name]})
     if together:  # in training only: saved and exported networks have ordinary batch norms
         networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
     slice_size = split.size // (split.ranks * split.accumulate)
@@ -150,7 +150,7 @@ def _shown(value: object) -> object:
     """A value as messages may show it: in URLs neither password nor query, which may be a signature."""
     if isinstance(value, list):
         return [_shown(one) for one in value]
-    return shown(value) if isinstance(value, str) and is_remote(value) else value
+    return retry.shown(value) if isinstance(value, str) and is_remote(value) else value
 
 
 def resume(
