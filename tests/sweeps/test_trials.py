@@ -70,6 +70,7 @@ def test_a_file_that_is_no_yaml_is_one_line(content: bytes, tmp_path: Path) -> N
 def test_the_comparisons_that_come_along_resolve(file: Path, tmp_path: Path) -> None:
     found = combine(str(file), tmp_path, [])
     assert len(found) == len(yaml.safe_load(file.read_text())["compare"])
+    assert {t.resolved.data.validation for t in found} == {"shards/mnist/test"}
     if file.stem == "mnist":  # the same for all
         assert {t.resolved.system.name for t in found} == SYSTEMS.keys()
         assert {(t.resolved.networks.width, t.resolved.data.batch_size) for t in found} == {(8, 128)}
