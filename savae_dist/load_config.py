@@ -62,8 +62,8 @@ def _kept(asked: Asked) -> DictConfig:
 
 def _without_another_validation(asked: Asked, preset: DictConfig) -> DictConfig:
     """The preset without `data.validation` if the changes name other training data: it belongs to the preset's."""
-    before, after = (OmegaConf.select(node, "data.train") for node in (preset, asked.changes))
-    if after is None or after == before or OmegaConf.select(preset, "data.validation") is None:
+    before, after = (node.get("data") or {} for node in (preset, asked.changes))
+    if "train" not in after or after["train"] == before.get("train") or "validation" not in before:
         return preset
     kept = preset.copy()
     kept.data.pop("validation")

@@ -336,6 +336,7 @@ def test_other_training_data_do_not_take_the_preset_s_validation_set(tmp_path: P
     for same in ([mine], [mine, "data.train=theirs"], [mine, "seed=1"]):
         assert load(same).data.validation == "theirs/test"
     assert load([mine, "data.train=ours", "system.name=vae"]).data.validation is None
+    assert load([mine, "data.train=null"]).data.validation is None  # the embedded digits have their own
 
 
 # The resolved configuration.
