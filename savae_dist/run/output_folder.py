@@ -7,8 +7,8 @@ from pathlib import Path
 from savae_dist.errors import ConfigError
 
 RUN = ("config.yaml", "checkpoints")  # what only a run has
-# What a launch writes before these: it may have been killed or refused then, and another rank may be ahead of this one.
-BEFORE = ("status.json", "status-node*.json", ".lock", ".launch-*", ".*.draft")
+# What a launch and its job script write before these: it may have been refused then, or another rank is ahead.
+BEFORE = ("status.json", "status-node*.json", ".lock", ".launch-*", ".*.draft", "*.log", "*.out", "*.err")
 NEW_VOLUME = "lost+found"
 
 
