@@ -20,7 +20,9 @@ def filled(folder: Path, *names: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("names", [(), ("config.yaml", "notes.txt"), ("checkpoints",), tuple(REST), ("lost+found", "slurm-7.out")])
+@pytest.mark.parametrize(
+    "names", [(), ("config.yaml", "notes.txt"), ("checkpoints",), tuple(REST), ("lost+found", "slurm-7.out")]
+)
 def test_a_run_or_nothing_yet(names: tuple[str, ...], tmp_path: Path) -> None:
     check_output(tmp_path / "new")
     check_output(filled(tmp_path / "folder", *names))
