@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from braceexpand import braceexpand
 
+from savae_dist.data.index.braces import expand_braces
 from savae_dist.data.index.reasons import shown
 from savae_dist.data.index.remote import Catalogue, find_or_fetch
 from savae_dist.data.index.scan import Moments
@@ -60,10 +60,7 @@ def expand(source: Source, catalogue: Catalogue, anew: bool = False) -> list[Pat
         return list(catalogue.expand(source))
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        try:
-            return [Path(one).expanduser().absolute() for one in braceexpand(os.fspath(source))]
-        except ValueError as error:
-            raise ConfigError(f"the shard pattern {source} has unbalanced braces") from error
+        return [Path(one).expanduser().absolute() for one in expand_braces(os.fspath(source))]
     paths = sorted(folder.glob("*.tar"))
     if not anew and (folder / INDEX).exists():
         paths = [folder / shard["name"] for shard in read_index(folder)["shards"]]
