@@ -54,13 +54,19 @@ def check(values: Any, rule: Check, where: object, error: type[UserError], advic
         raise error(f"{where}: {fault}; {advice}") from fault
 
 
-def content(path: Path, size: int) -> bytes:
-    """The bytes of a regular file: a pipe would wait for ever, and a device may have no end."""
+def regular(path: Path) -> int:
+    """The size of a regular file; Misfit if it is none: a pipe would wait for ever, and a device may have no end."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise Misfit("it is no regular file")
+    return found.st_size
+
+
+def content(path: Path, size: int) -> bytes:
+    """The bytes of a file; Misfit if they are more than `size`."""
+    there = regular(path)
     with path.open("rb") as file:
-        data = file.read(min(found.st_size, size) + 1)
+        data = file.read(min(there, size) + 1)
     if len(data) > size:
         raise Misfit(f"it has more than {size:,} bytes")
     return data

@@ -23,14 +23,14 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "locks": frozenset(),
     "latents": frozenset(),
     "preprocess": frozenset(),
-    "config": frozenset(),  # and so nothing in it loads torch
+    "config": frozenset({"untrusted"}),  # and so nothing in it loads torch
     "precision": frozenset({"config"}),
     "networks": frozenset({"latents", "files", "untrusted"}),
-    "data.formats": frozenset(),
+    "data.formats": frozenset({"untrusted"}),
     "data.processes": frozenset(),
     "data.remote": frozenset({"config", "files", "locks"}),
     "data.index": frozenset(
-        {"data.remote", "data.formats", "data.processes", "preprocess", "files", "locks", "untrusted"}
+        {"data.remote", "data.formats", "data.processes", "config", "preprocess", "files", "locks", "untrusted"}
     ),
     "data.order": frozenset({"data.index"}),
     "data.reading": frozenset({"data.order", "data.index", "data.remote", "data.formats"}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import stat
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from savae_dist.untrusted import (
     one_of,
     reason,
     record,
+    regular,
     shown,
     table,
     text,
@@ -95,7 +95,9 @@ class _Unfilled(TorchFunctionMode):
     def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.mv, torch.vdot):  # of spectral norms
             return args[0].new_empty(args[0].shape[: args[0].ndim - 1])
-        return args[0] if func in (Tensor.normal_, nn.functional.normalize) else func(*args, **(kwargs or {}))
+        if func in (Tensor.normal_, Tensor.div, nn.functional.normalize):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def outline(kind: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -126,12 +128,11 @@ def fit(path: Path, expected: Mapping[str, Tensor], what: str) -> None:
 def tensor_forms(path: Path) -> dict[str, tuple[tuple[int, ...], bool]]:
     """The shape of each tensor in a safetensors file, and whether it is floating-point; its values are not read."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise Misfit(f"{path.name} is no regular file")
+        regular(path)
         with safe_open(path, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
             return {
                 name: (tuple(one.get_shape()), one.get_dtype().startswith(("F", "BF"))) for name, one in slices.items()
             }
-    except (OSError, SafetensorError) as error:
+    except (OSError, Misfit, SafetensorError) as error:
         raise Misfit(f"{path.name} is no whole safetensors file ({reason(error)})") from error

@@ -84,6 +84,7 @@ def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
         train, validation = str(digits[0]), validation or str(digits[1])
     store = Store(Path(data.cache_dir) if data.cache_dir else None, data.cache_bytes, data.outage_limit)
     shards = Shards.open(train, store)
+    shards.check_classes()
     if shards.spec.kind == "signal":
         shards = shards.with_normalise(data.normalise)
     elif data.normalise != DataConfig.normalise:

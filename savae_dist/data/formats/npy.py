@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from savae_dist.errors import BadSample
+from savae_dist.untrusted import regular
 
 IMAGES = ("png", "jpg", "jpeg", "webp")
 NPY_MAGIC = b"\x93NUMPY"
@@ -72,6 +73,7 @@ def table_claims(head: bytes, dtype: np.dtype) -> tuple[int, int]:
 
 def map_table(path: Path, dtype: np.dtype) -> np.ndarray:
     """The rows `[n]` of a table, mapped; ValueError unless they and the header are all that the file holds."""
+    regular(path)
     with path.open("rb") as file:
         rows, start = table_claims(file.read(4096), dtype)
         size = os.fstat(file.fileno()).st_size

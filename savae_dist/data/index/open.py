@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from savae_dist.data.index.braces import expand_braces
+from savae_dist.config.braces import expand_braces
 from savae_dist.data.index.reasons import shown
 from savae_dist.data.index.remote import Catalogue, find_or_fetch
 from savae_dist.data.index.scan import Moments

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from savae_dist.config.braces import expand_braces
 from savae_dist.data.formats.npy import table_claims
-from savae_dist.data.index.braces import expand_braces
 from savae_dist.data.index.scan import BLOCK, SAMPLE, Layout
 from savae_dist.data.index.schema import MAX_SIZE, check_index
 from savae_dist.data.index.tables import (

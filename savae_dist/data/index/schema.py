@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from savae_dist.data.index.scan import MAX_BYTES, MAX_CLASSES, UNREADABLE
+from savae_dist.data.index.scan import MAX_CLASSES, UNREADABLE
 from savae_dist.data.remote.cache import FORMAT_VERSION
 from savae_dist.errors import DataError
 from savae_dist.untrusted import (
@@ -28,6 +28,7 @@ from savae_dist.untrusted import (
 
 MAX_SIZE = 512 << 20  # bytes of an index: ten thousand shards that hold a thousand classes each take half of it
 MAX_ROWS, MAX_SHARD = 1 << 40, 1 << 50  # samples of a set, bytes of a shard: far above any, and sums fit in 64 bits
+MAX_ELEMENTS = 1 << 28  # of a sample: the largest image has so many in four channels
 # The stored form by kind: dtype and number of axes.
 FORMS = {"image": ("uint8", (2, 3)), "signal": ("float32", (1, 2))}
 
@@ -52,7 +53,7 @@ INDEX_FIELDS = record(
         "kind": one_of(*FORMS),
         "layout": one_of("packed", "samples"),
         "dtype": one_of("uint8", "float32"),
-        "shape": listed(whole(1, MAX_BYTES), 1, 3),
+        "shape": listed(whole(1, MAX_ELEMENTS), 1, 3),
         "classes": whole(0, MAX_CLASSES),
         "class_names": listed(text(), most=MAX_CLASSES),
         "rate": number(0),
@@ -74,8 +75,8 @@ def check_index(index: dict[str, Any], where: object, advice: str) -> None:
 def _fits_together(index: dict[str, Any]) -> None:
     kind, shape, statistics = index["kind"], index["shape"], index["statistics"]
     dtype, axes = FORMS[kind]
-    if index["dtype"] != dtype or len(shape) not in axes or math.prod(shape) > MAX_BYTES // 4:
-        raise Misfit(f"is {shape} of {index['dtype']}, no {kind} of at most {MAX_BYTES // 4:,} elements", "shape")
+    if index["dtype"] != dtype or len(shape) not in axes or math.prod(shape) > MAX_ELEMENTS:
+        raise Misfit(f"is {shape} of {index['dtype']}, no {kind} of at most {MAX_ELEMENTS:,} elements", "shape")
     if len(index["class_names"]) > index["classes"]:
         raise Misfit(
             f"holds {len(index['class_names']):,} names, and there are {index['classes']:,} classes", "class_names"

@@ -25,6 +25,9 @@ from savae_dist.errors import ConfigError, DataError
 from savae_dist.preprocess import DataSpec, Normalise
 from savae_dist.untrusted import Misfit
 
+# A set without class names whose labels leave so many numbers out has a wrong label, or ids in place of classes.
+MANY_CLASSES, FEW = 1000, 10
+
 
 class Shards:
     """An indexed set of shards: what it holds and where; nothing of the tars is read or kept open.
@@ -223,6 +226,15 @@ class Shards:
                 here = self._folder_of[shards] == number
                 labels[here] = table[places[here]]
         return np.where(labels < self.spec.classes, labels, UNLABELLED)
+
+    def check_classes(self) -> None:
+        """DataError where most labels up to the highest have no sample: each would cost the networks a class."""
+        known = sum(label >= 0 for label in self.label_counts)
+        if not self.spec.class_names and self.spec.classes > MANY_CLASSES and self.spec.classes > FEW * known:
+            raise DataError(
+                f"{self.home}: labels go up to {self.spec.classes - 1:,}, and only {known:,} of them have samples: "
+                "correct the labels, number the classes from 0, or pack the set with --class-names"
+            )
 
     @property
     def foreign(self) -> int:

@@ -18,14 +18,19 @@ RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
 
 def expand_braces(pattern: str) -> list[str]:
     """All that the pattern stands for; ConfigError where that is more than MAX_FILES, or its braces are unbalanced."""
-    if len(pattern) > MAX_PATTERN:
-        raise ConfigError(f"the shard pattern {shown(pattern)} has more than {MAX_PATTERN:,} characters")
-    if at_most(pattern) > MAX_FILES:
-        raise ConfigError(f"the shard pattern {shown(pattern)} names more than {MAX_FILES:,} files; name a folder")
+    check_braces(pattern)
     try:
         return list(braceexpand(pattern))
     except ValueError as error:
         raise ConfigError(f"the shard pattern {shown(pattern)} has unbalanced braces") from error
+
+
+def check_braces(pattern: str) -> None:
+    """ConfigError if the pattern stands for too much."""
+    if len(pattern) > MAX_PATTERN:
+        raise ConfigError(f"the shard pattern {shown(pattern)} has more than {MAX_PATTERN:,} characters")
+    if at_most(pattern) > MAX_FILES:
+        raise ConfigError(f"the shard pattern {shown(pattern)} names more than {MAX_FILES:,} files; name a folder")
 
 
 def at_most(pattern: str) -> int:
