@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor
 
-from savae_dist.errors import CheckpointError, SaveError
+from savae_dist.errors import CheckpointError, SaveError, printable
 from savae_dist.files import draft_of, publish
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.networks.stored import fit, tensor_forms
@@ -201,7 +201,7 @@ def newest(folder: Path) -> Path | None:
         reason = problem(path)
         if reason is None:
             return path
-        print(f"{path}: {reason}; the one before it is used", file=sys.stderr)
+        print(printable(f"{path}: {reason}; the one before it is used"), file=sys.stderr)
     if found:
         raise CheckpointError(
             f"{folder}: none of {len(found)} checkpoints verifies; restore one, or start anew in another `output`"

@@ -157,6 +157,14 @@ def encode_image(image: np.ndarray) -> bytes:
     return data.tobytes()
 
 
+def npy_head(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """What `encode_npy` writes before the values of such an array."""
+    stream = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
 def encode_npy(x: np.ndarray) -> bytes:
     stream = io.BytesIO()
     np.lib.format.write_array(stream, np.ascontiguousarray(x), version=(1, 0), allow_pickle=False)

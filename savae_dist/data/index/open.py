@@ -19,7 +19,7 @@ from savae_dist.data.index.scan import Moments
 from savae_dist.data.index.tables import INDEX, build_index, read_index, tell_left_out
 from savae_dist.data.remote.cache import cache_folder
 from savae_dist.data.remote.store import is_remote
-from savae_dist.errors import ConfigError, DataError
+from savae_dist.errors import ConfigError, DataError, printable
 from savae_dist.locks import PathLock
 
 Source = str | os.PathLike[str]
@@ -115,11 +115,9 @@ def check_shards(home: Path, shards: list[dict[str, Any]]) -> None:
         if path.stat().st_size != shard["bytes"]:
             changed.append(f"{path} has {path.stat().st_size:,} bytes, its index says {shard['bytes']:,}")
     if changed:
-        print(
-            f"savae_dist: {changed[0]}{f', and {len(changed) - 1} more like it' * (len(changed) > 1)}: what is damaged "
-            f"counts as bad; copy it again, or delete {home / INDEX} if it was changed on purpose",
-            file=sys.stderr,
-        )
+        more = f", and {len(changed) - 1} more like it" * (len(changed) > 1)
+        advice = f"copy it again, or delete {home / INDEX} if it was changed on purpose"
+        print(printable(f"savae_dist: {changed[0]}{more}: what is damaged counts as bad; {advice}"), file=sys.stderr)
 
 
 def join(sets: Sequence[Found]) -> dict[str, Any]:

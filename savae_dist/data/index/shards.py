@@ -21,7 +21,7 @@ from savae_dist.data.index.scan import BLOCK, SAMPLE, UNLABELLED
 from savae_dist.data.index.schema import check_blocks, check_samples
 from savae_dist.data.index.tables import INDEX, LABELS, open_table
 from savae_dist.data.remote.store import Store, is_remote, name_of
-from savae_dist.errors import ConfigError, DataError
+from savae_dist.errors import ConfigError, DataError, printable
 from savae_dist.preprocess import DataSpec, Normalise
 from savae_dist.untrusted import Misfit
 
@@ -51,7 +51,7 @@ class Shards:
         self.size = int(self.counts.sum())
         if not self.size:
             raise DataError(f"{home} holds no samples; make the set again")
-        self.names = [name_of(shard["name"]) for shard in index["shards"]]
+        self.names = [printable(name_of(shard["name"])) for shard in index["shards"]]
         self.stored_shape, self.stored_dtype = tuple(index["shape"]), str(index["dtype"])
         self.packed = index["layout"] == "packed"
         # Opened at once: they show whether there are as many samples as the index counts.
