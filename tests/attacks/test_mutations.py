@@ -111,7 +111,7 @@ def test_whole_states_load(tmp_path: Path) -> None:
         state.rates, state.lanes = {"vec": rng.random() * 1e6}, rng.choice([1, 8, 4096])
         state.config = {"a": None, "b": [0.5, "x"], "c": float("inf"), "d": rng.choice([True, "é"])}
         state.features = {"features": "0f" * 32} if rng.random() < 0.5 else {}
-        assert read_state(save(tmp_path, {}, {}, state, keep=1)) == state
+        assert read_state(save(tmp_path / str(number), {}, {}, state, keep=1)) == state
 
 
 def test_sizes_are_compared_before_memory_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
