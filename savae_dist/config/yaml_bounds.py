@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import yaml
@@ -11,6 +12,7 @@ from savae_dist.errors import ConfigError
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 32  # lists and mappings inside one another
+MAX_DIGITS = 300  # of a whole number: one of more is beyond floating point
 MAX_VALUES = 50_000  # with aliases unfolded
 
 
@@ -44,6 +46,8 @@ def check_bounds(text: str, where: str) -> None:
                 anchors[anchor] = count - before
         elif isinstance(event, yaml.ScalarEvent):
             count += 1
+            if len(event.value) > MAX_DIGITS and re.fullmatch(r"[-+]?[0-9_]+", event.value):
+                raise ConfigError(f"{where} holds a number of more than {MAX_DIGITS} digits")
             if event.anchor:
                 anchors[event.anchor] = 1
         if count > MAX_VALUES:

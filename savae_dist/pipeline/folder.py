@@ -78,8 +78,6 @@ def read_config(folder: Path) -> dict[str, Any]:
 def load_network(folder: Path, name: str, place: str) -> Network:
     if place not in (name, "."):  # a downloaded pipeline.json must not point outside its folder
         raise ValueError(f"network {name!r} is said to lie in {place!r}")
-    if not (folder / place).is_dir():  # else it would be taken for the name of a repository on the Hub
-        raise ValueError(f"there is no folder of the network {name!r}")
     return ROLES.get(name, Network).from_pretrained(folder / place)
 
 

@@ -243,7 +243,7 @@ def test_broken_folders_are_one_line(tmp_path):
         ({"networks": {"encoder": "../elsewhere"}}, "is said to lie in"),
         ({"networks": {"decoder": "decoder", "encoder": 3}}, r"networks\['encoder'\] is 3, not a text"),
         ({"networks": {"../good/encoder": "../good/encoder"}}, "has a key that is '../good/encoder'"),
-        ({"networks": {"absent": "absent"}}, "no folder of the network 'absent'"),
+        ({"networks": {"absent": "absent"}}, "absent: no such folder"),
         ({"spec": {"kind": "sound"}}, "spec.kind is 'sound', not image or signal"),
         ({"spec": None}, "spec is None, not an object"),
     ):
