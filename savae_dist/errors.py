@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """A text on one line, what is no print in it escaped: names and values out of files may hold escape sequences."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
 class UserError(Exception):
-    """An expected failure; `code` is the exit code and goes into status.json.
+    """An expected failure; `code` is the exit code and goes into status.json. Its text is one printable line.
 
     everywhere: False if only this process met it, so that no other can tell of it.
     """
 
     code = 1
     everywhere = True
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(UserError):
@@ -75,5 +85,5 @@ class DeniedError(UserError):
 
 
 class BadSample(Exception):
-    """A sample that cannot be used; its text is the reason: undecodable, too many pixels, shape, dtype, finite,
-    label, crc or truncated."""
+    """A sample that cannot be used; its text is the reason: undecodable, too many pixels, too many scans, shape, dtype,
+    finite, label, crc or truncated."""

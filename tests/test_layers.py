@@ -18,17 +18,20 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "__init__": frozenset({"pipeline", "networks"}),  # what users import; the package itself imports the modules
     "errors": frozenset(),
     "files": frozenset(),
+    "untrusted": frozenset(),
     "tool_command": frozenset(),
     "locks": frozenset(),
     "latents": frozenset(),
     "preprocess": frozenset(),
-    "config": frozenset(),  # and so nothing in it loads torch
+    "config": frozenset({"untrusted"}),  # and so nothing in it loads torch
     "precision": frozenset({"config"}),
-    "networks": frozenset({"latents", "files"}),
-    "data.formats": frozenset(),
+    "networks": frozenset({"latents", "files", "untrusted"}),
+    "data.formats": frozenset({"untrusted"}),
     "data.processes": frozenset(),
     "data.remote": frozenset({"config", "files", "locks"}),
-    "data.index": frozenset({"data.remote", "data.formats", "data.processes", "preprocess", "files", "locks"}),
+    "data.index": frozenset(
+        {"data.remote", "data.formats", "data.processes", "config", "preprocess", "files", "locks", "untrusted"}
+    ),
     "data.order": frozenset({"data.index"}),
     "data.reading": frozenset({"data.order", "data.index", "data.remote", "data.formats"}),
     "data.packing": frozenset(
@@ -36,7 +39,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     ),
     "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote"}),
     "distributed": frozenset({"config", "precision", "locks"}),
-    "pipeline": frozenset({"networks", "latents", "preprocess", "files"}),
+    "pipeline": frozenset({"networks", "latents", "preprocess", "files", "untrusted"}),
     "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config"}),
     "load_config": frozenset({"config", "systems"}),
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config"}),

@@ -5,6 +5,7 @@ Nothing here loads torch.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from savae_dist.config.schema import nearest
+from savae_dist.config.yaml_bounds import MAX_DEPTH, check_bounds, read_text
 from savae_dist.errors import ConfigError
+from savae_dist.untrusted import shown
 
 PRESET_FOLDERS = (
     Path(__file__).parents[2] / "launch_configs" / "runs",  # in a checkout
@@ -24,6 +27,7 @@ PRESET_FOLDERS = (
 )
 DEFAULT = "demo"
 INTERPOLATION = "${"
+LONGEST_NAME = 250  # of a file whose name looks like key=value
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def in_one_line() -> Iterator[None]:
 
 def read(arguments: Sequence[str]) -> Asked:
     """The preset or file (`demo` if none is named) and the changes."""
-    files = [a for a in arguments if "=" not in a or Path(a).is_file()]
+    files = [a for a in arguments if "=" not in a or (len(a) < LONGEST_NAME and Path(a).is_file())]
     overrides = [a for a in arguments if a not in files]
     if len(files) > 1:
         raise ConfigError(f"one preset or file, then key=value; {files[1]!r} is neither")
@@ -65,7 +69,10 @@ def _changes(overrides: Sequence[str]) -> DictConfig:
             raise ConfigError(
                 f"{key} names {tars.count(key)} tars: a pattern needs quotes, '{key}=shards-{{0..9}}.tar'"
             )
+        if key.count(".") > MAX_DEPTH:
+            raise ConfigError(f"{shown(key)} is nested deeper than {MAX_DEPTH}")
         try:
+            check_bounds(override.partition("=")[2], key)
             OmegaConf.from_dotlist([override])
         except YAMLError as error:
             raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
@@ -89,7 +96,7 @@ def read_yaml(path: Path) -> DictConfig:
     if not path.is_file():
         raise ConfigError(f"{path} does not exist")
     try:
-        config = OmegaConf.load(path)
+        config = OmegaConf.load(io.StringIO(read_text(path)))
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, DictConfig):

@@ -7,16 +7,19 @@ are parsed from their source.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from savae_dist.config.arguments import Asked, in_one_line, read
+from savae_dist.config.braces import check_braces
 from savae_dist.config.effect import field_values
-from savae_dist.config.schema import OptimizerConfig, RunConfig, check_augmentations, nearest
+from savae_dist.config.schema import LIMITS, OptimizerConfig, RunConfig, check_augmentations, nearest
 from savae_dist.errors import ConfigError
+from savae_dist.untrusted import shown
 
 SYSTEMS_FOLDER = Path(__file__).parents[1] / "systems"
 DEFAULT_SYSTEM = "savae"
@@ -70,7 +73,7 @@ def check(arguments: Sequence[str]) -> None:
 
 
 def check_names(asked: Asked, systems: Mapping[str, SystemNames]) -> None:
-    """ConfigError if something that is asked for does not exist, or if a section is not a mapping."""
+    """ConfigError if something that is asked for does not exist or is beyond its limit, or a section is no mapping."""
     merged = OmegaConf.merge(without_another_paper(asked, systems), asked.changes)
     assert isinstance(merged, DictConfig)
     _check_shape(merged, OmegaConf.missing_keys(asked.changes) | OmegaConf.missing_keys(merged))
@@ -83,6 +86,12 @@ def check_names(asked: Asked, systems: Mapping[str, SystemNames]) -> None:
     _check_keys("", merged, sections)
     for section in ("system", *SECTIONS):
         _check_keys(f"{section}.", merged.get(section) or {}, sections)
+    for key, limit in LIMITS.items():
+        _check_limit(key, OmegaConf.select(merged, key), limit)
+    for key in ("data.train", "data.validation"):
+        sources = OmegaConf.select(merged, key)
+        for source in sources if isinstance(sources, ListConfig) else [sources]:
+            check_braces(str(source))
     augment, optimizers = (merged.get("data") or {}).get("augment"), merged.get("optimizers")
     if isinstance(augment, DictConfig):
         check_augmentations(map(str, augment))
@@ -90,6 +99,13 @@ def check_names(asked: Asked, systems: Mapping[str, SystemNames]) -> None:
         if isinstance(optimizers[update], DictConfig):
             section = f"optimizers.{update}."
             _check_keys(section, optimizers[update], {**sections, section: sections["optimizers.default."]})
+
+
+def _check_limit(key: str, value: object, limit: int) -> None:
+    """ConfigError if a number is beyond the limit; here, before anything is loaded that takes memory by it."""
+    text = str(value).replace("_", "").removeprefix("+")
+    if re.fullmatch("[0-9]+", text) and (len(text) > 18 or int(text) > limit):
+        raise ConfigError(f"{key} must be at most {limit:,}, not {shown(value)}")
 
 
 def without_another_paper(asked: Asked, systems: Mapping[str, SystemNames]) -> DictConfig:

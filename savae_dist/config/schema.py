@@ -17,6 +17,19 @@ from savae_dist.errors import ConfigError
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
+MAX_LANES = 65_536
+# By key, far above all that is of use: memory is taken by these numbers, and a slip would be found out by its lack.
+LIMITS = {
+    "networks.width": 4096,
+    "data.batch_size": 1 << 20,
+    "data.lanes": MAX_LANES,
+    "data.workers": 1024,
+    "system.latent_dim": 65_536,
+    "system.clusters": 65_536,
+    "system.prior_modes": 65_536,
+    "system.critic_steps": 10_000,
+}
+
 # Augmentations by name, in the order in which they are applied; a strength lies in [0, limit). Masking comes last, so
 # that what is masked stays 0. `training.augment` says what each does.
 AUGMENTATIONS: dict[str, float] = {

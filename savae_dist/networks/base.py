@@ -21,6 +21,8 @@ from savae_dist.errors import CheckpointError
 from savae_dist.files import write_bytes, write_text
 from savae_dist.latents import full_precision
 from savae_dist.networks.hub import folder_of
+from savae_dist.networks.stored import AGAIN, CONFIG, check_stored
+from savae_dist.untrusted import check, read_object
 
 SLOPE = 0.2  # negative slope of every LeakyReLU
 FORMAT_VERSION = 1
@@ -79,7 +81,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
         # Both files of one commit, also if another is pushed meanwhile.
         folder = folder_of(source, (CONFIG_NAME, SAFETENSORS_SINGLE_FILE), **hub)
         config = _config(folder, source)
-        kind = NETWORKS.get(config.get("model_type", ""))
+        kind = NETWORKS.get(config["model_type"])
         if kind is None:
             raise CheckpointError(
                 f"{source}: model_type {config.get('model_type')!r} is not in NETWORKS: first import the file that "
@@ -102,8 +104,9 @@ class Network(nn.Module, PyTorchModelHubMixin):
         """Read safetensors only: the mixin's own method prints, and loads a pickle if there are no safetensors."""
         # Where __init__ takes **kwargs, the mixin passes on all that config.json holds.
         arguments = {name: value for name, value in kwargs.items() if name not in (*NO_ARGUMENTS, *HUB_OPTIONS)}
-        weights = str(Path(model_id) / SAFETENSORS_SINGLE_FILE)
-        return cls._load_as_safetensor(cls(**arguments), weights, map_location, strict)
+        weights = Path(model_id) / SAFETENSORS_SINGLE_FILE
+        check_stored(cls, arguments, weights)
+        return cls._load_as_safetensor(cls(**arguments), str(weights), map_location, strict)
 
 
 NO_ARGUMENTS = ("model_type", "format_version")
@@ -132,12 +135,8 @@ def _config(folder: Path, source: str | Path) -> dict[str, Any]:
     for name in (CONFIG_NAME, SAFETENSORS_SINGLE_FILE):
         if not (folder / name).is_file():
             raise CheckpointError(f"{source} cannot be loaded: it holds no {name}, so it is not a network's folder")
-    try:
-        config = json.loads((folder / CONFIG_NAME).read_text())
-    except (OSError, ValueError) as error:
-        raise _unreadable(f"{source}/{CONFIG_NAME}", error) from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{source}/{CONFIG_NAME} cannot be loaded: it holds no JSON object")
+    config = read_object(folder / CONFIG_NAME, CheckpointError, AGAIN)
+    check(config, CONFIG, folder / CONFIG_NAME, CheckpointError, AGAIN)
     return config
 
 

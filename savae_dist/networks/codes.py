@@ -99,6 +99,10 @@ class LabelPart(Classifier):
         logits = torch.full_like(each[:, :1], TINY).log().expand(-1, self.classes)
         return logits.scatter_reduce(1, self.class_of.expand_as(each), each, "amax")
 
+    def knows_its_classes(self) -> bool:
+        """Whether all entries have a class that there is: a damaged file may say otherwise."""
+        return bool(((self.class_of >= 0) & (self.class_of < self.classes)).all())
+
     def entries_of(self, label: int) -> Tensor:
         """int64 `[n]`: the entries that have this class."""
         return (self.class_of == label).nonzero().squeeze(1)

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from savae_dist.networks.base import Encoder, Network
+from savae_dist.networks.stored import check_arguments
 
+MOST_STAGES = 32
 ROUNDING = 1e-10  # rounding error of a variance, relative to the mean square
 
 Preprocessing = Literal["caffe", "torchvision"]
@@ -114,10 +116,12 @@ class EncoderFeatures(FeatureNetwork):
         from savae_dist.networks import NETWORKS  # here, because the registry imports this module
 
         super().__init__()
-        arguments = dict(encoder)
-        network = NETWORKS[arguments.pop("model_type")](**arguments)
-        assert isinstance(network, Encoder)
-        self.encoder = network
+        kind = NETWORKS.get(encoder.get("model_type", ""))
+        if kind is None or not issubclass(kind, Encoder) or not 0 <= stages <= MOST_STAGES:
+            raise ValueError(f"encoder and stages name no encoder of ours with 0 to {MOST_STAGES} features")
+        arguments = {name: value for name, value in encoder.items() if name != "model_type"}
+        check_arguments(kind, arguments)
+        self.encoder = kind(**arguments)
         self.taps = tuple(f"stage{number}" for number in range(1, stages + 1))
 
     @classmethod

@@ -17,9 +17,12 @@ from savae_dist.latents import Posterior, full_precision
 from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, Residual, act, conv, crop, initialise, norm
 
 STAGES = 4
+MOST_STAGES = 32  # after which any axis is down to 1
 
 
 def stage_widths(width: int, stages: int) -> tuple[int, ...]:
+    if not 1 <= stages <= MOST_STAGES:
+        raise ValueError(f"stages must lie between 1 and {MOST_STAGES}, not {stages}")
     return tuple(width * 2 ** min(stage, STAGES - 1) for stage in range(stages))
 
 

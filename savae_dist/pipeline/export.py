@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from savae_dist.errors import ConfigError
 from savae_dist.pipeline.folder import CONFIG, POSTERIORS, write_config
 from savae_dist.pipeline.model_card import model_card
 from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.untrusted import check, number, read_object, table
 
 
 def export(source: str, out: Path, license: str | None = None, citations: Mapping[str, str] | None = None) -> Pipeline:
@@ -43,8 +43,15 @@ def read_summary(run: Path) -> dict[str, Any]:
     path = run / "summary.json"
     if not path.is_file():
         return {}
-    try:
-        summary = json.loads(path.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON ({error}): remove it or run the evaluation again") from error
-    return summary if isinstance(summary, dict) else {}
+    advice = "remove it or run the evaluation again"
+    summary = read_object(path, ConfigError, advice)
+    check(summary, _metrics, path, ConfigError, advice)
+    return summary
+
+
+def _metrics(value: Any) -> None:
+    """Misfit where a number is none that the card can show."""
+    if isinstance(value, dict):
+        table(_metrics)(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        number()(value)

@@ -11,11 +11,13 @@ from savae_dist.files import write_text
 from savae_dist.networks import Classifier, Critic, Decoder, Encoder, Network, Prior
 from savae_dist.networks.hub import folder_of
 from savae_dist.preprocess import DataSpec
+from savae_dist.untrusted import Misfit, check, listed, number, one_of, read_object, record, shown, table, text, whole
 
 FORMAT_VERSION = 1
 CONFIG = "pipeline.json"
 POSTERIORS = "posteriors.safetensors"
 FILES = ("*.json", "*.safetensors")  # all that is downloaded of a repository
+AGAIN = "save the pipeline again"
 ROLES: dict[str, type[Network]] = {
     "encoder": Encoder,
     "decoder": Decoder,
@@ -25,10 +27,52 @@ ROLES: dict[str, type[Network]] = {
 }
 
 
+MOST_CLASSES, MOST_ELEMENTS = 1 << 20, 1 << 28  # of the labels, of a sample
+
+
+def _name(value: str) -> None:
+    if len(value) > 100 or not value.isidentifier():  # it is a folder's name
+        raise Misfit(f"is {shown(value)}, no name of letters, digits and _")
+
+
+MOMENTS = listed(number(), most=MOST_ELEMENTS)
+FIELDS = record(
+    {
+        "networks": table(text(100), _name, most=100),
+        "spec": record(
+            {
+                "kind": one_of("image", "signal"),
+                "shape": listed(whole(1, MOST_ELEMENTS), 2, 3),
+                "classes": whole(0, MOST_CLASSES),
+                "normalise": one_of("unit", "window", "dataset", "none"),
+                "mean": MOMENTS,
+                "std": MOMENTS,
+                "rate": number(0),
+                "class_names": listed(text(), most=MOST_CLASSES),
+            }
+        ),
+        "system": record({}, {"name": text(100)}),
+    }
+)
+
+
 def write_config(folder: Path, networks: dict[str, str], spec: DataSpec, system: dict[str, Any]) -> None:
     """`pipeline.json`; networks: name -> its folder inside this one, "." for the folder itself."""
     values = {"format_version": FORMAT_VERSION, "networks": networks, "spec": spec.to_dict(), "system": system}
     write_text(folder / CONFIG, json.dumps(values, indent=2) + "\n")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`pipeline.json`; CheckpointError unless its parts fit together."""
+    path = folder / CONFIG
+    config = read_object(path, CheckpointError, AGAIN)
+    if config.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format_version {shown(config.get('format_version'))} is not {FORMAT_VERSION}; "
+            "use the version of savae_dist that wrote it"
+        )
+    check(config, FIELDS, path, CheckpointError, AGAIN)
+    return config
 
 
 def load_network(folder: Path, name: str, place: str) -> Network:
@@ -47,20 +91,10 @@ def find(source: str | Path, **options: str | None) -> Path:
         if (folder / CONFIG).is_file():
             return folder
     if (path / "status.json").is_file():
-        status = read_json(path / "status.json")
+        status = read_object(path / "status.json", CheckpointError, "run its command again")
         where = ", ".join(f"{key} {status[key]}" for key in ("outcome", "phase", "step") if key in status)
         raise CheckpointError(f"{path}: the run is not finished ({where}); run its command again to continue it")
     raise CheckpointError(f"{path} holds no {CONFIG}: give a finished run, a saved or exported folder, or a Hub id")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {one_line(error)}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
-    return values
 
 
 def one_line(error: Exception) -> str:

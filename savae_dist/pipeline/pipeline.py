@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from savae_dist.errors import CheckpointError
@@ -18,17 +18,17 @@ from savae_dist.latents import Posterior
 from savae_dist.networks import Decoder, LabelPart, Network, Prior
 from savae_dist.networks.base import inference
 from savae_dist.pipeline.folder import (
+    AGAIN,
     CONFIG,
-    FORMAT_VERSION,
     POSTERIORS,
     ROLES,
     find,
     load_network,
     one_line,
-    read_json,
+    read_config,
     write_config,
 )
-from savae_dist.pipeline.posteriors import PosteriorBank
+from savae_dist.pipeline.posteriors import PosteriorBank, check_together, load_posteriors
 from savae_dist.preprocess import DataSpec, denormalise, normalise
 
 Samples = np.ndarray | Tensor  # raw, in the stored layout: see preprocess.normalise
@@ -246,19 +246,16 @@ class Pipeline:
     def from_pretrained(cls, source: str | Path, *, revision: str | None = None, token: str | None = None) -> Self:
         """Load a run's folder, a saved or exported folder, or a repository on the Hub; CheckpointError if it cannot."""
         folder = find(source, revision=revision, token=token)
-        config = read_json(folder / CONFIG)
-        if config.get("format_version") != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{folder / CONFIG}: format_version {config.get('format_version')} is not {FORMAT_VERSION}; "
-                "use the version of savae_dist that wrote it"
-            )
+        config = read_config(folder)
         try:
-            networks = {name: load_network(folder, name, place) for name, place in dict(config["networks"]).items()}
+            networks = {name: load_network(folder, name, place) for name, place in config["networks"].items()}
             bank = folder / POSTERIORS
-            posteriors = PosteriorBank(**load_file(bank)) if bank.is_file() else None
-            return cls(networks, DataSpec.from_dict(config["spec"]), posteriors, config["system"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:  # bad files
-            raise CheckpointError(f"{folder} cannot be loaded: {one_line(error)}; save the pipeline again") from error
+            posteriors = load_posteriors(bank) if bank.is_file() else None
+            spec = DataSpec.from_dict(config["spec"])
+            check_together(networks, spec, posteriors)
+            return cls(networks, spec, posteriors, config["system"])
+        except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:  # bad files
+            raise CheckpointError(f"{folder} cannot be loaded: {one_line(error)}; {AGAIN}") from error
 
 
 def as_tensor(x: Samples) -> Tensor:

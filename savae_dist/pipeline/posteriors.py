@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from savae_dist.latents import Posterior
-from savae_dist.networks import Encoder, LabelPart
+from savae_dist.networks import Decoder, Encoder, LabelPart, Network, Prior
 from savae_dist.networks.base import inference
+from savae_dist.networks.stored import tensor_forms
+from savae_dist.preprocess import DataSpec
+from savae_dist.untrusted import shown
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,31 @@ class PosteriorBank:
             known = ", ".join(map(str, self.label.unique().tolist()))
             raise ValueError(f"label {label}: no training posterior is stored for it; there are some for {known}")
         return Posterior(self.mean[chosen], self.log_variance[chosen])
+
+
+def load_posteriors(path: Path) -> PosteriorBank:
+    """The bank in a safetensors file; ValueError unless it is one."""
+    forms = {name: (len(shape), floating) for name, (shape, floating) in tensor_forms(path).items()}
+    if forms != {"mean": (2, True), "log_variance": (2, True), "label": (1, False)}:
+        raise ValueError(f"{path.name} holds {shown(forms)}, not mean, log_variance [n, K] and label [n]")
+    tensors = load_file(path)
+    return PosteriorBank(tensors["mean"].float(), tensors["log_variance"].float(), tensors["label"].long())
+
+
+def check_together(networks: Mapping[str, Network], spec: DataSpec, bank: PosteriorBank | None) -> None:
+    """ValueError where the parts of a pipeline's folder do not go together, and would fail when they are used."""
+    for name, network in networks.items():
+        shape = network.init_arguments.get("shape", spec.shape)
+        if tuple(shape) != spec.shape:
+            raise ValueError(f"the {name} takes samples of shape {list(shape)}, and the data are {list(spec.shape)}")
+    decoder, prior, classifier = (networks.get(name) for name in ("decoder", "prior", "classifier"))
+    sizes = {"prior": prior.latent_dim} if isinstance(prior, Prior) else {}
+    sizes |= {"posteriors": bank.mean.shape[1]} if bank is not None else {}
+    for name, size in sizes.items():
+        if isinstance(decoder, Decoder) and size != decoder.latent_dim:
+            raise ValueError(f"the {name} give codes of {size} numbers, and the decoder takes {decoder.latent_dim}")
+    if isinstance(classifier, LabelPart) and not classifier.knows_its_classes():
+        raise ValueError("the classifier names classes that there are not")
 
 
 def collect_posteriors(

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,15 +23,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor
 
-from savae_dist.errors import CheckpointError, SaveError
+from savae_dist.errors import CheckpointError, SaveError, printable
 from savae_dist.files import draft_of, publish
 from savae_dist.networks import FeatureNetwork, Network
+from savae_dist.networks.stored import fit, tensor_forms
+from savae_dist.run.checkpoint_schema import MANIFEST, RESTORE, STATE, VALUES
 from savae_dist.training.optim import WeightAverage
+from savae_dist.untrusted import SIZE, Misfit, check, content, parse, read_object, reason, record, shown, whole
 
 FORMAT_VERSION = 2
 PREFIX = "step-"
-
-
 UpdateState = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by parameter name, and plain values
 
 
@@ -158,14 +160,20 @@ def _remove_old(folder: Path, keep: int) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """All checkpoint folders, the newest first."""
-    found = (p for p in folder.glob(f"{PREFIX}*") if p.name.removeprefix(PREFIX).isdecimal() and p.is_dir())
-    return sorted(found, key=lambda p: int(p.name.removeprefix(PREFIX)), reverse=True)
+    return sorted((p for p in folder.glob(f"{PREFIX}*") if _number(p) >= 0 and p.is_dir()), key=_number, reverse=True)
+
+
+def _number(checkpoint: Path) -> int:
+    """The step in a checkpoint's name; -1 where `save` never gives such a name."""
+    found = re.fullmatch(rf"{PREFIX}([0-9]{{8,18}})", checkpoint.name)
+    return int(found[1]) if found else -1
 
 
 def problem(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be used (a file missing, cut or changed), or None."""
+    """Why a checkpoint cannot be used (a file missing, cut or changed, another's number), or None."""
     try:
-        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        manifest = parse(content(checkpoint / "manifest.json", SIZE))
+        MANIFEST(manifest)
         if "state.json" not in manifest:
             return "manifest.json names no state.json"
         for name, entry in manifest.items():
@@ -174,9 +182,13 @@ def problem(checkpoint: Path) -> str | None:
                 return f"{name} is missing"
             if path.stat().st_size != entry["size"] or _sha256(path) != entry["sha256"]:
                 return f"{name} was changed or cut"
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        return f"manifest.json cannot be read ({type(error).__name__})"
-    return None
+    except (OSError, Misfit) as error:
+        return f"manifest.json cannot be read ({reason(error)})"
+    try:
+        total = parse(content(checkpoint / "state.json", SIZE)).get("total")
+    except (OSError, Misfit) as error:
+        return f"state.json cannot be read ({reason(error)})"
+    return None if total == _number(checkpoint) else f"it was renamed or copied: state.json is of step {shown(total)}"
 
 
 def newest(folder: Path) -> Path | None:
@@ -189,7 +201,7 @@ def newest(folder: Path) -> Path | None:
         reason = problem(path)
         if reason is None:
             return path
-        print(f"{path}: {reason}; the one before it is used", file=sys.stderr)
+        print(printable(f"{path}: {reason}; the one before it is used"), file=sys.stderr)
     if found:
         raise CheckpointError(
             f"{folder}: none of {len(found)} checkpoints verifies; restore one, or start anew in another `output`"
@@ -198,12 +210,14 @@ def newest(folder: Path) -> Path | None:
 
 
 def read_state(checkpoint: Path) -> TrainingState:
-    values = json.loads((checkpoint / "state.json").read_text())
+    path = checkpoint / "state.json"
+    values = read_object(path, CheckpointError, RESTORE)
     if values.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{checkpoint}: format {values.get('format_version')} is not {FORMAT_VERSION}; finish this run with the "
-            "version of savae_dist that wrote it, or choose another output"
+            f"{checkpoint}: format {shown(values.get('format_version'))} is not {FORMAT_VERSION}; finish this run with "
+            "the version of savae_dist that wrote it, or choose another output"
         )
+    check(values, STATE, path, CheckpointError, RESTORE)
     return TrainingState(**values)
 
 
@@ -217,7 +231,9 @@ def load_networks(folder: Path, networks: Mapping[str, Network]) -> list[str]:
         if not (folder / name).is_dir():
             continue
         try:
-            load_model(network, folder / name / "model.safetensors", strict=True)
+            path = folder / name / "model.safetensors"
+            fit(path, network.state_dict(keep_vars=True), "the configuration")
+            load_model(network, path, strict=True)
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
@@ -228,9 +244,23 @@ def load_networks(folder: Path, networks: Mapping[str, Network]) -> list[str]:
 
 
 def load_updates(checkpoint: Path, updates: Mapping[str, Savable]) -> None:
-    """Load, in place, optimisers, scalers, counts and averages."""
+    """Load, in place, optimisers, scalers, counts and averages; CheckpointError if one does not fit."""
     for name, update in updates.items():
-        tensors = load_file(checkpoint / "updates" / f"{name}.safetensors")
-        update.load_state(tensors, json.loads((checkpoint / "updates" / f"{name}.json").read_text()))
-        for network_name, average in update.averages.items():
-            load_model(average.network, checkpoint / "ema" / network_name / "model.safetensors", strict=True)
+        path = checkpoint / "updates" / name
+        values = read_object(path.with_suffix(".json"), CheckpointError, RESTORE)
+        averaged = {network: whole() for network in update.averages}
+        check(values, record({**VALUES, "averaged": record(averaged)}), path, CheckpointError, RESTORE)
+        try:
+            tensor_forms(path.with_suffix(".safetensors"))
+            update.load_state(load_file(path.with_suffix(".safetensors")), values)
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            raise CheckpointError(f"{path} does not fit this run's {name} ({reason(error)}); {RESTORE}") from error
+        averages = {network: average.network for network, average in update.averages.items()}
+        check_all_loaded(checkpoint / "ema", averages, load_networks(checkpoint / "ema", averages))
+
+
+def check_all_loaded(folder: Path, networks: Mapping[str, Network], loaded: Collection[str]) -> None:
+    """CheckpointError if one of these that a checkpoint keeps was not there."""
+    lacking = [name for name, one in networks.items() if name not in loaded and not isinstance(one, FeatureNetwork)]
+    if lacking:
+        raise CheckpointError(f"{folder} holds no {lacking[0]}; {RESTORE}")

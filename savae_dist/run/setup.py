@@ -32,6 +32,7 @@ from savae_dist.training.augment import Augmentation
 from savae_dist.training.batch_norm import batch_norms
 from savae_dist.training.batches import BatchBuilder, BatchSplit
 from savae_dist.training.strategies import check_zero
+from savae_dist.untrusted import shown
 
 
 def open_run(config: RunConfig, process: Process) -> Run:
@@ -83,6 +84,7 @@ def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
         train, validation = str(digits[0]), validation or str(digits[1])
     store = Store(Path(data.cache_dir) if data.cache_dir else None, data.cache_bytes, data.outage_limit)
     shards = Shards.open(train, store)
+    shards.check_classes()
     if shards.spec.kind == "signal":
         shards = shards.with_normalise(data.normalise)
     elif data.normalise != DataConfig.normalise:
@@ -178,5 +180,10 @@ def resume(
                 f"{found} was trained with {key}={_shown(there.get(key))}, not {_shown(here.get(key))}: "
                 "restore it, or choose another output"
             )
-    checkpoint.load_networks(found / "networks", networks)
+    steps = {phase.name: phase.steps for phase in config.system.phases()}
+    if not state.step <= steps.get(state.phase, -1) or state.step > state.total:
+        place = f"step {state.step:,} of phase {shown(state.phase)} and {state.total:,} in all"
+        raise CheckpointError(f"{found / 'state.json'} stands at {place}, which this run does not have; restore it")
+    loaded = checkpoint.load_networks(found / "networks", networks)
+    checkpoint.check_all_loaded(found / "networks", networks, loaded)
     return state, found

@@ -24,7 +24,7 @@ from savae_dist.systems.phases import Batch, Phase, Update
 from savae_dist.training.batch_norm import BatchNorm
 from savae_dist.training.batches import BatchBuilder, PlannedStep
 from savae_dist.training.optim import WeightAverage, clip_gradients, clip_weights, learning_rate, make_optimizer
-from savae_dist.training.strategies import Parallel, Partitions, Replicas
+from savae_dist.training.strategies import STEP, Parallel, Partitions, Replicas
 
 
 class UpdateModule(nn.Module):
@@ -173,9 +173,13 @@ class PreparedUpdate:
         return self.parallel.state(self.parameters), values
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        unknown = {full.rsplit("/", 1)[0] for full in tensors} - self.parameters.keys()
-        if unknown:
-            raise ValueError(f"the optimiser state names {min(unknown)}, which this run does not train")
+        for full, value in tensors.items():
+            name, _, key = full.rpartition("/")
+            if name not in self.parameters:
+                raise ValueError(f"the optimiser state names {name or full}, which this run does not train")
+            shape = torch.Size() if key == STEP else self.parameters[name].shape
+            if value.shape != shape or not value.is_floating_point():
+                raise ValueError(f"the optimiser state holds {full} of shape {list(value.shape)}, not {list(shape)}")
         self.parallel.load_state(self.parameters, tensors)
         for name, average in self.averages.items():
             average.updates = values["averaged"][name]

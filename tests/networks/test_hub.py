@@ -142,6 +142,6 @@ def test_what_is_pushed_can_be_loaded(
 def test_damaged_files_are_one_line(name: str, content: bytes, tmp_path: Path) -> None:
     ConvEncoder((1, 8, 8), 2, width=2).save_pretrained(tmp_path)
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match="cannot be loaded") as caught:
+    with pytest.raises(CheckpointError, match=r"cannot be read|is no whole safetensors file") as caught:
         Network.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)

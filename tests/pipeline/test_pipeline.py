@@ -241,24 +241,26 @@ def test_broken_folders_are_one_line(tmp_path):
     for values, words in (
         ({"format_version": 2}, "format_version 2 is not 1"),
         ({"networks": {"encoder": "../elsewhere"}}, "is said to lie in"),
-        ({"networks": {"decoder": "decoder", "encoder": 3}}, "is said to lie in"),
-        ({"spec": {"kind": "sound"}}, "cannot be loaded"),
-        ({"spec": None}, "cannot be loaded"),
+        ({"networks": {"decoder": "decoder", "encoder": 3}}, r"networks\['encoder'\] is 3, not a text"),
+        ({"networks": {"../good/encoder": "../good/encoder"}}, "has a key that is '../good/encoder'"),
+        ({"networks": {"absent": "absent"}}, "absent: no such folder"),
+        ({"spec": {"kind": "sound"}}, "spec.kind is 'sound', not image or signal"),
+        ({"spec": None}, "spec is None, not an object"),
     ):
         spoil(fresh(), **values)
         check_refused(good, words)
     (fresh() / "pipeline.json").write_text("{")
-    check_refused(good, "cannot be read as JSON")
+    check_refused(good, "cannot be read: it is no JSON")
     (fresh() / "pipeline.json").write_text("[]")
     check_refused(good, "no JSON object")
     (fresh() / "decoder" / "model.safetensors").write_bytes(b"\xff" * 100)
-    check_refused(good, "cannot be loaded")
+    check_refused(good, "is no whole safetensors file")
     (fresh() / "decoder" / "model.safetensors").unlink()
     check_refused(good, "cannot be loaded")
     (fresh() / "encoder" / "config.json").unlink()
     check_refused(good, r"config\.json")
     (fresh() / "decoder" / "model.safetensors").write_bytes((good / "encoder" / "model.safetensors").read_bytes())
-    check_refused(good, "cannot be loaded")
+    check_refused(good, r"and config\.json asks for")
 
 
 def test_collected_posteriors_are_the_first_of_each_class():

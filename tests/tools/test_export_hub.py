@@ -138,4 +138,4 @@ def test_failures_are_one_line_with_their_code(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert "not finished" in lines[0]
-    assert "not JSON" in lines[1]
+    assert "it is no JSON" in lines[1]

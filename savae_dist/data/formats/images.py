@@ -18,6 +18,8 @@ MEMBERS = ("PNG", "JPEG", "WEBP")  # formats that are read from shards
 FORMATS = (*MEMBERS, "BMP", "TIFF")  # formats that the packer accepts
 MAX_PIXELS = 1 << 26
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+# Encoders write up to a dozen scans; a thumbnail in the metadata has some of its own.
+JPEG_MAGIC, SCAN, MAX_SCANS = b"\xff\xd8\xff", b"\xff\xda", 64
 ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258  # EXIF and TIFF tags
 # Eight bits, gray or RGB, not interlaced; and the chunks that change no pixel.
 PNG_PLAIN = {b"\x08\0\0\0\0": 1, b"\x08\2\0\0\0": 3}
@@ -38,6 +40,8 @@ def decode_picture(
     orientation is applied, so that pixels stand as viewers show them. mode: `auto` keeps gray gray. size: the
     (height, width) that it must have. Both sizes and the pixel limit are known before a pixel is decoded.
     """
+    if data.startswith(JPEG_MAGIC):
+        _check_scans(data)
     try:
         plain = _plain(data)
     except (struct.error, IndexError):  # cut short: what is left is for Pillow to refuse
@@ -62,6 +66,12 @@ def _check_size(height: int, width: int, size: tuple[int, ...] | None) -> None:
         raise BadSample("shape")
 
 
+def _check_scans(data: bytes) -> None:
+    """Each scan of a progressive JPEG goes over all its pixels, and costs the file a few bytes only."""
+    if data.count(SCAN) > MAX_SCANS:
+        raise BadSample("too many scans")
+
+
 def _opencv(data: bytes, flag: int) -> np.ndarray:
     try:
         x = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -79,7 +89,7 @@ def _plain(data: bytes) -> tuple[int, int, int] | None:
     """(height, width, channels) of a whole file of 8 bits, gray or RGB, upright and opaque; None for all others."""
     if data.startswith(PNG_MAGIC):
         return _plain_png(data)
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(JPEG_MAGIC):
         return _plain_jpeg(data)
     if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8 ":
         height, width = _webp_size(data)

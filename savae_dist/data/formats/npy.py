@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import math
+import mmap
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 
 from savae_dist.errors import BadSample
+from savae_dist.untrusted import regular
 
 IMAGES = ("png", "jpg", "jpeg", "webp")
 NPY_MAGIC = b"\x93NUMPY"
@@ -47,6 +51,36 @@ def npy_claims(data: bytes | memoryview) -> tuple[np.dtype, tuple[int, ...], int
     if dtype.kind not in "biufc" or (fortran == b"True" and len(shape) > 1):
         raise ValueError("not a plain array in C order")
     return dtype, shape, end
+
+
+TABLE = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': (.+), 'fortran_order': False, 'shape': \((\d{1,15}),\), \} *\n", re.DOTALL
+)
+
+
+def table_claims(head: bytes, dtype: np.dtype) -> tuple[int, int]:
+    """Rows of a table as np.save writes it, and where they start; ValueError unless it is one of this dtype.
+
+    numpy's own reader takes the header for a Python literal and fails in many ways where that is damaged.
+    """
+    found = TABLE.match(head)
+    if found is None or int.from_bytes(head[8:10], "little") + 10 != found.end():
+        raise ValueError("not the header of a table")
+    if found[1] != repr(np.lib.format.dtype_to_descr(dtype)).encode():
+        raise ValueError(f"its columns are {found[1][:200].decode('ascii', 'backslashreplace')}")
+    return int(found[2]), found.end()
+
+
+def map_table(path: Path, dtype: np.dtype) -> np.ndarray:
+    """The rows `[n]` of a table, mapped; ValueError unless they and the header are all that the file holds."""
+    regular(path)
+    with path.open("rb") as file:
+        rows, start = table_claims(file.read(4096), dtype)
+        size = os.fstat(file.fileno()).st_size
+        if size != start + rows * dtype.itemsize:
+            raise ValueError(f"{rows:,} rows need {start + rows * dtype.itemsize:,} bytes, it has {size:,}")
+        data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    return np.frombuffer(data, dtype, rows, start)
 
 
 def as_stored(x: np.ndarray) -> np.ndarray:
@@ -121,6 +155,14 @@ def encode_image(image: np.ndarray) -> bytes:
     done, data = cv2.imencode(".png", image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1]))
     assert done
     return data.tobytes()
+
+
+def npy_head(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """What `encode_npy` writes before the values of such an array."""
+    stream = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
 
 
 def encode_npy(x: np.ndarray) -> bytes:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from braceexpand import braceexpand
 
+from savae_dist.config.braces import expand_braces
 from savae_dist.data.index.reasons import shown
 from savae_dist.data.index.remote import Catalogue, find_or_fetch
 from savae_dist.data.index.scan import Moments
 from savae_dist.data.index.tables import INDEX, build_index, read_index, tell_left_out
 from savae_dist.data.remote.cache import cache_folder
 from savae_dist.data.remote.store import is_remote
-from savae_dist.errors import ConfigError, DataError
+from savae_dist.errors import ConfigError, DataError, printable
 from savae_dist.locks import PathLock
 
 Source = str | os.PathLike[str]
@@ -60,10 +60,7 @@ def expand(source: Source, catalogue: Catalogue, anew: bool = False) -> list[Pat
         return list(catalogue.expand(source))
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        try:
-            return [Path(one).expanduser().absolute() for one in braceexpand(os.fspath(source))]
-        except ValueError as error:
-            raise ConfigError(f"the shard pattern {source} has unbalanced braces") from error
+        return [Path(one).expanduser().absolute() for one in expand_braces(os.fspath(source))]
     paths = sorted(folder.glob("*.tar"))
     if not anew and (folder / INDEX).exists():
         paths = [folder / shard["name"] for shard in read_index(folder)["shards"]]
@@ -118,11 +115,9 @@ def check_shards(home: Path, shards: list[dict[str, Any]]) -> None:
         if path.stat().st_size != shard["bytes"]:
             changed.append(f"{path} has {path.stat().st_size:,} bytes, its index says {shard['bytes']:,}")
     if changed:
-        print(
-            f"savae_dist: {changed[0]}{f', and {len(changed) - 1} more like it' * (len(changed) > 1)}: what is damaged "
-            f"counts as bad; copy it again, or delete {home / INDEX} if it was changed on purpose",
-            file=sys.stderr,
-        )
+        more = f", and {len(changed) - 1} more like it" * (len(changed) > 1)
+        advice = f"copy it again, or delete {home / INDEX} if it was changed on purpose"
+        print(printable(f"savae_dist: {changed[0]}{more}: what is damaged counts as bad; {advice}"), file=sys.stderr)
 
 
 def join(sets: Sequence[Found]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from savae_dist.errors import printable
+
 FIRST = 5  # keys that are kept of each reason
 Reasons = dict[str, dict[str, Any]]  # reason: {"count": n, "keys": the first}, as the index holds it
 
@@ -34,10 +36,11 @@ class Tally:
 
     def __str__(self) -> str:
         """`crc 2 (a, b), shape 7 (c, d, e, f, g, ...)`."""
-        return ", ".join(
+        text = ", ".join(
             f"{reason} {one['count']:,} ({', '.join(one['keys'])}{', ...' * (one['count'] > len(one['keys']))})"
             for reason, one in sorted(self.reasons.items())
         )
+        return printable(text)  # they may come from an index that is not ours
 
 
 def shown(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -15,9 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from braceexpand import braceexpand
 
+from savae_dist.config.braces import expand_braces
+from savae_dist.data.formats.npy import table_claims
 from savae_dist.data.index.scan import BLOCK, SAMPLE, Layout
+from savae_dist.data.index.schema import MAX_SIZE, check_index
 from savae_dist.data.index.tables import (
     INDEX,
     index_shard,
@@ -26,16 +27,17 @@ from savae_dist.data.index.tables import (
     write_index,
     write_labels,
 )
-from savae_dist.data.remote.cache import FORMAT_VERSION
 from savae_dist.data.remote.prefetch import THREADS, Ahead
 from savae_dist.data.remote.retry import Refused, WrongContent, shown
 from savae_dist.data.remote.store import Store, is_remote, name_of
-from savae_dist.errors import ConfigError, DataError
+from savae_dist.errors import DataError
 from savae_dist.files import write_bytes, write_json
 from savae_dist.locks import PathLock
+from savae_dist.untrusted import Misfit, parse
 
 A = TypeVar("A")
 B = TypeVar("B")
+HEADER = 4096  # bytes within which the header of a table ends
 AT_ONCE = 16  # tables and sizes: they are small, so the way there and back is what takes time
 PLAIN_NAME = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")
 
@@ -49,11 +51,7 @@ class Catalogue:
 
     def expand(self, url: str) -> list[str]:
         """A remote folder made by the packer, a tar or a brace pattern of these to the URLs of its shards."""
-        try:
-            urls = list(braceexpand(url))
-        except ValueError as error:
-            raise ConfigError(f"the shard pattern {shown(url)} has unbalanced braces") from error
-        return [shard for one in urls for shard in self._expand_one(one)]
+        return [shard for one in expand_braces(url) for shard in self._expand_one(one)]
 
     def _expand_one(self, url: str) -> list[str]:
         if name_of(url).endswith(".tar"):
@@ -72,15 +70,14 @@ class Catalogue:
         if folder not in self._known:
             url = f"{folder}/{INDEX}"
             try:
-                index = json.loads(self.store.read(url))
-                if index["format_version"] != FORMAT_VERSION:
-                    raise ValueError(f"format_version {index['format_version']}, not {FORMAT_VERSION}")
-                for shard in index["shards"]:
-                    if not all(PLAIN_NAME.fullmatch(shard[key]) for key in ("name", "table")):
-                        raise ValueError(f"{shard['name']} names what lies elsewhere")
-                    shard["name"] = f"{folder}/{shard['name']}"
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{shown(url)} is no index of shards ({error}); pack the set again") from error
+                index = parse(self.store.read(url, MAX_SIZE))
+            except Misfit as error:
+                raise DataError(f"{shown(url)} is no index of shards: {error}; pack the set again") from error
+            check_index(index, shown(url), "pack the set again")
+            for shard in index["shards"]:
+                if not all(PLAIN_NAME.fullmatch(shard[key]) for key in ("name", "table")):
+                    raise DataError(f"{shown(url)}: {shard['name']} names what lies elsewhere; pack the set again")
+                shard["name"] = f"{folder}/{shard['name']}"
             self._known[folder] = index
         return self._known[folder]
 
@@ -133,7 +130,8 @@ def _fetch_table(layout: str, home: Path, store: Store, shard: dict[str, Any]) -
         kinds.append(("blocks", BLOCK))
     files = [f"{shard['table']}.{what}.npy" for what, _ in kinds]
     for _ in range(WrongContent.TRIES):
-        contents = [store.read(f"{folder}/{file}") for file in files]
+        # A block holds one sample at least, so that neither table has more rows than samples.
+        contents = [store.read(f"{folder}/{file}", HEADER + shard["count"] * BLOCK.itemsize) for file in files]
         if _verified(contents, [dtype for _, dtype in kinds], shard):
             break
     else:
@@ -147,10 +145,10 @@ def _verified(contents: Sequence[bytes], dtypes: Sequence[np.dtype], shard: dict
     digest = hashlib.sha256()
     for content, expected in zip(contents, dtypes, strict=True):
         try:
-            shape, start = _table_header(content, expected)
+            rows, start = table_claims(content[:HEADER], expected)
         except ValueError:
             return False
-        if len(content) - start != expected.itemsize * shape[0] or (expected == SAMPLE and shape[0] != shard["count"]):
+        if len(content) - start != expected.itemsize * rows or (expected == SAMPLE and rows != shard["count"]):
             return False
         table = np.frombuffer(content, expected, offset=start)
         room = np.int64(shard["bytes"]) - table["size"].astype(np.int64)
@@ -158,17 +156,6 @@ def _verified(contents: Sequence[bytes], dtypes: Sequence[np.dtype], shard: dict
             return False
         digest.update(table.tobytes())
     return digest.hexdigest() == shard["sha256"]
-
-
-def _table_header(content: bytes, expected: np.dtype) -> tuple[tuple[int], int]:
-    """Shape of a table, and where its rows start."""
-    stream = io.BytesIO(content)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("not as np.save writes it")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype != expected or len(shape) != 1:
-        raise ValueError("not a table")
-    return shape, stream.tell()
 
 
 def _build(named: Sequence[Path | str], home: Path, store: Store) -> None:

@@ -15,7 +15,7 @@ from savae_dist.data.index.remote import Catalogue
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.index.tables import build_index, read_index
 from savae_dist.data.remote.store import Store
-from savae_dist.errors import ConfigError
+from savae_dist.errors import ConfigError, printable
 
 MANY = 20  # classes that are listed
 
@@ -71,7 +71,7 @@ def survey(shards: Shards) -> list[str]:
 def _classes(shards: Shards) -> str:
     counts = {label: n for label, n in sorted(shards.label_counts.items()) if label >= 0}
     names = dict(enumerate(shards.spec.class_names))
-    shown = [f"{names.get(label, label)} {n:,}" for label, n in list(counts.items())[:MANY]]
+    shown = [f"{printable(str(names.get(label, label)))} {n:,}" for label, n in list(counts.items())[:MANY]]
     empty = shards.spec.classes - len(counts)
     return (
         f"{', '.join(shown) or 'none'}{', ...' * (len(counts) > MANY)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ SAMPLE = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4"), ("label",
 BLOCK = np.dtype([("offset", "<i8"), ("size", "<i8"), ("first", "<u4"), ("crc", "<u4")])
 UNLABELLED, UNREADABLE = -1, -2  # labels; the second is never valid, so such a sample is bad
 MAX_CLASSES = 1 << 20
-MAX_BYTES = 1 << 30  # largest size of a member that holds one sample
+# The largest member that holds one sample, and the largest block and its rows: holes of a sparse file cost nothing.
+MAX_BYTES, MAX_BLOCK, MAX_ROWS = 1 << 28, 1 << 30, 1 << 22
+PIECE = 1 << 24  # values whose moments are taken at once
 
 
 class Scan(NamedTuple):
@@ -45,6 +48,11 @@ class Moments:
     def add(self, x: np.ndarray) -> None:
         """x: windows [n, length] or [n, channels, length]; those with values that are not finite are left out."""
         x = x.reshape(len(x), len(self.mean), -1)
+        rows = max(1, PIECE // max(math.prod(x.shape[1:]), 1))
+        for start in range(0, len(x), rows):
+            self._add(x[start : start + rows])
+
+    def _add(self, x: np.ndarray) -> None:
         x = x[np.isfinite(x).all((1, 2))].astype(np.float64)
         if not x.size:
             return
@@ -151,6 +159,8 @@ class _Shard:
             dtype, shape, start = npy_header(memoryview(self.data)[member.offset : member.offset + member.size])
         except ValueError:
             return self.dropped.add("undecodable", [key], _claimed_rows(self.data, member))
+        if member.size > MAX_BLOCK or (shape and shape[0] > MAX_ROWS):
+            return self.dropped.add("too many bytes", [key], shape[0] if shape else 1)
         if common.shape is None and storable(dtype, shape[1:]):
             common.settle(dtype, shape[1:])
         if dtype != common.dtype or shape[1:] != common.shape:

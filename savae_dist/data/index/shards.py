@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,15 @@ import numpy as np
 from savae_dist.data.index.open import Source, check_shards, find_all
 from savae_dist.data.index.remote import Catalogue
 from savae_dist.data.index.scan import BLOCK, SAMPLE, UNLABELLED
-from savae_dist.data.index.tables import INDEX, LABELS
+from savae_dist.data.index.schema import check_blocks, check_samples
+from savae_dist.data.index.tables import INDEX, LABELS, open_table
 from savae_dist.data.remote.store import Store, is_remote, name_of
-from savae_dist.errors import ConfigError, DataError
+from savae_dist.errors import ConfigError, DataError, printable
 from savae_dist.preprocess import DataSpec, Normalise
+from savae_dist.untrusted import Misfit
+
+# A set without class names whose labels leave so many numbers out has a wrong label, or ids in place of classes.
+MANY_CLASSES, FEW = 1000, 10
 
 
 class Shards:
@@ -45,9 +51,11 @@ class Shards:
         self.size = int(self.counts.sum())
         if not self.size:
             raise DataError(f"{home} holds no samples; make the set again")
-        self.names = [name_of(shard["name"]) for shard in index["shards"]]
+        self.names = [printable(name_of(shard["name"])) for shard in index["shards"]]
         self.stored_shape, self.stored_dtype = tuple(index["shape"]), str(index["dtype"])
         self.packed = index["layout"] == "packed"
+        # Opened at once: they show whether there are as many samples as the index counts.
+        self._labels = self._open_labels()
         self.label_counts = {label: int(counts.sum()) for label, counts in self.label_table().items()}
         self.spec = self._spec()
 
@@ -171,21 +179,19 @@ class Shards:
 
     def samples(self, shard: int) -> np.ndarray:
         """The mapped table of a shard's samples (`scan.SAMPLE`)."""
-        return self._table(shard, "idx", SAMPLE, int(self.counts[shard]))
+        return self._table(shard, "idx", SAMPLE, check_samples)
 
     def blocks(self, shard: int) -> np.ndarray:
         """The mapped table of a packed shard's blocks (`scan.BLOCK`)."""
-        return self._table(shard, "blocks", BLOCK, None)
+        row = math.prod(self.stored_shape) * np.dtype(self.stored_dtype).itemsize
+        return self._table(shard, "blocks", BLOCK, lambda table, entry: check_blocks(table, entry, row))
 
-    def _table(self, shard: int, what: str, dtype: np.dtype, count: int | None) -> np.ndarray:
-        path = self.home / f"{self.index['shards'][shard]['table']}.{what}.npy"
-        try:
-            table = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read ({error}); delete {self.home / INDEX} to index again") from error
-        if table.dtype != dtype or table.ndim != 1 or count not in (None, len(table)):
-            raise DataError(f"{path} does not fit its index; delete {self.home / INDEX} to index again")
-        return np.asarray(table)
+    def _table(
+        self, shard: int, what: str, dtype: np.dtype, rule: Callable[[np.ndarray, dict[str, Any]], None]
+    ) -> np.ndarray:
+        entry = self.index["shards"][shard]
+        path = self.home / f"{entry['table']}.{what}.npy"
+        return open_table(path, dtype, self.home / INDEX, lambda table: rule(table, entry))
 
     def label_table(self) -> dict[int, np.ndarray]:
         """Label -> int64 [shards], its samples in each."""
@@ -195,19 +201,18 @@ class Shards:
                 table.setdefault(int(label), np.zeros(len(self.counts), np.int64))[number] = n
         return table
 
-    @cached_property
-    def _labels(self) -> list[np.ndarray]:
+    def _open_labels(self) -> list[np.ndarray]:
         """int32, one table per index: mapped, since a thousand million of them are 4 GB in each process."""
         tables = []
         for number, folder in enumerate(self._folders):
-            path = self.home / folder / LABELS
-            try:
-                labels = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise DataError(f"{path} cannot be read ({error}); delete {INDEX} beside it to index again") from error
-            if labels.dtype != np.int32 or len(labels) < (self._first + self.counts)[self._folder_of == number].max():
-                raise DataError(f"{path} does not fit its index; delete {INDEX} beside it to index again")
-            tables.append(labels)
+            last = (self._first + self.counts)[self._folder_of == number].max()
+
+            def rule(table: np.ndarray, last: int = int(last)) -> None:
+                if len(table) < last:
+                    raise Misfit(f"{len(table):,} labels, and the shards have {last:,} samples")
+
+            home = self.home / folder
+            tables.append(open_table(home / LABELS, np.dtype(np.int32), home / INDEX, rule))
         return tables
 
     def labels(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -221,6 +226,15 @@ class Shards:
                 here = self._folder_of[shards] == number
                 labels[here] = table[places[here]]
         return np.where(labels < self.spec.classes, labels, UNLABELLED)
+
+    def check_classes(self) -> None:
+        """DataError where most labels up to the highest have no sample: each would cost the networks a class."""
+        known = sum(label >= 0 for label in self.label_counts)
+        if not self.spec.class_names and self.spec.classes > MANY_CLASSES and self.spec.classes > FEW * known:
+            raise DataError(
+                f"{self.home}: labels go up to {self.spec.classes - 1:,}, and only {known:,} of them have samples: "
+                "correct the labels, number the classes from 0, or pack the set with --class-names"
+            )
 
     @property
     def foreign(self) -> int:

@@ -9,20 +9,24 @@ import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from savae_dist.data.formats.npy import map_table
 from savae_dist.data.index.reasons import Tally
-from savae_dist.data.index.scan import MAX_CLASSES, Layout, scan_shard
+from savae_dist.data.index.scan import MAX_CLASSES, SAMPLE, Layout, scan_shard
+from savae_dist.data.index.schema import MAX_SIZE, check_index
 from savae_dist.data.processes import run_jobs
 from savae_dist.data.remote.cache import FORMAT_VERSION
 from savae_dist.errors import DataError, SaveError
 from savae_dist.files import draft_of, publish, remove_drafts, write_bytes, write_json
+from savae_dist.untrusted import read_object, reason
 
 INDEX, LABELS = "index.json", "labels.npy"
+AGAIN = "delete it to index the shards again"
 
 
 def build_index(
@@ -100,7 +104,7 @@ def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
         first = 0
         for shard in shards:
             shard["first"] = first
-            labels[first : first + shard["count"]] = np.load(home / f"{shard['table']}.idx.npy", mmap_mode="r")["label"]
+            labels[first : first + shard["count"]] = map_table(home / f"{shard['table']}.idx.npy", SAMPLE)["label"]
             first += shard["count"]
         labels.flush()
         publish(draft, home / LABELS)
@@ -171,12 +175,18 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
 
 
 def read_index(home: Path) -> dict[str, Any]:
+    """The index in a folder; DataError unless its parts fit together."""
     path = home / INDEX
-    try:
-        index = json.loads(path.read_text())
-        version = index["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it to index the shards again") from error
-    if version != FORMAT_VERSION:
-        raise DataError(f"{path} has format_version {version}, not {FORMAT_VERSION}; delete it to index again")
+    index = read_object(path, DataError, AGAIN, MAX_SIZE)
+    check_index(index, path, AGAIN)
     return index
+
+
+def open_table(path: Path, dtype: np.dtype, index: Path, rule: Callable[[np.ndarray], None]) -> np.ndarray:
+    """The rows of a table, mapped; DataError unless it is whole and fits the rule. index: the file that names it."""
+    try:
+        table = map_table(path, dtype)
+        rule(table)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} does not fit its index ({reason(error)}); delete {index} to index again") from error
+    return table

@@ -21,6 +21,7 @@ from savae_dist.errors import ConfigError, DataError
 
 T = TypeVar("T")
 PIECE = 32 << 20  # bytes of one request: what a broken connection costs, and what a download holds in memory
+STREAMED = 1 << 16  # bytes that are taken from an answer at once
 
 
 def is_remote(source: str | os.PathLike[str]) -> bool:
@@ -60,9 +61,12 @@ class Store:
         """The folder for the index of the set that `identity` names; made where it is not there."""
         return make_folder(self.folder / "index" / hashlib.sha256(identity.encode()).hexdigest()[:16])
 
-    def read(self, url: str) -> bytes:
-        """A small file."""
-        return self._ask(url, lambda files: bytes(files.cat_file(url)))
+    def read(self, url: str, limit: int) -> bytes:
+        """A small file; DataError if it has more than `limit` bytes, or does not come within `outage_limit`."""
+        data = self._ask(url, partial(_first, url=url, limit=limit + 1, seconds=self._outage.limit))
+        if len(data) > limit:
+            raise DataError(f"{shown(url)} has more than {limit:,} bytes, which it cannot need; pack the set again")
+        return data
 
     def size(self, url: str) -> int:
         """Bytes of a file of which no index tells."""
@@ -179,6 +183,20 @@ def _kept_as(url: str, size: int, crc: int | None) -> str:
     """The name of a file in the cache. What is known by its crc needs no query: that may be a signature."""
     identity = f"{url if crc is None else shown(url)} {size} {crc}"
     return f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}-{name_of(url)[-100:]}"
+
+
+def _first(files: Any, *, url: str, limit: int, seconds: float) -> bytes:
+    """The file, or its first `limit` bytes."""
+    if urlsplit(url).scheme not in ("http", "https"):
+        return bytes(files.cat_file(url, start=0, end=limit))
+    # A web server may not know ranges, and may send without end or ever more slowly.
+    data, ends = bytearray(), time.monotonic() + seconds
+    with files.open(url, "rb", block_size=0, size=limit) as file:
+        while len(data) < limit and (part := file.read(min(limit - len(data), STREAMED))):
+            data += part
+            if time.monotonic() > ends:
+                raise TimeoutError(f"{len(data):,} bytes in {seconds:g} s")
+    return bytes(data)
 
 
 def _piece(files: Any, *, url: str, wanted: range, size: int) -> bytes:
