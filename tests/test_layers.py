@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "files": frozenset(),
     "tool_command": frozenset(),
     "locks": frozenset(),
+    "streams": frozenset(),
     "latents": frozenset(),
     "preprocess": frozenset(),
     "config": frozenset(),  # and so nothing in it loads torch

@@ -4,13 +4,15 @@ A checkpoint is a folder `step-00001200` with `networks/NAME/` and `ema/NAME/` (
 for networks that stay as they were loaded), `updates/NAME.safetensors` + `.json`, `state.json` and `manifest.json`
 (size and sha256 of every file). It is written under another name, flushed to the disk and renamed once, so a folder of
 that name was whole at first; the manifest shows whether it was damaged later. There is no pointer to the latest: the
-newest that verifies is taken.
+newest that verifies is taken. One that is saved again is `.step-00001200.HEX.old` for the moment in which the new one
+takes its name, and is found under it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -23,12 +25,14 @@ from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor
 
 from savae_dist.errors import CheckpointError, SaveError
-from savae_dist.files import draft_of, publish
+from savae_dist.files import OLD, discard, draft_of, publish, remove_replaced
 from savae_dist.networks import FeatureNetwork, Network
+from savae_dist.run.side_outputs import SideOutputs
 from savae_dist.training.optim import WeightAverage
 
 FORMAT_VERSION = 2
 PREFIX = "step-"
+NAME = re.compile(rf"{PREFIX}([0-9]+)|\.{PREFIX}([0-9]+)\.[0-9a-f]+\{OLD}")  # of one that stands, or is replaced
 
 
 UpdateState = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by parameter name, and plain values
@@ -81,31 +85,40 @@ def save(
     state: TrainingState,
     keep: int,
     write: bool = True,
+    side: SideOutputs | None = None,
 ) -> Path:
     """Write `folder/step-N`, then remove all but the newest `keep` and the ends of phases; SaveError if it cannot.
 
     All ranks must call it, since each may hold a part of the optimisers' states; `write` is true on one of them.
+    side: where it is told that an old one could not be removed, which is tried again at the next call.
     """
     states = {name: update.state() for name, update in updates.items()}
     target = folder / f"{PREFIX}{state.total:08d}"
     if not write:
         return target
-    draft = draft_of(target)
+    draft, side = draft_of(target), side or SideOutputs()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_drafts(folder)  # left by a process that was killed while writing
+        folder.mkdir(exist_ok=True)  # not its parents: a run's folder that is gone is not made anew without its rest
+        with side.spared("an old checkpoint", "removed"):  # now, to have its space
+            _remove_drafts(folder)
         _write(draft, networks, updates, states, state)
         # The target may exist already: as a damaged checkpoint, or as the same state saved before.
-        publish(draft, target, aside=folder / f".{target.name}.old")
-        _remove_drafts(folder)
-        _remove_old(folder, keep)
+        publish(draft, target)
     except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
         shutil.rmtree(draft, ignore_errors=True)
-        raise SaveError(
-            f"{target}: the checkpoint could not be written ({error}); free space or choose another `output`, "
-            "then run the same command again"
-        ) from error
+        raise not_saved(target, "the checkpoint", folder.parent, error) from error
+    with side.spared("an old checkpoint", "removed"):
+        remove_replaced(target)
+        _remove_old(folder, keep)
     return target
+
+
+def not_saved(path: Path, what: str, folder: Path, error: Exception) -> SaveError:
+    """The error to raise where something could not be written into a run's folder, with what to do next."""
+    advice = "free space or choose another `output`, then run the same command again"
+    if not folder.is_dir():
+        advice = f"{folder} was removed while the run was at work in it: start anew, there or in another `output`"
+    return SaveError(f"{path}: {what} could not be written ({error}); {advice}")
 
 
 def _write(
@@ -141,7 +154,8 @@ def _sha256(path: Path) -> str:
 
 
 def _remove_drafts(folder: Path) -> None:
-    for draft in folder.glob(f".{PREFIX}*"):
+    """Remove what killed processes left, but not an older checkpoint whose place was not taken after all."""
+    for draft in set(folder.glob(f".{PREFIX}*")) - set(checkpoints(folder)):
         shutil.rmtree(draft)
 
 
@@ -153,13 +167,20 @@ def _remove_old(folder: Path, keep: int) -> None:
     whole = [path for path in checkpoints(folder) if problem(path) is None]
     passing = [path for path in whole if not read_state(path).phase_end]
     for path in passing[keep:]:
-        shutil.rmtree(path)
+        discard(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All checkpoint folders, the newest first."""
-    found = (p for p in folder.glob(f"{PREFIX}*") if p.name.removeprefix(PREFIX).isdecimal() and p.is_dir())
-    return sorted(found, key=lambda p: int(p.name.removeprefix(PREFIX)), reverse=True)
+    """All checkpoint folders, the newest first.
+
+    Among them, under the name that it has for that moment, is one that was to be replaced when the program was killed.
+    """
+    found: dict[int, Path] = {}
+    for path in (*folder.glob(f"{PREFIX}*"), *folder.glob(f".{PREFIX}*{OLD}")):
+        match = NAME.fullmatch(path.name)
+        if match and path.is_dir():
+            found.setdefault(int(match[1] or match[2]), path)
+    return [found[number] for number in sorted(found, reverse=True)]
 
 
 def problem(checkpoint: Path) -> str | None:
@@ -198,13 +219,27 @@ def newest(folder: Path) -> Path | None:
 
 
 def read_state(checkpoint: Path) -> TrainingState:
-    values = json.loads((checkpoint / "state.json").read_text())
-    if values.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{checkpoint}: format {values.get('format_version')} is not {FORMAT_VERSION}; finish this run with the "
-            "version of savae_dist that wrote it, or choose another output"
-        )
-    return TrainingState(**values)
+    """CheckpointError if it is of another format, or not what `save` writes."""
+    try:
+        values = json.loads((checkpoint / "state.json").read_text())
+        version = values["format_version"]
+        if version == FORMAT_VERSION:
+            return TrainingState(**values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unusable(checkpoint, "state.json", error) from error
+    raise CheckpointError(
+        f"{checkpoint}: format {version} is not {FORMAT_VERSION}; finish this run with the "
+        "version of savae_dist that wrote it, or choose another output"
+    )
+
+
+def unusable(checkpoint: Path, what: str, reason: object) -> CheckpointError:
+    """The error for a checkpoint that is as it was written, and from which no run can go on."""
+    words = " ".join(str(reason).split())[:200]
+    kind = f"{type(reason).__name__}: " if isinstance(reason, Exception) else ""
+    return CheckpointError(
+        f"{checkpoint}: {what} cannot be used ({kind}{words}); remove this checkpoint to go on from the one before it"
+    )
 
 
 def load_networks(folder: Path, networks: Mapping[str, Network]) -> list[str]:
@@ -227,10 +262,24 @@ def load_networks(folder: Path, networks: Mapping[str, Network]) -> list[str]:
     return loaded
 
 
+def load_all_networks(checkpoint: Path, networks: Mapping[str, Network]) -> None:
+    """Load, in place, every network that `save` writes; CheckpointError if one is not there or does not fit."""
+    loaded = load_networks(checkpoint / "networks", networks)
+    for name, network in networks.items():
+        if name not in loaded and not isinstance(network, FeatureNetwork):
+            raise unusable(checkpoint, f"networks/{name}", "it is missing")
+
+
 def load_updates(checkpoint: Path, updates: Mapping[str, Savable]) -> None:
-    """Load, in place, optimisers, scalers, counts and averages."""
+    """Load, in place, optimisers, scalers, counts and averages; CheckpointError if one lacks something."""
     for name, update in updates.items():
-        tensors = load_file(checkpoint / "updates" / f"{name}.safetensors")
-        update.load_state(tensors, json.loads((checkpoint / "updates" / f"{name}.json").read_text()))
-        for network_name, average in update.averages.items():
-            load_model(average.network, checkpoint / "ema" / network_name / "model.safetensors", strict=True)
+        path = checkpoint / "updates" / name
+        try:
+            tensors = load_file(path.with_name(f"{name}.safetensors"))
+            update.load_state(tensors, json.loads(path.with_name(f"{name}.json").read_text()))
+            for network_name, average in update.averages.items():
+                load_model(average.network, checkpoint / "ema" / network_name / "model.safetensors", strict=True)
+        except KeyError as error:
+            raise unusable(checkpoint, f"updates/{name}", f"{error} is missing") from error
+        except (OSError, RuntimeError, ValueError, TypeError, IndexError, SafetensorError) as error:
+            raise unusable(checkpoint, f"updates/{name}", error) from error

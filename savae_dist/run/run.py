@@ -120,7 +120,13 @@ class Run:
         message, write = "", self.process.state.is_main_process
         try:
             checkpoint.save(
-                self.folder / "checkpoints", self.networks, updates, self.training, self.config.keep_checkpoints, write
+                self.folder / "checkpoints",
+                self.networks,
+                updates,
+                self.training,
+                self.config.keep_checkpoints,
+                write,
+                self.process.status.side,
             )
         except SaveError as error:
             message = str(error)
@@ -154,7 +160,8 @@ class Run:
         steps = {phase.name: self.steps(phase) for phase in self.phases}
         summary = {"samples_per_second": self.training.rates, "steps": steps, "seed": self.config.seed}
         again = (self.folder / "summary.json").is_file()  # finished by an earlier launch, which logged the figures
-        export(self.folder, pipeline, self.data, {**metrics, **summary})
+        self.process.status.begin(again=True)  # what it said of an earlier pipeline holds no more
+        export(self.folder, pipeline, self.data, {**metrics, **summary}, self.process.status.side)
         self._draw(pipeline, log=not again)
         self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks))
 
@@ -237,6 +244,7 @@ class Run:
 
     def _draw(self, pipeline: Pipeline, log: bool = True) -> None:
         if self.process.state.is_main_process and self.validation is not None:
-            figures = self.validation.draw(pipeline, self.folder / "figures")
-            for name, figure in figures.items() if log else ():
-                self.tracker.figure(name, figure, self.training.total)
+            with self.process.status.side.spared("figures"):
+                figures = self.validation.draw(pipeline, self.folder / "figures")
+                for name, figure in figures.items() if log else ():
+                    self.tracker.figure(name, figure, self.training.total)

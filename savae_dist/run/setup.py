@@ -63,16 +63,26 @@ def open_run(config: RunConfig, process: Process) -> Run:
     reader = Reader(shards, order, int(data.bad_budget * shards.size), data.cache)
     training_data = TrainingData(reader, builder, data.workers, pin=state.device.type == "cuda")
     validation = Validation(validation_shards, training_data, config.judge) if validation_shards else None
-    if process.status.writes:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_drafts(folder)
-        write_text(folder / "config.yaml", identity.to_yaml(config))
+    begin_folder(config, folder, process)
     total = sum(config.capped(phase.steps) for phase in phases)
     # Made last, because it must be closed: an error before this line leaves no progress bar open.
-    tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes)
+    tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes, process.status.side)
     return Run(
         config, process, folder, phases, networks, given, training_data, validation, training, resumed_from, tracker
     )
+
+
+def begin_folder(config: RunConfig, folder: Path, process: Process) -> None:
+    """Write config.yaml, on rank 0; SaveError on every rank if it fails."""
+    error = None
+    if process.status.writes:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_drafts(folder)
+            write_text(folder / "config.yaml", identity.to_yaml(config))
+        except OSError as reason:
+            error = checkpoint.not_saved(folder / "config.yaml", "the configuration", folder, reason)
+    process.peers.raise_everywhere(error)
 
 
 def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
@@ -178,5 +188,5 @@ def resume(
                 f"{found} was trained with {key}={_shown(there.get(key))}, not {_shown(here.get(key))}: "
                 "restore it, or choose another output"
             )
-    checkpoint.load_networks(found / "networks", networks)
+    checkpoint.load_all_networks(found, networks)
     return state, found

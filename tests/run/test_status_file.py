@@ -14,7 +14,7 @@ from savae_dist.distributed.ranks import Peers
 from savae_dist.run import status_file
 from savae_dist.run.status_file import Status
 
-STATUS_KEYS = {"outcome", "exit_code", "message", "phase", "step", "launch", "heartbeat"}
+STATUS_KEYS = {"outcome", "exit_code", "message", "phase", "step", "warnings", "launch", "heartbeat"}
 
 
 def status_of(folder: Path, main: bool) -> Status:
