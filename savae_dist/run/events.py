@@ -29,21 +29,21 @@ class EventFile:
         self.path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
 
     def append(self, summaries: Sequence[Summary], step: int) -> None:
-        events = [Event(summary=summary, step=step, wall_time=time.time()) for summary in summaries]
         self.path.parent.mkdir(exist_ok=True)
-        with self.path.open("ab") as file:
-            size = file.tell()
-            if not size:
-                now, begin = time.time(), SessionLog(status=SessionLog.START)
-                events.insert(0, Event(step=self.first, wall_time=now, session_log=begin))
-                events.insert(0, Event(step=self.first, wall_time=now, file_version="brain.Event:2"))
-            content = BytesIO()
-            records = RecordWriter(content)
-            for event in events:
-                records.write(event.SerializeToString())
-            try:
+        size = self.path.stat().st_size if self.path.exists() else 0
+        content = BytesIO()
+        records = RecordWriter(content)
+        for event in [*([] if size else self._head()), *(Event(summary=one, step=step) for one in summaries)]:
+            event.wall_time = time.time()
+            records.write(event.SerializeToString())
+        try:
+            with self.path.open("ab") as file:
                 file.write(content.getvalue())
-                file.flush()
-            except OSError:
+        except OSError:
+            if self.path.exists():
                 os.truncate(self.path, size)  # readers stop for ever at half a record
-                raise
+            raise
+
+    def _head(self) -> list[Event]:
+        begin = SessionLog(status=SessionLog.START)
+        return [Event(step=self.first, file_version="brain.Event:2"), Event(step=self.first, session_log=begin)]

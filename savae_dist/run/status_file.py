@@ -95,7 +95,7 @@ class Status:
                     path, {**self.values, "warnings": warnings, "launch": self._launch, "heartbeat": time.time()}
                 )
                 if damaged:
-                    self.side.tell(f"damaged {name}", f"{path} was damaged and is replaced")
+                    self.side.tell(f"damaged {name}", f"{path} is damaged and was replaced")
         return None
 
     def _is_ours(self, there: dict[str, Any]) -> bool:

@@ -43,7 +43,8 @@ class Validation:
         return metrics.summarise(dict(zip(sums, total.tolist(), strict=True)))
 
     def draw(self, pipeline: Pipeline, folder: Path) -> dict[str, Figure]:
-        """Write figures of the first samples into `folder`, and return them by name."""
+        """Write figures of the first samples into `folder`, and return them by name; OSError if that cannot be."""
+        folder.mkdir(exist_ok=True)  # not its parents: a run's folder that is gone is not made anew without its rest
         batch = self.builder.batch(report.first(self.reader))
         return report.write_figures(pipeline, batch.x, batch.y, folder)
 
