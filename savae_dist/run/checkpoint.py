@@ -56,6 +56,8 @@ class TrainingState:
     origin: position in the data where the phase began. phase_end: whether the phase is finished; such a checkpoint is
         never removed.
     rates: samples per second of each finished phase.
+    good: whether all weights were finite and no update was being skipped when it was saved.
+    retries, lr_scale: how often the run went back after a divergence, and the factor of its learning rates since.
     lanes: parallel streams through the shards. data: digest of the index. features: sha256 of each frozen feature
         network. config: the keys that identify a run (`config.identity`).
     """
@@ -66,6 +68,9 @@ class TrainingState:
     origin: int
     phase_end: bool = False
     rates: dict[str, float] = field(default_factory=dict)
+    good: bool = True
+    retries: int = 0
+    lr_scale: float = 1.0
     lanes: int = 0
     data: str = ""
     features: dict[str, str] = field(default_factory=dict)
@@ -160,21 +165,32 @@ def _remove_drafts(folder: Path) -> None:
 
 
 def _remove_old(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` and the ends of phases.
+    """Remove all but the newest `keep`, the newest good one and the ends of phases.
 
     Damaged checkpoints are not counted and never deleted: they may be the only copy.
     """
-    whole = [path for path in checkpoints(folder) if problem(path) is None]
-    passing = [path for path in whole if not read_state(path).phase_end]
+    states = {path: read_state(path) for path in checkpoints(folder) if problem(path) is None}
+    good = next((path for path, state in states.items() if state.good), None)
+    passing = [path for path, state in states.items() if not state.phase_end]
     for path in passing[keep:]:
-        discard(path)
+        if path != good:
+            discard(path)
+
+
+def newest_good(folder: Path) -> Path | None:
+    """The newest checkpoint that verifies and was saved in good state; None where there is none."""
+    return next((path for path in checkpoints(folder) if problem(path) is None and read_state(path).good), None)
+
+
+def remove_after(folder: Path, total: int) -> None:
+    """Remove the checkpoints of later steps than `total`, which a run that went back to it will make anew."""
+    for path in checkpoints(folder):
+        if problem(path) is None and read_state(path).total > total:
+            discard(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All checkpoint folders, the newest first.
-
-    Among them, under the name that it has for that moment, is one that was to be replaced when the program was killed.
-    """
+    """All checkpoint folders, the newest first; also one that was being replaced when the program was killed."""
     found: dict[int, Path] = {}
     for path in (*folder.glob(f"{PREFIX}*"), *folder.glob(f".{PREFIX}*{OLD}")):
         match = NAME.fullmatch(path.name)

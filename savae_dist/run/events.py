@@ -7,11 +7,14 @@ import socket
 import time
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
+
+NUMBERS = count()  # of the files of this process, which may make two in one second
 
 
 class EventFile:
@@ -26,7 +29,8 @@ class EventFile:
 
     def __init__(self, folder: Path, first: int) -> None:
         self.first = first
-        self.path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(NUMBERS)}"
+        self.path = folder / name
 
     def append(self, summaries: Sequence[Summary], step: int) -> None:
         self.path.parent.mkdir(exist_ok=True)

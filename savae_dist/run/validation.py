@@ -67,6 +67,17 @@ def collapse(values: dict[str, Any], spec: DataSpec) -> str:
     return f"the posterior has collapsed (KL {kl:.4f} nats{chance}): lower the weight of the KL"
 
 
+def worse_than_class_means(values: dict[str, Any]) -> str:
+    """A warning if the reconstructions are far from the samples, else empty.
+
+    They are if their error is twice that of the means of the classes, which know nothing of a sample but its label.
+    """
+    error, means = values.get("reconstruction_mse"), values.get("class_mean_mse")
+    if error is None or means is None or error <= 2 * means:
+        return ""
+    return f"nothing useful was learnt: reconstruction error {error:.3g}, and {means:.3g} for the mean of each class"
+
+
 def in_one_line(values: dict[str, Any]) -> str:
     """`accuracy 0.9871, kl 2.31`: what was measured, to four digits."""
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, float))

@@ -98,6 +98,10 @@ class PreparedUpdate:
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
 
+    @property
+    def steps_per_iteration(self) -> int:
+        return self.update.repeats * len(self.update.losses)
+
     def enter(self) -> None:
         """Freeze everything but this update's networks, and set every network's mode."""
         for parameter, trained in self._states.parameters:
