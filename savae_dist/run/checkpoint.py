@@ -34,7 +34,6 @@ FORMAT_VERSION = 2
 PREFIX = "step-"
 NAME = re.compile(rf"{PREFIX}([0-9]+)|\.{PREFIX}([0-9]+)\.[0-9a-f]+\{OLD}")  # of one that stands, or is replaced
 
-
 UpdateState = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by parameter name, and plain values
 
 
