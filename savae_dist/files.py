@@ -12,11 +12,14 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 DRAFT = ".draft"  # the end of a draft's name
+OLD = ".old"  # the end of the name that a folder gets when another takes its place
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -59,26 +62,74 @@ def draft_of(path: Path) -> Path:
 
     The process number would not do: in two containers that share the folder it is often the same.
     """
-    return path.with_name(f".{path.name}.{secrets.token_hex(3)}{DRAFT}")
+    return _hidden(path, DRAFT)
 
 
 def remove_drafts(folder: Path) -> None:
     """Remove what killed writers left in a folder; only while no one else writes there, since a draft may be in use."""
     for draft in folder.glob(f".*{DRAFT}"):
-        draft.unlink(missing_ok=True)
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        else:
+            draft.unlink(missing_ok=True)
 
 
-def publish(draft: Path, target: Path, aside: Path | None = None) -> None:
+def discard(folder: Path) -> None:
+    """Remove a folder. If that is cut off, what is left has a draft's name: under its own name it was always whole."""
+    draft = draft_of(folder)
+    folder.rename(draft)
+    shutil.rmtree(draft)
+
+
+def publish(draft: Path, target: Path) -> None:
     """Give a finished file or folder its final name, once all of it is on the disk.
 
-    A file replaces an older one. A folder cannot, so an older one is first renamed to `aside`, which the caller then
-    removes. If the program is killed between the two renames, both folders remain, neither under the final name.
+    A file replaces an older one. A folder cannot, so an older one is first renamed; `replaced` finds it and
+    `remove_replaced` removes it. If the program is killed between the two renames, both folders remain, neither under
+    the final name. Inside a folder that is itself a draft nothing is flushed, since that is done when it is published.
     """
-    flush(draft)
-    if aside is not None and target.exists():
-        target.rename(aside)
-    draft.replace(target)
-    _flush_one(target.parent)  # the name itself
+    inside = any(is_draft(parent) for parent in target.parents)
+    if not inside:
+        flush(draft)
+    _rename(draft, target)
+    if not inside:
+        _flush_one(target.parent)  # the name itself
+
+
+def is_draft(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(DRAFT)
+
+
+def replaced(target: Path) -> Iterator[Path]:
+    """The older folders whose place `target` took, or was to take, under the names that they have now."""
+    start = f".{target.name}."
+    if target.parent.is_dir():
+        yield from (p for p in target.parent.iterdir() if p.name.startswith(start) and p.name.endswith(OLD))
+
+
+def remove_replaced(target: Path) -> None:
+    """Remove the older folders whose place `target` took."""
+    for old in replaced(target):
+        shutil.rmtree(old)
+
+
+def _hidden(path: Path, end: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(3)}{end}")
+
+
+def _rename(draft: Path, target: Path) -> None:
+    while True:
+        if draft.is_dir() and target.exists():
+            with suppress(FileNotFoundError):  # another process has just renamed it
+                target.rename(_hidden(target, OLD))
+        try:
+            draft.replace(target)
+        except OSError as error:
+            # Another process has put its own folder there in between: that one is the older now.
+            if not draft.is_dir() or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
 
 
 def flush(path: Path) -> None:

@@ -12,10 +12,21 @@ from torch import Tensor
 CENTRE, RADIAL, TANGENTIAL = 1.4, 0.5, 0.05
 RADIUS, TURNS = 3.0, 2.0  # outer radius and number of turns of the swiss roll
 
+LEAST, MOST = -30.0, 20.0  # of an encoder's log-variances: beyond 88 exp overflows in float32
+
 
 def full_precision(x: Tensor) -> Tensor:
     """At least float32: what a sum, a norm or a probability is computed in under mixed precision."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def bounded(log_variance: Tensor) -> Tensor:
+    """An encoder's log-variances within [LEAST, MOST]: raw counts of some thousands would overflow in the first step.
+
+    Within them they are unchanged to the bit. Beyond them the gradient passes as it is, so that the KL pulls them back.
+    """
+    values = log_variance.detach()
+    return log_variance + (values.clamp(LEAST, MOST) - values)
 
 
 class Posterior(NamedTuple):

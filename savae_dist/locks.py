@@ -41,6 +41,11 @@ class PathLock:
                 raise
         return True
 
+    @property
+    def held(self) -> bool:
+        """Whether no other process can have it: false where it was granted without a lock."""
+        return bool(self._lock.is_locked)
+
     def release(self) -> None:
         """Release the lock, if it is held."""
         self._lock.release()

@@ -14,9 +14,15 @@ from savae_dist.config import names
 from savae_dist.config.identity import to_yaml
 from savae_dist.distributed.environment import is_main
 from savae_dist.errors import UserError
+from savae_dist.streams import spared_streams
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    with spared_streams():  # a terminal or a log that is gone must not end a training
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="savae_dist.train", description="Train an adversarial VAE.")
     parser.add_argument("config", nargs="*", metavar="PRESET|FILE.yaml|key=value", help="what to train, and changes")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")

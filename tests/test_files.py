@@ -5,13 +5,24 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 import torch
 
-from savae_dist.files import draft_of, finite_or_null, publish, remove_drafts, write_bytes, write_json
+from savae_dist.files import (
+    discard,
+    draft_of,
+    finite_or_null,
+    publish,
+    remove_drafts,
+    remove_replaced,
+    replaced,
+    write_bytes,
+    write_json,
+)
 
 
 def read(path: Path) -> object:
@@ -98,12 +109,58 @@ def test_a_folder_takes_the_place_of_an_older_one(tmp_path: Path, done: list[tup
     for name, text in (("draft", "new"), ("target", "old")):
         (tmp_path / name / "inner").mkdir(parents=True)
         (tmp_path / name / "inner" / "file").write_text(text)
-    publish(tmp_path / "draft", tmp_path / "target", aside=tmp_path / "aside")
+    publish(tmp_path / "draft", tmp_path / "target")
+    (old,) = replaced(tmp_path / "target")
     assert (tmp_path / "target" / "inner" / "file").read_text() == "new"
-    assert (tmp_path / "aside" / "inner" / "file").read_text() == "old"
+    assert (old / "inner" / "file").read_text() == "old"
     assert [name for what, name in done if what == "fsync"] == ["file", "inner", "draft", tmp_path.name]
-    assert [name for what, name in done if what == "rename"] == ["aside", "target"]
+    assert [name for what, name in done if what == "rename"] == [old.name, "target"]
     assert done[-1] == ("fsync", tmp_path.name)
+    remove_replaced(tmp_path / "target")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_a_folder_that_another_process_puts_there_meanwhile_is_replaced_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two packers of the demo's digits, on a file system without locks."""
+    for name in ("draft", "theirs", "target"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    rename = Path.rename
+
+    def overtaken(self: Path, target: Path) -> Path:
+        moved = rename(self, target)
+        if (tmp_path / "theirs").exists():
+            rename(tmp_path / "theirs", tmp_path / "target")
+        return moved
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    publish(tmp_path / "draft", tmp_path / "target")
+    assert (tmp_path / "target" / "file").read_text() == "draft"
+    assert sorted((old / "file").read_text() for old in replaced(tmp_path / "target")) == ["target", "theirs"]
+
+
+def test_inside_a_draft_only_its_publication_flushes(tmp_path: Path, done: list[tuple[str, str]]) -> None:
+    draft = draft_of(tmp_path / "target")
+    draft.mkdir()
+    for name in ("a.json", "b.json"):
+        write_json(draft / name, {})
+    assert [name for what, name in done if what == "fsync"] == []
+    publish(draft, tmp_path / "target")
+    assert sorted(name for what, name in done if what == "fsync")[1:] == ["a.json", "b.json", tmp_path.name]
+
+
+def test_a_folder_that_goes_is_never_there_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("x")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(OSError(errno.EBUSY, "busy")))
+        with pytest.raises(OSError, match="busy"):
+            discard(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+    remove_drafts(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("number", "raised"), [(errno.EINVAL, False), (errno.EIO, True)])

@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "untrusted": frozenset(),
     "tool_command": frozenset(),
     "locks": frozenset(),
+    "streams": frozenset(),
     "latents": frozenset(),
     "preprocess": frozenset(),
     "config": frozenset({"untrusted"}),  # and so nothing in it loads torch

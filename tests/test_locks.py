@@ -17,6 +17,7 @@ def test_one_has_a_path_lock(tmp_path: Path) -> None:
     first, second = PathLock(tmp_path / ".lock"), PathLock(tmp_path / ".lock")
     with first:
         assert not second.acquire(0.0)
+        assert (first.held, second.held) == (True, False)
     assert second.acquire(0.0)
     second.release()
     second.release()  # once more does no harm
@@ -28,7 +29,8 @@ def test_file_systems_without_locks_go_without(number: int, tmp_path: Path, monk
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(filelock._unix, "lock_fd_nonblocking", none)
-    with PathLock(tmp_path / ".lock"), PathLock(tmp_path / ".lock"):
+    with PathLock(tmp_path / ".lock"), PathLock(tmp_path / ".lock") as second:
+        assert not second.held
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 

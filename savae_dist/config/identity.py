@@ -13,6 +13,7 @@ from savae_dist.config.schema import RunConfig
 FREE_KEYS = {
     *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
     *("judge", "compile", "accumulate", "ddp.bucket_mb", "timeout", "debug.check_ranks"),
+    *("divergence.retries", "divergence.lr_factor"),
     *("data.workers", "data.lanes", "data.cache", "data.validation", "data.bad_budget"),
     *("data.cache_dir", "data.cache_bytes", "data.outage_limit"),
 }

@@ -144,6 +144,23 @@ class DataConfig:
 
 
 @dataclass
+class DivergenceConfig:
+    """retries: how often a run that has diverged goes back to its last good checkpoint, before it ends.
+
+    lr_factor: what all learning rates are multiplied by each time.
+    """
+
+    retries: int = 0
+    lr_factor: float = 0.5
+
+    def check(self) -> None:
+        if self.retries < 0:
+            raise ConfigError(f"divergence.retries must not be negative, not {self.retries}")
+        if not 0 < self.lr_factor < 1:
+            raise ConfigError(f"divergence.lr_factor must lie between 0 and 1, not {self.lr_factor}")
+
+
+@dataclass
 class DebugConfig:
     """check_ranks: compare all parameters of all ranks, bit for bit, every so many steps; 0: never."""
 
@@ -231,7 +248,8 @@ class RunConfig:
     judge: str | None = None  # the reference classifier: a pipeline, trained independently, that judges reconstructions
     timeout: float = 600.0  # seconds that a rank waits for its peers before it gives them up for lost
     debug: DebugConfig = field(default_factory=DebugConfig)
-    nonfinite_limit: int = 20  # the run ends after so many steps in a row without a finite gradient
+    nonfinite_limit: int = 20  # the run has diverged after so many steps in a row without a finite gradient
+    divergence: DivergenceConfig = field(default_factory=DivergenceConfig)
 
     def capped(self, steps: int) -> int:
         """The steps that a phase of so many makes in this run."""
@@ -245,6 +263,7 @@ class RunConfig:
         self.data.check()
         self.ddp.check()
         self.debug.check()
+        self.divergence.check()
         if not 1 <= self.timeout < 1e6:
             raise ConfigError(f"timeout is seconds, from 1 to a million, not {self.timeout}")
         if not 0 <= self.seed < 2**63:

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from savae_dist import __version__
 from savae_dist.distributed.environment import ranks_of_node
-from savae_dist.errors import CheckpointError, ConfigError, DriftError, OccupiedError, UserError
+from savae_dist.errors import CheckpointError, ConfigError, DriftError, OccupiedError, SaveError, UserError
 
 # Paths that may be written differently on each node; check_shared tests that all see the same `output`.
 PER_NODE = {"output", "data.cache_dir"}
 # Errors that `raise_everywhere` can pass on, by name.
-MET: dict[str, type[UserError]] = {kind.__name__: kind for kind in (CheckpointError, ConfigError, OccupiedError)}
+MET: dict[str, type[UserError]] = {
+    kind.__name__: kind for kind in (CheckpointError, ConfigError, OccupiedError, SaveError)
+}
 SHARED_FOLDER_SECONDS = 30.0  # network file systems cache for a while that a folder does not exist
 
 
@@ -132,7 +134,7 @@ class Peers:
         """ConfigError on every rank unless all nodes see one and the same `folder`; leaves nothing behind."""
         if self.nodes == 1:
             return
-        token, made, error = folder / f".launch-{self.launch}", False, None
+        token, made, error = folder / f".launch-{self.launch}.draft", False, None  # of a name that is swept
         if self.rank == 0:
             try:
                 made = not folder.exists()

@@ -13,7 +13,7 @@ from typing import Literal
 from einops import rearrange
 from torch import Tensor, nn
 
-from savae_dist.latents import Posterior, full_precision
+from savae_dist.latents import Posterior, bounded, full_precision
 from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, Residual, act, conv, crop, initialise, norm
 
 FeatureTap = Literal["act", "conv", "pool"]
@@ -101,7 +101,7 @@ class ConvEncoder(Encoder):
     def posterior(self, x: Tensor) -> Posterior:
         """The rest of the way, from the input of stage 4 to q(z|x)."""
         x = self.hidden(x)
-        return Posterior(full_precision(self.mean(x)), full_precision(self.log_variance(x)))
+        return Posterior(full_precision(self.mean(x)), bounded(full_precision(self.log_variance(x))))
 
     def forward(self, x: Tensor) -> tuple[Posterior, list[Tensor]]:
         features, x = self.features(x)

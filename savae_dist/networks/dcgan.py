@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from savae_dist.latents import Posterior, full_precision
+from savae_dist.latents import Posterior, bounded, full_precision
 from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, act, norm
 
 SMALLEST, WIDEST = 4, 8
@@ -115,7 +115,7 @@ class DcganEncoder(Encoder):
     def forward(self, x: Tensor) -> tuple[Posterior, list[Tensor]]:
         stages = self.strided(x)
         top = stages[-1].flatten(1)
-        return Posterior(full_precision(self.mean(top)), full_precision(self.log_variance(top))), stages
+        return Posterior(full_precision(self.mean(top)), bounded(full_precision(self.log_variance(top)))), stages
 
 
 class DcganDecoder(Decoder):

@@ -13,7 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from savae_dist.latents import Posterior, full_precision
+from savae_dist.latents import Posterior, bounded, full_precision
 from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, Residual, act, conv, crop, initialise, norm
 
 STAGES = 4
@@ -93,7 +93,7 @@ class HouEncoder(Encoder):
             x = block(act(normalise(convolve(x))))
             features.append(x)
         x = x.flatten(1)
-        return Posterior(full_precision(self.mean(x)), full_precision(self.log_variance(x))), features
+        return Posterior(full_precision(self.mean(x)), bounded(full_precision(self.log_variance(x)))), features
 
 
 class HouDecoder(Decoder):

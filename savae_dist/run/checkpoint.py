@@ -4,7 +4,8 @@ A checkpoint is a folder `step-00001200` with `networks/NAME/` and `ema/NAME/` (
 for networks that stay as they were loaded), `updates/NAME.safetensors` + `.json`, `state.json` and `manifest.json`
 (size and sha256 of every file). It is written under another name, flushed to the disk and renamed once, so a folder of
 that name was whole at first; the manifest shows whether it was damaged later. There is no pointer to the latest: the
-newest that verifies is taken.
+newest that verifies is taken. One that is saved again is found as `.step-00001200.HEX.old` while the new one takes its
+name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,15 +25,18 @@ from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor
 
 from savae_dist.errors import CheckpointError, SaveError, printable
-from savae_dist.files import draft_of, publish
+from savae_dist.files import OLD, discard, draft_of, publish, remove_replaced
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.networks.stored import fit, tensor_forms
-from savae_dist.run.checkpoint_schema import MANIFEST, RESTORE, STATE, VALUES
+from savae_dist.run.checkpoint_schema import MANIFEST, OPTIONAL_VALUES, RESTORE, STATE, VALUES
+from savae_dist.run.side_outputs import SideOutputs
 from savae_dist.training.optim import WeightAverage
 from savae_dist.untrusted import SIZE, Misfit, check, content, parse, read_object, reason, record, shown, whole
 
 FORMAT_VERSION = 2
 PREFIX = "step-"
+NAME = re.compile(rf"{PREFIX}([0-9]{{8,18}})|\.{PREFIX}([0-9]{{8,18}})\.[0-9a-f]+\{OLD}")
+
 UpdateState = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by parameter name, and plain values
 
 
@@ -54,6 +58,8 @@ class TrainingState:
     origin: position in the data where the phase began. phase_end: whether the phase is finished; such a checkpoint is
         never removed.
     rates: samples per second of each finished phase.
+    good: whether all weights were finite and no update was being skipped when it was saved.
+    retries, lr_scale: how often the run went back after a divergence, and the factor of its learning rates since.
     lanes: parallel streams through the shards. data: digest of the index. features: sha256 of each frozen feature
         network. config: the keys that identify a run (`config.identity`).
     """
@@ -64,6 +70,9 @@ class TrainingState:
     origin: int
     phase_end: bool = False
     rates: dict[str, float] = field(default_factory=dict)
+    good: bool = True
+    retries: int = 0
+    lr_scale: float = 1.0
     lanes: int = 0
     data: str = ""
     features: dict[str, str] = field(default_factory=dict)
@@ -83,31 +92,40 @@ def save(
     state: TrainingState,
     keep: int,
     write: bool = True,
+    side: SideOutputs | None = None,
 ) -> Path:
     """Write `folder/step-N`, then remove all but the newest `keep` and the ends of phases; SaveError if it cannot.
 
     All ranks must call it, since each may hold a part of the optimisers' states; `write` is true on one of them.
+    side: where it is told that an old one could not be removed, which is tried again at the next call.
     """
     states = {name: update.state() for name, update in updates.items()}
     target = folder / f"{PREFIX}{state.total:08d}"
     if not write:
         return target
-    draft = draft_of(target)
+    draft, side = draft_of(target), side or SideOutputs()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_drafts(folder)  # left by a process that was killed while writing
+        folder.mkdir(exist_ok=True)  # not its parents: a run's folder that is gone is not made anew without its rest
+        with side.spared("an old checkpoint", "removed"):  # now, to have its space
+            _remove_drafts(folder)
         _write(draft, networks, updates, states, state)
         # The target may exist already: as a damaged checkpoint, or as the same state saved before.
-        publish(draft, target, aside=folder / f".{target.name}.old")
-        _remove_drafts(folder)
-        _remove_old(folder, keep)
+        publish(draft, target)
     except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
         shutil.rmtree(draft, ignore_errors=True)
-        raise SaveError(
-            f"{target}: the checkpoint could not be written ({error}); free space or choose another `output`, "
-            "then run the same command again"
-        ) from error
+        raise not_saved(target, "the checkpoint", folder.parent, error) from error
+    with side.spared("an old checkpoint", "removed"):
+        remove_replaced(target)
+        _remove_old(folder, keep)
     return target
+
+
+def not_saved(path: Path, what: str, folder: Path, error: Exception) -> SaveError:
+    """The error to raise where something could not be written into a run's folder, with what to do next."""
+    advice = "free space or choose another `output`, then run the same command again"
+    if not folder.is_dir():
+        advice = f"{folder} was removed while the run was at work in it: start anew, there or in another `output`"
+    return SaveError(f"{path}: {what} could not be written ({error}); {advice}")
 
 
 def _write(
@@ -143,30 +161,46 @@ def _sha256(path: Path) -> str:
 
 
 def _remove_drafts(folder: Path) -> None:
-    for draft in folder.glob(f".{PREFIX}*"):
+    """Remove what killed processes left, but not an older checkpoint whose place was not taken after all."""
+    for draft in set(folder.glob(f".{PREFIX}*")) - set(checkpoints(folder)):
         shutil.rmtree(draft)
 
 
 def _remove_old(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` and the ends of phases.
+    """Remove all but the newest `keep`, the newest good one and the ends of phases.
 
     Damaged checkpoints are not counted and never deleted: they may be the only copy.
     """
-    whole = [path for path in checkpoints(folder) if problem(path) is None]
-    passing = [path for path in whole if not read_state(path).phase_end]
+    states = {path: read_state(path) for path in checkpoints(folder) if problem(path) is None}
+    good = next((path for path, state in states.items() if state.good), None)
+    passing = [path for path, state in states.items() if not state.phase_end]
     for path in passing[keep:]:
-        shutil.rmtree(path)
+        if path != good:
+            discard(path)
+
+
+def newest_good(folder: Path) -> Path | None:
+    """The newest checkpoint that verifies and was saved in good state; None where there is none."""
+    return next((path for path in checkpoints(folder) if problem(path) is None and read_state(path).good), None)
+
+
+def remove_after(folder: Path, total: int) -> None:
+    """Remove the checkpoints of later steps than `total`, which a run that went back to it will make anew."""
+    for path in checkpoints(folder):
+        if problem(path) is None and read_state(path).total > total:
+            discard(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All checkpoint folders, the newest first."""
-    return sorted((p for p in folder.glob(f"{PREFIX}*") if _number(p) >= 0 and p.is_dir()), key=_number, reverse=True)
+    """All checkpoint folders, the newest first; also one that was being replaced when the program was killed."""
+    paths = {_number(path): path for path in (*folder.glob(f".{PREFIX}*{OLD}"), *folder.glob(f"{PREFIX}*"))}
+    return [paths[number] for number in sorted(paths, reverse=True) if number >= 0 and paths[number].is_dir()]
 
 
 def _number(checkpoint: Path) -> int:
     """The step in a checkpoint's name; -1 where `save` never gives such a name."""
-    found = re.fullmatch(rf"{PREFIX}([0-9]{{8,18}})", checkpoint.name)
-    return int(found[1]) if found else -1
+    found = NAME.fullmatch(checkpoint.name)
+    return int(found[1] or found[2]) if found else -1
 
 
 def problem(checkpoint: Path) -> str | None:
@@ -249,18 +283,19 @@ def load_updates(checkpoint: Path, updates: Mapping[str, Savable]) -> None:
         path = checkpoint / "updates" / name
         values = read_object(path.with_suffix(".json"), CheckpointError, RESTORE)
         averaged = {network: whole() for network in update.averages}
-        check(values, record({**VALUES, "averaged": record(averaged)}), path, CheckpointError, RESTORE)
+        check(values, record({**VALUES, "averaged": record(averaged)}, OPTIONAL_VALUES), path, CheckpointError, RESTORE)
         try:
             tensor_forms(path.with_suffix(".safetensors"))
             update.load_state(load_file(path.with_suffix(".safetensors")), values)
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{path} does not fit this run's {name} ({reason(error)}); {RESTORE}") from error
         averages = {network: average.network for network, average in update.averages.items()}
-        check_all_loaded(checkpoint / "ema", averages, load_networks(checkpoint / "ema", averages))
+        load_all_networks(checkpoint / "ema", averages)
 
 
-def check_all_loaded(folder: Path, networks: Mapping[str, Network], loaded: Collection[str]) -> None:
-    """CheckpointError if one of these that a checkpoint keeps was not there."""
-    lacking = [name for name, one in networks.items() if name not in loaded and not isinstance(one, FeatureNetwork)]
-    if lacking:
-        raise CheckpointError(f"{folder} holds no {lacking[0]}; {RESTORE}")
+def load_all_networks(folder: Path, networks: Mapping[str, Network]) -> None:
+    """Load, in place, every network that `save` writes; CheckpointError if one is not there or does not fit."""
+    loaded = load_networks(folder, networks)
+    for name, network in networks.items():
+        if name not in loaded and not isinstance(network, FeatureNetwork):
+            raise CheckpointError(f"{folder} holds no {name}; {RESTORE}")

@@ -43,7 +43,8 @@ STATE = record(
         "data": text(64),
         "features": table(SHA256),
         "config": table(anything),
-    }
+    },
+    optional={"good": flag, "retries": COUNT, "lr_scale": number(0, 1)},  # not in older ones
 )
 SCALER = {"scale": number(0), "growth_factor": number(0), "backoff_factor": number(0), "growth_interval": COUNT}
 VALUES = {
@@ -51,3 +52,4 @@ VALUES = {
     "skipped": listed(COUNT, 2, 2),
     "scaler": nullable(record({**SCALER, "_growth_tracker": COUNT})),
 }
+OPTIONAL_VALUES = {"stateless": listed(text())}  # not in older ones

@@ -6,12 +6,16 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from savae_dist.config.identity import plain
 from savae_dist.files import finite_or_null, write_json
 from savae_dist.networks import Encoder, LabelPart, Network
 from savae_dist.pipeline import Pipeline
 from savae_dist.pipeline.posteriors import collect_posteriors, name_clusters
 from savae_dist.preprocess import DataSpec
+from savae_dist.run.checkpoint import not_saved
+from savae_dist.run.side_outputs import SideOutputs
 from savae_dist.run.training_data import TrainingData
 from savae_dist.systems.phases import Phase, System
 
@@ -51,13 +55,19 @@ def name_the_clusters(pipeline: Pipeline, data: TrainingData) -> None:
             del pipeline.networks["classifier"]
 
 
-def export(folder: Path, pipeline: Pipeline, data: TrainingData, summary: Mapping[str, Any]) -> None:
-    """Write the pipeline and summary.json.
+def export(folder: Path, pipeline: Pipeline, data: TrainingData, summary: Mapping[str, Any], side: SideOutputs) -> None:
+    """Write the pipeline, and summary.json; SaveError if the pipeline cannot be written.
 
     A pipeline without a prior generates a class from the posteriors of its training samples, which are added here.
     """
     encoder = pipeline.networks.get("encoder")
     if data.labelled and isinstance(encoder, Encoder) and pipeline.prior is None:
         pipeline.posteriors = collect_posteriors(encoder, data.labelled_samples())
-    pipeline.save_pretrained(folder / "pipeline")
-    write_json(folder / "summary.json", finite_or_null(summary))
+    target = folder / "pipeline"
+    try:
+        target.mkdir(exist_ok=True)  # not its parents: see `checkpoint.save`
+        pipeline.save_pretrained(target)
+    except (OSError, SafetensorError) as error:
+        raise not_saved(target, "the pipeline", folder, error) from error
+    with side.spared("summary.json"):
+        write_json(folder / "summary.json", finite_or_null(summary))

@@ -14,10 +14,10 @@ from savae_dist.distributed.environment import is_main, world_size
 from savae_dist.distributed.folder_lock import FolderLock
 from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.signals import Stop, has_peers, lost_peer
-from savae_dist.errors import ConfigError, Preempted, RankLost, UserError
+from savae_dist.errors import ConfigError, DivergedError, Preempted, RankLost, UserError
 from savae_dist.run import start_report
 from savae_dist.run.output_folder import check_output
-from savae_dist.run.run import Process, Run
+from savae_dist.run.run import Process, Retry, Run
 from savae_dist.run.setup import open_run
 from savae_dist.run.status_file import Status
 
@@ -61,15 +61,37 @@ def _train(config: RunConfig, check: bool, folder_lock: FolderLock, status: Stat
     peers.check_shared(folder_lock.folder)
     if not check:
         folder_lock.acquire(peers)
-    with opened(config, Process(state, peers, stop, status, launch.zero_stage())) as run:
-        if check:
-            return start_report.check(run)
-        status.begin()
-        run.tracker.say(start_report.describe(run))
+    process = Process(state, peers, stop, status, launch.zero_stage())
+    retry: Retry | None = None
+    while True:
+        with opened(config, process, retry) as run:
+            if check:
+                return start_report.check(run)
+            status.begin()
+            run.tracker.say(start_report.describe(run))
+            retry = _trained(run)
+        if retry is None:
+            return ""
+        stop.settle()
+
+
+def _trained(run: Run) -> Retry | None:
+    """None after its end, or how to go on if it has diverged and may try again."""
+    try:
         for phase in run.remaining_phases():
             run.train(phase)
-        run.finish()
-    return ""
+    except DivergedError as error:
+        retry = run.retry()
+        if retry is None:
+            raise
+        allowed = run.config.divergence.retries
+        run.tracker.say(
+            f"{error}; back to the last good checkpoint, retry {retry.number} of {allowed}, "
+            f"at {retry.lr_scale:g} times the learning rates"
+        )
+        return retry
+    run.finish()
+    return None
 
 
 def rank_lost(status: Status, reason: str) -> RankLost:
@@ -83,10 +105,10 @@ def rank_lost(status: Status, reason: str) -> RankLost:
 
 
 @contextmanager
-def opened(config: RunConfig, process: Process) -> Iterator[Run]:
+def opened(config: RunConfig, process: Process, retry: Retry | None = None) -> Iterator[Run]:
     """The run, ready to train; what does not fit together (a ValueError) is the configuration's fault."""
     try:
-        run = open_run(config, process)
+        run = open_run(config, process, retry)
     except ValueError as error:
         raise ConfigError(" ".join(str(error).split())) from error
     try:

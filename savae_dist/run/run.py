@@ -24,7 +24,7 @@ from savae_dist.run.export import export, make_pipeline, name_the_clusters
 from savae_dist.run.status_file import Status
 from savae_dist.run.tracker import Clock, Tracker
 from savae_dist.run.training_data import TrainingData
-from savae_dist.run.validation import Validation, closing_summary, collapse, in_one_line
+from savae_dist.run.validation import Validation, closing_summary, collapse, in_one_line, worse_than_class_means
 from savae_dist.systems.phases import Phase, Preparation
 from savae_dist.training.batch_norm import broadcast_buffers, recalibrate
 from savae_dist.training.batches import training_plan
@@ -47,6 +47,14 @@ class Process:
     stop: Stop
     status: Status
     zero: int
+
+
+@dataclass(frozen=True)
+class Retry:
+    """number: how often the run has diverged by now. lr_scale: the factor of its learning rates from now on."""
+
+    number: int
+    lr_scale: float
 
 
 @dataclass
@@ -83,6 +91,13 @@ class Run:
             if not self.training.phase_end:
                 yield phase
 
+    def retry(self) -> Retry | None:
+        """How to go on after a divergence; None if it was the last that is allowed."""
+        training, allowed = self.training, self.config.divergence
+        if training.retries >= allowed.retries:
+            return None
+        return Retry(training.retries + 1, training.lr_scale * allowed.lr_factor)
+
     def train(self, phase: Phase) -> None:
         """Train a phase to its end, from where `self.training` stands."""
         training, config, last = self.training, self.config, self.steps(phase)
@@ -118,9 +133,18 @@ class Run:
     def save(self, updates: Updates) -> None:
         """Write a checkpoint, on rank 0; SaveError on every rank if it fails."""
         message, write = "", self.process.state.is_main_process
+        parameters = (p for network in self.networks.values() for p in network.parameters())
+        finite = all(bool(torch.isfinite(parameter).all()) for parameter in parameters)
+        self.training.good = finite and not any(int(update.skipped_in_a_row) for update in updates.values())
         try:
             checkpoint.save(
-                self.folder / "checkpoints", self.networks, updates, self.training, self.config.keep_checkpoints, write
+                self.folder / "checkpoints",
+                self.networks,
+                updates,
+                self.training,
+                self.config.keep_checkpoints,
+                write,
+                self.process.status.side,
             )
         except SaveError as error:
             message = str(error)
@@ -149,12 +173,13 @@ class Run:
         metrics = self.validation.measure(pipeline) if self.validation is not None else {}
         if not self.process.state.is_main_process:
             return
-        if warning := collapse(metrics, pipeline.spec):
-            self.tracker.say(warning)
+        for warning in filter(None, (collapse(metrics, pipeline.spec), worse_than_class_means(metrics))):
+            self.process.status.side.tell(warning, warning)
         steps = {phase.name: self.steps(phase) for phase in self.phases}
         summary = {"samples_per_second": self.training.rates, "steps": steps, "seed": self.config.seed}
         again = (self.folder / "summary.json").is_file()  # finished by an earlier launch, which logged the figures
-        export(self.folder, pipeline, self.data, {**metrics, **summary})
+        self.process.status.begin(again=True)  # what it said of an earlier pipeline holds no more
+        export(self.folder, pipeline, self.data, {**metrics, **summary}, self.process.status.side)
         self._draw(pipeline, log=not again)
         self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks))
 
@@ -174,7 +199,7 @@ class Run:
                 update,
                 phase,
                 self.networks,
-                config.optimizers[update.name],
+                replace(optimizer := config.optimizers[update.name], lr=optimizer.lr * self.training.lr_scale),
                 precision=config.precision,
                 compile=config.compile,
                 ema=config.ema,
@@ -196,9 +221,15 @@ class Run:
         for name, update in updates.items():
             skipped = int(update.skipped_in_a_row)
             if skipped >= self.config.nonfinite_limit:
+                never = skipped >= self.training.step * update.steps_per_iteration
+                advice = (
+                    self._advice_on_data()
+                    if never
+                    else f"lower optimizers.{name}.lr or set optimizers.{name}.clip_norm, or divergence.retries"
+                )
                 raise DivergedError(
                     f"{phase.name} step {self.training.step}: {skipped} steps of {name} in a row "
-                    f"had no finite gradient; lower optimizers.{name}.lr or set optimizers.{name}.clip_norm"
+                    f"had no finite gradient; {advice}"
                 )
         rate = clock.rate(self.data.builder.split.size)
         values = {f"{name}/lr": update.lr for name, update in updates.items()}
@@ -207,6 +238,14 @@ class Run:
         self.tracker.scalars({**losses, **values}, self.training.total)
         shown = {name: value for name, value in losses.items() if not name.endswith("gradient_norm")}
         self.tracker.progress(f"{phase.name} step {self.training.step}/{self.steps(phase)}", shown, rate)
+
+    def _advice_on_data(self) -> str:
+        """What to do where not even the first step had a finite gradient: then the samples are too large."""
+        size, data = self.data.builder.split.size, self.config.data
+        largest = max(x.abs().max().item() for x in self.data.first(size))
+        signals = self.data.shards.spec.kind == "signal" and data.normalise == "none"
+        instead = "data.normalise=dataset" if signals else "the weights that it starts from and networks.*"
+        return f"not even the first had one, on values up to {largest:.2g}: {'set' if signals else 'see to'} {instead}"
 
     def _end(self, phase: Phase, updates: Updates, clock: Clock) -> None:
         """End a phase: take the averaged weights, make buffers equal on all ranks, save a checkpoint and validate."""
@@ -237,6 +276,7 @@ class Run:
 
     def _draw(self, pipeline: Pipeline, log: bool = True) -> None:
         if self.process.state.is_main_process and self.validation is not None:
-            figures = self.validation.draw(pipeline, self.folder / "figures")
-            for name, figure in figures.items() if log else ():
-                self.tracker.figure(name, figure, self.training.total)
+            with self.process.status.side.spared("figures"):
+                figures = self.validation.draw(pipeline, self.folder / "figures")
+                for name, figure in figures.items() if log else ():
+                    self.tracker.figure(name, figure, self.training.total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.run import checkpoint
 from savae_dist.run.checkpoint import TrainingState
 from savae_dist.run.initial import find_initial
-from savae_dist.run.run import Process, Run
+from savae_dist.run.run import Process, Retry, Run
 from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
 from savae_dist.run.validation import Validation
@@ -35,8 +36,11 @@ from savae_dist.training.strategies import check_zero
 from savae_dist.untrusted import shown
 
 
-def open_run(config: RunConfig, process: Process) -> Run:
-    """The run, ready to train; ValueError or an error of `errors` for what does not fit together."""
+def open_run(config: RunConfig, process: Process, going_back: Retry | None = None) -> Run:
+    """The run, ready to train; ValueError or an error of `errors` for what does not fit together.
+
+    going_back: after it has diverged, to go on from the last good checkpoint and not from the newest.
+    """
     data, state, folder = config.data, process.state, Path(config.output or ".")
     phases = config.system.phases()
     if process.zero:
@@ -48,7 +52,7 @@ def open_run(config: RunConfig, process: Process) -> Run:
 
     networks, given = build_networks(config, shards.spec, split, state.device)
     start = starting_state(config, shards, networks, phases[0], split.ranks)
-    training, resumed_from = resume(config, start, networks, process.peers)
+    training, resumed_from = resume(config, start, networks, process.peers, going_back)
 
     proportions = Proportions(tuple(data.weights), data.labelled_fraction, data.balance)
     order = training_order(
@@ -64,16 +68,28 @@ def open_run(config: RunConfig, process: Process) -> Run:
     reader = Reader(shards, order, int(data.bad_budget * shards.size), data.cache)
     training_data = TrainingData(reader, builder, data.workers, pin=state.device.type == "cuda")
     validation = Validation(validation_shards, training_data, config.judge) if validation_shards else None
-    if process.status.writes:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_drafts(folder)
-        write_text(folder / "config.yaml", identity.to_yaml(config))
+    begin_folder(config, folder, process)
+    if going_back is not None and process.status.writes:
+        checkpoint.remove_after(folder / "checkpoints", training.total)
     total = sum(config.capped(phase.steps) for phase in phases)
     # Made last, because it must be closed: an error before this line leaves no progress bar open.
-    tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes)
+    tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes, process.status.side)
     return Run(
         config, process, folder, phases, networks, given, training_data, validation, training, resumed_from, tracker
     )
+
+
+def begin_folder(config: RunConfig, folder: Path, process: Process) -> None:
+    """Write config.yaml, on rank 0; SaveError on every rank if it fails."""
+    error = None
+    if process.status.writes:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_drafts(folder)
+            write_text(folder / "config.yaml", identity.to_yaml(config))
+        except OSError as reason:
+            error = checkpoint.not_saved(folder / "config.yaml", "the configuration", folder, reason)
+    process.peers.raise_everywhere(error)
 
 
 def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
@@ -156,18 +172,21 @@ def _shown(value: object) -> object:
 
 
 def resume(
-    config: RunConfig, start: TrainingState, networks: dict[str, Network], peers: Peers
+    config: RunConfig, start: TrainingState, networks: dict[str, Network], peers: Peers, going_back: Retry | None
 ) -> tuple[TrainingState, Path | None]:
     """The state of the newest checkpoint in the run's folder, its networks loaded; or `start`. The same on all ranks.
+
+    For a retry it is the newest good one, and the state says how often and at which rates.
 
     ConfigError if the folder is used and `resume=never`; CheckpointError if it belongs to another run.
     """
     folder = Path(config.output or ".")
     if config.resume == "never" and (folder / "config.yaml").exists():
         raise ConfigError(f"output={folder} is already used and resume=never; choose another output")
-    found = peers.choose(folder / "checkpoints", checkpoint.newest, checkpoint.problem)
+    newest = checkpoint.newest if going_back is None else checkpoint.newest_good
+    found = peers.choose(folder / "checkpoints", newest, checkpoint.problem)
     if found is None:
-        return start, None
+        return again(start, going_back), None
     state = checkpoint.read_state(found)
     if config.data.lanes == "auto":  # `auto` depends on the number of processes, which may have changed
         start.lanes = state.lanes
@@ -184,6 +203,9 @@ def resume(
     if not state.step <= steps.get(state.phase, -1) or state.step > state.total:
         place = f"step {state.step:,} of phase {shown(state.phase)} and {state.total:,} in all"
         raise CheckpointError(f"{found / 'state.json'} stands at {place}, which this run does not have; restore it")
-    loaded = checkpoint.load_networks(found / "networks", networks)
-    checkpoint.check_all_loaded(found / "networks", networks, loaded)
-    return state, found
+    checkpoint.load_all_networks(found / "networks", networks)
+    return again(state, going_back), found
+
+
+def again(state: TrainingState, going_back: Retry | None) -> TrainingState:
+    return state if going_back is None else replace(state, retries=going_back.number, lr_scale=going_back.lr_scale)

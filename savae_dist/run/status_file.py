@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from typing import Any
 
 from savae_dist.distributed.folder_lock import FolderLock
 from savae_dist.files import read_object, write_json
+from savae_dist.run.side_outputs import SideOutputs
 
 STATUS = "status.json"
 HEARTBEAT_SECONDS = 10.0
@@ -23,10 +23,11 @@ class Status:
     folder_lock: of the run's folder; None: nothing is written. The launch acquires it elsewhere; before that, nothing
         is written while another launch holds it.
     main: whether this is the main process.
+    side: the run's side outputs, of which this file is one; it shows their `warnings`.
     """
 
     def __init__(self, folder_lock: FolderLock | None, main: bool) -> None:
-        self.main = main
+        self.main, self.side = main, SideOutputs()
         self._folder_lock = folder_lock
         self.values: dict[str, Any] = {"outcome": "running", "exit_code": None, "message": "", "phase": "", "step": 0}
         self._training = False
@@ -44,9 +45,9 @@ class Status:
         """launch: the token by which the ranks of a launch recognise what their peers wrote."""
         self._launch, self._node = launch, f"status-node{node}.json" if nodes > 1 else ""
 
-    def begin(self) -> None:
-        """Say that the run has started; if it was done already, that stays until it trains again."""
-        if self.main and not self._was_done():
+    def begin(self, again: bool = False) -> None:
+        """Say that the run has started; if it was done already, that stays until it trains or exports `again`."""
+        if self.main and (again or not self._was_done()):
             self._write(STATUS)
 
     def beat(self, phase: str, step: int) -> None:
@@ -82,19 +83,24 @@ class Status:
         if self._folder_lock is None:
             return None
         path = self._folder_lock.folder / name
-        try:
-            with self._writing, self._folder_lock.for_one_write() as allowed:
-                there = read_object(path)  # a damaged one is written anew
-                if self._is_ours(there) and there.get("exit_code") is not None:
-                    return there
-                if allowed:
-                    write_json(path, {**self.values, "launch": self._launch, "heartbeat": time.time()})
-        except OSError as error:  # report it and go on: a full disk must not hide the run's own error
-            print(f"savae_dist: {path} cannot be written ({error})", file=sys.stderr)
+        # A full disk must not hide the run's own error, nor end a run that could go on.
+        with self.side.spared(name), self._writing, self._folder_lock.for_one_write() as allowed:
+            there = read_object(path)
+            if self._is_ours(there) and there.get("exit_code") is not None:
+                return there
+            if allowed:
+                damaged = path.is_file() and not there
+                warnings = self.side.warnings
+                write_json(
+                    path, {**self.values, "warnings": warnings, "launch": self._launch, "heartbeat": time.time()}
+                )
+                if damaged:
+                    self.side.tell(f"damaged {name}", f"{path} is damaged and was replaced")
         return None
 
     def _is_ours(self, there: dict[str, Any]) -> bool:
         """Whether this launch wrote `there`: known by its token or, before `join` has given one, by the time."""
         if self._launch:
             return there.get("launch") == self._launch
-        return there.get("heartbeat", 0) > self._started
+        heartbeat = there.get("heartbeat")
+        return isinstance(heartbeat, float) and heartbeat > self._started

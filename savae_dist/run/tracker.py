@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import summary
+from torch.utils.tensorboard._utils import figure_to_image
 from tqdm import tqdm
+
+from savae_dist.run.events import EventFile
+from savae_dist.run.side_outputs import SideOutputs
 
 
 class Clock:
@@ -40,12 +44,13 @@ class Tracker:
 
     It is silent on all but the main process.
 
-    total, done: iterations of the whole run, and those that an earlier launch has done.
+    total, done: iterations of the whole run, and those that an earlier launch has done. side: where it is told that
+    TensorBoard's file cannot be written.
     """
 
-    def __init__(self, folder: Path, total: int, done: int, main: bool) -> None:
-        self.main = main
-        self.writer = SummaryWriter(folder, purge_step=done + 1) if self.main else None
+    def __init__(self, folder: Path, total: int, done: int, main: bool, side: SideOutputs | None = None) -> None:
+        self.main, self.side = main, side or SideOutputs()
+        self.events = EventFile(folder, first=done + 1)
         self.terminal = main and sys.stderr.isatty()
         self.phase = ""
         self.bar = tqdm(
@@ -70,13 +75,14 @@ class Tracker:
             self.say(f"{where}: {', '.join(f'{name} {text}' for name, text in shown.items())}; {rate:,.0f} samples/s")
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        if self.writer is not None:
-            for name, value in values.items():
-                self.writer.add_scalar(name, value, step)
+        if self.main:
+            with self.side.spared("TensorBoard's file"):
+                self.events.append([summary.scalar(name, value) for name, value in values.items()], step)
 
     def figure(self, name: str, figure: Figure, step: int) -> None:
-        if self.writer is not None:
-            self.writer.add_figure(name, figure, step)
+        if self.main:
+            with self.side.spared("TensorBoard's file"):
+                self.events.append([summary.image(name, figure_to_image(figure), dataformats="CHW")], step)
 
     def say(self, text: str) -> None:
         """Write a line above the bar, on the main process."""
@@ -85,5 +91,3 @@ class Tracker:
 
     def close(self) -> None:
         self.bar.close()
-        if self.writer is not None:
-            self.writer.close()

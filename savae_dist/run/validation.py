@@ -43,7 +43,8 @@ class Validation:
         return metrics.summarise(dict(zip(sums, total.tolist(), strict=True)))
 
     def draw(self, pipeline: Pipeline, folder: Path) -> dict[str, Figure]:
-        """Write figures of the first samples into `folder`, and return them by name."""
+        """Write figures of the first samples into `folder`, and return them by name; OSError if that cannot be."""
+        folder.mkdir(exist_ok=True)  # not its parents: a run's folder that is gone is not made anew without its rest
         batch = self.builder.batch(report.first(self.reader))
         return report.write_figures(pipeline, batch.x, batch.y, folder)
 
@@ -64,6 +65,17 @@ def collapse(values: dict[str, Any], spec: DataSpec) -> str:
         return ""
     chance = "" if accuracy is None else f", accuracy {accuracy:.3f}, no better than chance"
     return f"the posterior has collapsed (KL {kl:.4f} nats{chance}): lower the weight of the KL"
+
+
+def worse_than_class_means(values: dict[str, Any]) -> str:
+    """A warning if the reconstructions are far from the samples, else empty.
+
+    They are if their error is twice that of the means of the classes, which know nothing of a sample but its label.
+    """
+    error, means = values.get("reconstruction_mse"), values.get("class_mean_mse")
+    if error is None or means is None or error <= 2 * means:
+        return ""
+    return f"nothing useful was learnt: reconstruction error {error:.3g}, and {means:.3g} for the mean of each class"
 
 
 def in_one_line(values: dict[str, Any]) -> str:

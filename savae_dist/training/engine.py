@@ -23,8 +23,15 @@ from savae_dist.precision import autocast, make_scaler
 from savae_dist.systems.phases import Batch, Phase, Update
 from savae_dist.training.batch_norm import BatchNorm
 from savae_dist.training.batches import BatchBuilder, PlannedStep
-from savae_dist.training.optim import WeightAverage, clip_gradients, clip_weights, learning_rate, make_optimizer
-from savae_dist.training.strategies import STEP, Parallel, Partitions, Replicas
+from savae_dist.training.optim import (
+    WeightAverage,
+    check_state,
+    clip_gradients,
+    clip_weights,
+    learning_rate,
+    make_optimizer,
+)
+from savae_dist.training.strategies import Parallel, Partitions, Replicas
 
 
 class UpdateModule(nn.Module):
@@ -90,6 +97,10 @@ class PreparedUpdate:
         self.meter = Meter()
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+
+    @property
+    def steps_per_iteration(self) -> int:
+        return self.update.repeats * len(self.update.losses)
 
     def enter(self) -> None:
         """Freeze everything but this update's networks, and set every network's mode."""
@@ -164,22 +175,22 @@ class PreparedUpdate:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint stores: tensors by parameter name, and plain values; every rank must call it."""
+        tensors = self.parallel.state(self.parameters)
         values = {
             "optimizer": type(self.optimizer).__name__,
+            # Those that have had no gradient yet; of all others the state is needed to go on.
+            "stateless": sorted(self.parameters.keys() - {full.rsplit("/", 1)[0] for full in tensors}),
             "averaged": {name: average.updates for name, average in self.averages.items()},
             "skipped": [int(self.skipped), int(self.skipped_in_a_row)],
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
         }
-        return self.parallel.state(self.parameters), values
+        return tensors, values
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        for full, value in tensors.items():
-            name, _, key = full.rpartition("/")
-            if name not in self.parameters:
-                raise ValueError(f"the optimiser state names {name or full}, which this run does not train")
-            shape = torch.Size() if key == STEP else self.parameters[name].shape
-            if value.shape != shape or not value.is_floating_point():
-                raise ValueError(f"the optimiser state holds {full} of shape {list(value.shape)}, not {list(shape)}")
+        """ValueError, KeyError or TypeError if the state is not that of this update's optimiser after a step."""
+        if values["optimizer"] != type(self.optimizer).__name__:
+            raise ValueError(f"the state is that of {values['optimizer']}, not of {type(self.optimizer).__name__}")
+        check_state(self.parameters, tensors, self.config, values.get("stateless"))
         self.parallel.load_state(self.parameters, tensors)
         for name, average in self.averages.items():
             average.updates = values["averaged"][name]

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from savae_dist.config.schema import OptimizerConfig
 
+STEP = "step"  # the one state of torch's optimisers that is a count and not shaped like the parameter
+
 
 def make_optimizer(parameters: Sequence[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
     """The optimiser, always fused: where `found_inf` is 1, it skips a step on the device without asking the host."""
@@ -38,6 +40,33 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, n
     return {
         f"{name}/{key}": value.detach() for name, p in parameters.items() for key, value in optimizer.state[p].items()
     }
+
+
+def check_state(
+    parameters: Mapping[str, nn.Parameter],
+    tensors: Mapping[str, Tensor],
+    config: OptimizerConfig,
+    stateless: Sequence[str] | None,
+) -> None:
+    """ValueError unless the tensors are the optimiser's whole state, named and shaped as `optimizer_state` gives them.
+
+    stateless: parameters without a state; None: not known, as in older checkpoints.
+    """
+    keys = ("momentum_buffer",) * bool(config.momentum) if config.name == "sgd" else (STEP, "exp_avg", "exp_avg_sq")
+    there = {full.rsplit("/", 1)[0] for full in tensors}
+    expected = {name for name in parameters if name not in (stateless or ())} if keys else set()
+    if stateless is None and there:
+        expected &= there
+    needed = {f"{name}/{key}" for name in expected for key in keys}
+    for full in sorted(needed ^ tensors.keys()):
+        if full in needed:
+            raise ValueError(f"the optimiser state lacks {full}")
+        raise ValueError(f"the optimiser state names {full}, which this run does not train")
+    for full, value in tensors.items():
+        name, key = full.rsplit("/", 1)
+        shape = torch.Size() if key == STEP else parameters[name].shape
+        if value.shape != shape:
+            raise ValueError(f"the optimiser state {full} is {list(value.shape)}, not {list(shape)}")
 
 
 def load_optimizer_state(

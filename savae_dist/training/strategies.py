@@ -23,9 +23,7 @@ from torch import Tensor, nn
 from savae_dist.config.schema import DdpConfig
 from savae_dist.errors import ConfigError
 from savae_dist.systems.phases import Phase
-from savae_dist.training.optim import gradient_norm, load_optimizer_state, optimizer_state, reset_state
-
-STEP = "step"  # the one state of torch's optimisers that is a count and not shaped like the parameter
+from savae_dist.training.optim import STEP, gradient_norm, load_optimizer_state, optimizer_state, reset_state
 
 
 class Replicas:

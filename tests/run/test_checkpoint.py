@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from savae_dist import files
 from savae_dist.config.schema import OptimizerConfig
 from savae_dist.errors import CheckpointError, SaveError
 from savae_dist.networks import Encoder
@@ -22,6 +26,7 @@ from savae_dist.run.checkpoint import (
     FORMAT_VERSION,
     TrainingState,
     checkpoints,
+    load_all_networks,
     load_networks,
     load_updates,
     newest,
@@ -29,6 +34,7 @@ from savae_dist.run.checkpoint import (
     read_state,
     save,
 )
+from savae_dist.run.side_outputs import SideOutputs
 from savae_dist.systems import SAVAE
 from savae_dist.testing.small_run import CPU, IMAGE, SmallRun, same
 
@@ -228,6 +234,72 @@ def test_another_format_is_refused(folder: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def without(path: Path, first: int) -> None:
+    """Rewrite a file of tensors without its first ones."""
+    tensors = load_file(path)
+    save_file({name: tensors[name] for name in sorted(tensors)[first:]}, path)
+
+
+def scaled(path: Path) -> None:
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("exp_avg"))
+    save_file({**tensors, name: torch.zeros(3)}, path)
+
+
+def edited(path: Path, **values: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+CONTENTS = {  # what a checkpoint lacks although its manifest fits, and what is told of it
+    "a network": (lambda path: shutil.rmtree(path / "networks" / "critic"), "networks/critic"),
+    "a weight": (lambda path: without(path / WEIGHTS, 1), "networks/decoder"),
+    "Adam's state": (lambda path: without(path / "updates/critic.safetensors", 1000), "optimiser state lacks"),
+    "momenta": (lambda path: without(path / "updates/decoder.safetensors", 1000), "momentum_buffer"),
+    "one state": (lambda path: without(path / "updates/critic.safetensors", 3), "lacks critic.*/exp_avg"),
+    "a shape": (lambda path: scaled(path / "updates/critic.safetensors"), r"is \[3\], not"),
+    "an update": (lambda path: (path / "updates/critic.json").unlink(), "updates/critic"),
+    "an average": (lambda path: shutil.rmtree(path / "ema" / "decoder"), "updates/decoder"),
+    "counts": (lambda path: edited(path / "updates/critic.json", skipped=[]), "updates/critic"),
+    "another optimiser": (lambda path: edited(path / "updates/critic.json", optimizer="SGD"), "SGD, not of Adam"),
+    "a state": (lambda path: edited(path / "state.json", steps=3), "state.json"),
+}
+
+
+@pytest.mark.parametrize("lack", CONTENTS)
+def test_a_checkpoint_that_lacks_something_is_refused(lack: str, folder: Path) -> None:
+    """A run that went on from it would silently train from other weights or with an optimiser that knows nothing."""
+    path = folder / "step-00000030"
+    break_, told = CONTENTS[lack]
+    break_(path)
+    trainer = SmallRun(SMALL, optimizers=SGD, ema=0.5)
+    with pytest.raises(CheckpointError, match=told) as caught:
+        resume_from(path, trainer)
+    assert "\n" not in str(caught.value)
+    assert "step-00000030" in str(caught.value)
+
+
+def resume_from(path: Path, trainer: SmallRun) -> None:
+    read_state(path)
+    load_all_networks(path, trainer.networks)
+    trainer.prepare("decoder")
+    load_updates(path, trainer.updates)
+
+
+def test_a_parameter_without_a_gradient_has_no_state(tmp_path: Path) -> None:
+    """Without a KL and with the mean as code the log-variance gets none."""
+    system = SAVAE(latent_dim=3, vec_steps=6, kl_weight=0.0, latent_input="mean")
+    trainer, again = SmallRun(system), SmallRun(system)
+    trainer.run("vec", 2)
+    path = save(tmp_path, trainer.networks, trainer.updates, state(2), keep=1)
+    noted = json.loads((path / "updates" / "vec.json").read_text())["stateless"]
+    again.prepare("vec")
+    load_updates(path, again.updates)
+    assert same(trainer.updates["vec"].state()[0], again.updates["vec"].state()[0])
+    edited(path / "updates" / "vec.json", stateless=None)  # as older versions wrote it
+    load_updates(path, again.prepare("vec"))
+    assert isinstance(noted, list)
+
+
 def test_networks_of_another_width_are_refused(folder: Path) -> None:
     wider = SMALL.build(IMAGE, 8, "batch", 2)
     with pytest.raises(CheckpointError, match=r"does not fit this run's encoder") as caught:
@@ -254,6 +326,79 @@ def test_networks_that_are_not_there_stay_as_they_are(folder: Path) -> None:
     assert load_networks(folder / "step-00000030" / "networks", networks) == ["encoder", "classifier", "decoder"]
     assert same(before, networks["critic"].state_dict())
     assert next(networks["encoder"].parameters()).device == CPU
+
+
+# Killed at any moment.
+
+
+class Killed(BaseException):
+    """In place of SIGKILL."""
+
+
+@pytest.mark.parametrize("first", [40, 41])
+def test_killed_before_any_operation_a_whole_one_is_found(
+    first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one checkpoint kept; 41: the step that is there is saved again, as its phase's end."""
+    networks = {"critic": SMALL.build(IMAGE, 4, "batch", 2)["critic"]}
+    operations = [(Path, "rename"), (Path, "replace"), (Path, "mkdir"), (os, "unlink"), (os, "rmdir"), (os, "fsync")]
+    found = []
+    for last in range(200):
+        folder, left = tmp_path / str(last), iter(range(last))
+        save(folder, networks, {}, state(first), keep=1)
+        with monkeypatch.context() as patch:
+            for place, what in operations:
+                patch.setattr(place, what, killed_after(left, vars(place)[what]))
+            try:
+                save(folder, networks, {}, state(41, phase_end=True), keep=1)
+                break
+            except Killed:
+                found.append(newest(folder))
+        assert found[-1] is not None
+        assert problem(found[-1]) is None
+        save(folder, networks, {}, state(42), keep=1)
+        assert set(names(folder)) <= {"step-00000040", "step-00000041", "step-00000042"}
+        assert newest(folder) == folder / "step-00000042"
+    assert len(found) > 15
+    assert any(path.name.endswith(files.OLD) for path in found) == (first == 41)
+
+
+def killed_after(left: Iterator[int], operation: Callable[..., object]) -> Callable[..., object]:
+    def killed(*arguments: object, **options: object) -> object:
+        if next(left, None) is None:
+            raise Killed
+        return operation(*arguments, **options)
+
+    return killed
+
+
+def test_an_old_one_that_cannot_be_removed_is_told_once_and_goes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On NFS a file that somebody reads stays as `.nfs...`, and so does its folder."""
+    side, networks = SideOutputs(), {"critic": SMALL.build(IMAGE, 4, "batch", 2)["critic"]}
+
+    def busy(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", busy)
+        for total in (1, 2, 3):
+            assert save(tmp_path, networks, {}, state(total), keep=1, side=side) == newest(tmp_path)
+    assert checkpoints(tmp_path) == [tmp_path / "step-00000003"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "an old checkpoint cannot be removed" in line
+    assert side.warnings == [line.removeprefix("savae_dist: ")]
+    small_save(tmp_path, 4, keep=1)
+    assert names(tmp_path) == ["step-00000004"]
+
+
+def test_a_run_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SaveError, match=f"{tmp_path / 'run'} was removed while the run was at work") as caught:
+        small_save(tmp_path / "run" / "checkpoints", 1)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 # Old ones.

@@ -14,7 +14,7 @@ from savae_dist.distributed.ranks import Peers
 from savae_dist.run import status_file
 from savae_dist.run.status_file import Status
 
-STATUS_KEYS = {"outcome", "exit_code", "message", "phase", "step", "launch", "heartbeat"}
+STATUS_KEYS = {"outcome", "exit_code", "message", "phase", "step", "warnings", "launch", "heartbeat"}
 
 
 def status_of(folder: Path, main: bool) -> Status:
@@ -152,8 +152,23 @@ def test_a_refused_start_leaves_the_word_of_a_finished_run(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\x00" * 40])
-def test_a_damaged_status_is_written_anew(content: str, tmp_path: Path) -> None:
-    """As a power cut may have left it: it must not hide why a start is refused."""
+def test_a_damaged_status_is_written_anew(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a power cut may have left it: it is told, and hides neither a start nor why one is refused."""
+    (tmp_path / "status.json").write_text(content)
+    begun = status_of(tmp_path, main=True)
+    begun.begin()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"savae_dist: {tmp_path / 'status.json'} is damaged and was replaced"
+    assert json.loads((tmp_path / "status.json").read_text())["outcome"] == "running"
+    begun.beat("vec", 1)
+    assert read(tmp_path / "status.json")["warnings"] == [line.removeprefix("savae_dist: ")]
     (tmp_path / "status.json").write_text(content)
     status_of(tmp_path, main=True).end("ConfigError", 2, "why")
     assert json.loads((tmp_path / "status.json").read_text())["exit_code"] == 2
+
+
+@pytest.mark.parametrize("heartbeat", ["now", None, [], {}])
+def test_a_heartbeat_that_is_no_time(heartbeat: object, tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(json.dumps({"exit_code": 1, "heartbeat": heartbeat}))
+    status_of(tmp_path, main=True).end("ConfigError", 2, "why")
+    assert read(tmp_path / "status.json")["exit_code"] == 2

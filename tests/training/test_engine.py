@@ -335,5 +335,5 @@ def test_the_scaler_of_each_update_goes_on_after_a_resumption() -> None:
 def test_a_foreign_tensor_is_refused() -> None:
     update = SmallRun(SMALL).prepare("vec")["vec"]
     tensors, values = update.state()
-    with pytest.raises(ValueError, match=r"names critic\.weight, which this run does not train"):
+    with pytest.raises(ValueError, match=r"names critic\.weight/exp_avg, which this run does not train"):
         update.load_state({**tensors, "critic.weight/exp_avg": torch.zeros(3)}, values)

@@ -22,7 +22,7 @@ from savae_dist.data.index.schema import MAX_SIZE, check_index
 from savae_dist.data.processes import run_jobs
 from savae_dist.data.remote.cache import FORMAT_VERSION
 from savae_dist.errors import DataError, SaveError
-from savae_dist.files import draft_of, publish, remove_drafts, write_bytes, write_json
+from savae_dist.files import DRAFT, draft_of, publish, remove_drafts, write_bytes, write_json
 from savae_dist.untrusted import read_object, reason
 
 INDEX, LABELS = "index.json", "labels.npy"
@@ -46,7 +46,7 @@ def build_index(
     try:
         home.mkdir(parents=True, exist_ok=True)
         remove_drafts(home)
-        with tempfile.TemporaryDirectory(prefix=".index-", dir=home) as folder:
+        with tempfile.TemporaryDirectory(DRAFT, ".index-", home) as folder:
 
             def scan(number: int) -> None:
                 scanned = index_shard(paths[number], home, common, decode_all)

@@ -12,6 +12,7 @@ from savae_dist.data.order.permutation import PACK, permutation
 from savae_dist.data.packing.pack import pack
 from savae_dist.data.packing.sources import read_digits
 from savae_dist.data.remote.cache import cache_folder
+from savae_dist.files import remove_drafts
 from savae_dist.locks import PathLock
 
 VALIDATION = 297  # validation samples, of 1,797
@@ -42,7 +43,9 @@ def demo_shards(cache_dir: str | os.PathLike[str] | None = None) -> tuple[Path, 
     cache = Path(cache_dir) if cache_dir else cache_folder() / "demo"
     folders = cache / "train", cache / "validation"
     cache.mkdir(parents=True, exist_ok=True)
-    with PathLock(cache / ".lock"):
+    with PathLock(cache / ".lock") as lock:
         if not all((folder / INDEX).exists() for folder in folders):
+            if lock.held:
+                remove_drafts(cache)  # of a process that was killed while it made them
             pack_digits(cache, overwrite=True)
     return folders

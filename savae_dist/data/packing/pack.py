@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +17,7 @@ from savae_dist.data.index.shards import Shards
 from savae_dist.data.index.tables import build_index
 from savae_dist.data.order.permutation import PACK, permutation
 from savae_dist.errors import ConfigError, DataError, SaveError
-from savae_dist.files import publish
+from savae_dist.files import draft_of, publish, remove_replaced
 
 Rows = tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]  # x, y and the attributes of some samples
 
@@ -124,15 +124,16 @@ def write_tar(path: Path, shard: int, entries: Iterator[dict[str, bytes]]) -> No
 @contextmanager
 def _appearing(out: Path) -> Iterator[Path]:
     """A folder to fill, renamed to `out` once it is whole; what stood there goes then. A failure leaves nothing."""
+    partial = draft_of(out)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-            partial = Path(folder) / "new"
-            partial.mkdir()
-            yield partial
-            publish(partial, out, aside=Path(folder) / "old")
+        partial.mkdir(parents=True)
+        yield partial
+        publish(partial, out)
+        remove_replaced(out)
     except OSError as error:
         raise SaveError(f"{out} cannot be written ({error}); free some space or name another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def summary(shards: Shards) -> dict[str, Any]:

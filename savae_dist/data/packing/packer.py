@@ -27,10 +27,11 @@ from savae_dist.data.packing.sources.base import Bad, Source, resolve
 from savae_dist.data.packing.spool import Form, Part, Spool, checked, write_part
 from savae_dist.data.processes import run_jobs
 from savae_dist.errors import ConfigError, DataError, SaveError
-from savae_dist.files import flush, publish, remove_drafts, write_json
+from savae_dist.files import flush, publish, read_object, remove_drafts, remove_replaced, write_json
 from savae_dist.locks import locked, try_lock
 
 DROPPED = "dropped.csv"
+PLAN, WHOLE = "plan.json", "whole.json"  # in the work folder: what is made, and what was made to its end
 FIRST = 5  # names shown in messages
 
 
@@ -76,16 +77,16 @@ def pack_source(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with _alone(work):
-            if not _renamed(work, out):
+            plan = _plan(source, options)
+            if not _renamed(work, out, plan):
                 if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
                     raise ConfigError(f"{out} exists and is not empty; name another folder or pass --overwrite")
-                _make(source, options, work, out, processes)
-            shutil.rmtree(work, ignore_errors=True)
+                _make(source, options, plan, work, out, processes)
+            told = _tell(source, out)
+            _tidy(work, out)
     except OSError as error:
         raise SaveError(f"{out} cannot be written ({error}); free some space and run the same command again") from error
-    bad = _read_dropped(out)
-    folders = [out] if "" in source.splits else [out / name for name in dict.fromkeys(source.splits)]
-    return [summary(Shards.open(folder)) | bad for folder in folders]
+    return told
 
 
 @contextmanager
@@ -110,13 +111,32 @@ def _alone(work: Path) -> Iterator[None]:
                 return
 
 
-def _renamed(work: Path, out: Path) -> bool:
-    """Whether a packer was cut off after its last step, the renaming, and before it tidied up."""
-    return (work / "whole").exists() and not (work / "new").exists() and out.exists()
+def _renamed(work: Path, out: Path, plan: dict[str, Any]) -> bool:
+    """Whether a packer was cut off after its last step, the renaming, and before it had tidied up."""
+    return read_object(work / WHOLE) == plan and not (work / "new").exists() and out.exists()
 
 
-def _make(source: Source, options: Options, work: Path, out: Path, processes: int) -> None:
-    form = _begin(source, options, work)
+def _tidy(work: Path, out: Path) -> None:
+    """Remove the work folder, and last of all what tells that the set is whole: until then `_renamed` knows it."""
+    for entry in work.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != WHOLE:
+            entry.unlink()
+    remove_replaced(out)
+    (work / WHOLE).unlink()
+    work.rmdir()
+
+
+def _tell(source: Source, out: Path) -> list[dict[str, Any]]:
+    """The summary of each set."""
+    bad = _read_dropped(out)
+    folders = [out] if "" in source.splits else [out / name for name in dict.fromkeys(source.splits)]
+    return [summary(Shards.open(folder)) | bad for folder in folders]
+
+
+def _make(source: Source, options: Options, plan: dict[str, Any], work: Path, out: Path, processes: int) -> None:
+    form = _begin(source, options, plan, work)
     parts = _read(source, form, work, options.bad_budget, processes)
     numbers, names = resolve(
         dict.fromkeys(chain.from_iterable(part.labels for part in parts)), options.class_names or source.class_names
@@ -138,20 +158,23 @@ def _make(source: Source, options: Options, work: Path, out: Path, processes: in
     _save_dropped(new, parts)
     for folder in (new, *(path for path in new.iterdir() if path.is_dir())):
         remove_drafts(folder)
-    (work / "whole").touch()
-    publish(new, out, aside=work / "old")
+    write_json(work / WHOLE, plan)
+    publish(new, out)
 
 
-def _begin(source: Source, options: Options, work: Path) -> Form:
-    """The folder of a packer that was cut off, if it was making the same thing, else a new one."""
+def _plan(source: Source, options: Options) -> dict[str, Any]:
+    """What a packer makes, by which the next one knows whether it may go on from there."""
     kept = {name: value for name, value in asdict(options).items() if name != "bad_budget"}
     plan = {"version": __version__, "source": source.identity, "splits": list(source.splits), **kept}
-    plan = json.loads(json.dumps(plan))
-    path = work / "plan.json"
-    if path.exists():
-        before = json.loads(path.read_text())
-        if before["plan"] == plan:
-            return Form(before["form"]["dtype"], tuple(before["form"]["shape"]))
+    values: dict[str, Any] = json.loads(json.dumps(plan))
+    return values
+
+
+def _begin(source: Source, options: Options, plan: dict[str, Any], work: Path) -> Form:
+    """The folder of a packer that was cut off, if it was making the same thing, else a new one."""
+    before = read_object(work / PLAN)
+    if before.get("plan") == plan:
+        return Form(before["form"]["dtype"], tuple(before["form"]["shape"]))
     if work.exists():
         shutil.rmtree(work)
     items = checked(item for part in range(len(source.splits)) for item in source.read(part))
@@ -165,7 +188,7 @@ def _begin(source: Source, options: Options, work: Path) -> Form:
         if options.layout == "samples" and len(form.shape) == 3 and form.shape[2] != 3:
             raise DataError(f"PNG members hold 1 or 3 channels, not {form.shape[2]}; use --layout packed")
         work.mkdir()
-        write_json(path, {"plan": plan, "form": asdict(form)})
+        write_json(work / PLAN, {"plan": plan, "form": asdict(form)})
         return form
     raise DataError(f"the source holds no usable sample: {_told(bad) or 'it is empty'}; name another")
 

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from savae_dist.data import Order, Reader, Request, Shards, pack
+from savae_dist.data.index import tables
 from savae_dist.errors import ConfigError, DataError, UserError
+from savae_dist.files import draft_of
 from savae_dist.preprocess import DataSpec
 
 
@@ -69,6 +71,29 @@ def test_foreign_tar_of_png_and_cls(tmp_path, style):
     got = everything(shards)
     assert (got[0] == x).all()
     assert (got[1] == y).all()
+
+
+def test_what_killed_builders_left_is_removed(tmp_path, monkeypatch):
+    foreign(tmp_path / "any.tar", images(7), np.arange(7) % 3)
+    seen = []
+
+    class Killed(BaseException):
+        """In place of SIGKILL."""
+
+    def kill(*_: object) -> None:
+        seen.extend(path.name for path in tmp_path.iterdir())
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "index_shard", kill)
+        with pytest.raises(Killed):
+            Shards.open(tmp_path / "any.tar")
+    (folder,) = (name for name in seen if name.startswith(".index-"))
+    (tmp_path / folder).mkdir()  # a kill leaves it
+    draft_of(tmp_path / "labels.npy").touch()
+    Shards.open(tmp_path / "any.tar")
+    names = {"any.tar", "any.idx.npy", "index.json", "labels.npy", ".index.lock"}
+    assert {path.name for path in tmp_path.iterdir()} - {"cache"} == names
 
 
 def test_tar_program_and_long_names(tmp_path):

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from savae_dist.data import Order, Reader, Request, Shards, demo_shards
 from savae_dist.data.packing.digits import stratified
 from savae_dist.data.remote.cache import cache_folder
+from savae_dist.files import draft_of
 from savae_dist.preprocess import DataSpec
 
 DEMO = """
@@ -74,7 +75,10 @@ def test_one_that_was_cut_off_is_made_again(tmp_path):
     train, validation = demo_shards(tmp_path)
     expected = rows(*read(train))
     (validation / "index.json").unlink()
+    killed = draft_of(train)
+    (killed / "inside").mkdir(parents=True)
     assert demo_shards(tmp_path) == (train, validation)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "train", "validation"]
     assert rows(*read(train)) == expected
     assert len(read(validation)[0]) == 297
 

@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +23,7 @@ import pytest
 from helpers.sources import OPTIONS, made_up, read
 
 from savae_dist.data import Shards
+from savae_dist.data.packing import packer
 from savae_dist.data.packing.packer import Options, pack_source
 from savae_dist.data.packing.sources import Bad, Item, Sample, Source
 from savae_dist.data.processes import run_jobs
@@ -136,15 +140,50 @@ def test_other_inputs_or_options_start_anew(tmp_path, monkeypatch):
             pack_source(Source(read_nothing, made_up().splits, change), tmp_path / "s", options)
 
 
-def test_cut_off_after_the_last_step(tmp_path, expected):
-    pack_source(made_up(), tmp_path / "s", OPTIONS)
-    work = tmp_path / ".s.packing"
-    work.mkdir()
-    (work / "whole").touch()
-    (work / "part-000000.records").touch()
-    pack_source(made_up(), tmp_path / "s", OPTIONS)  # the same command: tidies up and tells what it made
-    assert contents(tmp_path / "s") == expected
-    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+class Killed(BaseException):
+    """In place of SIGKILL."""
+
+
+def kill(*_: object) -> None:
+    raise Killed
+
+
+def test_cut_off_while_it_tidies_up(tmp_path, expected, monkeypatch):
+    """Before each removal; the same command then tidies up and tells what it made, and not that the set exists."""
+    with monkeypatch.context() as patch:
+        patch.setattr(packer, "_tidy", kill)
+        with pytest.raises(Killed):
+            pack_source(made_up(), tmp_path / "s", OPTIONS)
+    unlink, cut_off = Path.unlink, []
+    for last in range(100):
+        left = iter(range(last))
+
+        def killed(self: Path, missing_ok: bool = False, left=left) -> None:
+            if self.parent.name.endswith(".packing") and next(left, None) is None:
+                cut_off.append(self.name)
+                raise Killed
+            unlink(self, missing_ok)
+
+        folder = shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-{last}"))
+        with monkeypatch.context() as patch, suppress(Killed):
+            patch.setattr(Path, "unlink", killed)
+            pack_source(made_up(), folder / "s", OPTIONS)
+        if len(cut_off) <= last:
+            break
+        assert [one["samples"] for one in pack_source(made_up(), folder / "s", OPTIONS)]
+        assert contents(folder / "s") == expected
+        assert [path.name for path in folder.iterdir()] == ["s"]
+    assert cut_off[-1] == packer.WHOLE
+    assert len(cut_off) > 5
+
+
+def test_what_was_cut_off_while_it_tidied_up_is_not_taken_for_another_set(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(packer, "remove_replaced", kill)
+        with pytest.raises(Killed):
+            pack_source(made_up(), tmp_path / "s", OPTIONS)
+    with pytest.raises(ConfigError, match="overwrite"):
+        pack_source(made_up(), tmp_path / "s", replace(OPTIONS, seed=5))
 
 
 def test_a_folder_in_use_is_not_touched_unless_asked(tmp_path, expected):
