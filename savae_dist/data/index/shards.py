@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import hashlib
 import json
 import threading
@@ -170,19 +171,31 @@ class Shards:
         return int(sum(sizes[-at_once:]))
 
     def samples(self, shard: int) -> np.ndarray:
-        """The mapped table of a shard's samples (`scan.SAMPLE`)."""
-        return self._table(shard, "idx", SAMPLE, int(self.counts[shard]))
+        """The table of a shard's samples (`scan.SAMPLE`); DataError unless it is the one that its index was made with.
+
+        Who indexes the shards again while they are read replaces it.
+        """
+        count = int(self.counts[shard])
+        table = self._table(shard, "idx", SAMPLE, count)
+        blocks = self.blocks(shard).tobytes() if self.packed and count else b""
+        if hashlib.sha256(table.tobytes() + blocks).hexdigest() != self.index["shards"][shard]["sha256"]:
+            path = self.home / f"{self.index['shards'][shard]['table']}.idx.npy"
+            raise DataError(
+                f"{path} is not what its index was made with; where the shards were indexed again, start again, "
+                f"else delete {self.home / INDEX}"
+            )
+        return table
 
     def blocks(self, shard: int) -> np.ndarray:
-        """The mapped table of a packed shard's blocks (`scan.BLOCK`)."""
+        """The table of a packed shard's blocks (`scan.BLOCK`)."""
         return self._table(shard, "blocks", BLOCK, None)
 
     def _table(self, shard: int, what: str, dtype: np.dtype, count: int | None) -> np.ndarray:
         path = self.home / f"{self.index['shards'][shard]['table']}.{what}.npy"
         try:
-            table = np.load(path, mmap_mode="r", allow_pickle=False)
+            table = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read ({error}); delete {self.home / INDEX} to index again") from error
+            raise unreadable(path, error, f"delete {self.home / INDEX} to index again") from error
         if table.dtype != dtype or table.ndim != 1 or count not in (None, len(table)):
             raise DataError(f"{path} does not fit its index; delete {self.home / INDEX} to index again")
         return np.asarray(table)
@@ -231,3 +244,10 @@ class Shards:
         """int64 [size], by id."""
         shards = np.repeat(np.arange(len(self.counts)), self.counts)
         return self.labels(shards, np.arange(self.size) - self.starts[shards])
+
+
+def unreadable(what: object, error: Exception, advice: str) -> DataError:
+    """The error for a file that cannot be read; where the descriptors are used up, no file is at fault."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        advice = "raise the limit of open files (ulimit -n)"
+    return DataError(f"{what} cannot be read ({error}); {advice}")
