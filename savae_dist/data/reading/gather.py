@@ -121,7 +121,7 @@ class Fetcher:
             for index, row, offset in zip(here.tolist(), rows[here].tolist(), offsets[here].tolist(), strict=True):
                 target = bytes_of[index * size : (index + 1) * size]
                 count = self._read_into(shard, file, target, offset)
-                if zlib.crc32(target) != crcs[row]:
+                if count < size or zlib.crc32(target) != crcs[row]:  # what is not filled holds anything
                     faults[index] = self._damage(shard, count < size)
         return faults
 
