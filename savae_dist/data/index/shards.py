@@ -217,7 +217,7 @@ class Shards:
             try:
                 labels = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
-                raise DataError(f"{path} cannot be read ({error}); delete {INDEX} beside it to index again") from error
+                raise unreadable(path, error, f"delete {INDEX} beside it to index again") from error
             if labels.dtype != np.int32 or len(labels) < (self._first + self.counts)[self._folder_of == number].max():
                 raise DataError(f"{path} does not fit its index; delete {INDEX} beside it to index again")
             tables.append(labels)

@@ -64,14 +64,6 @@ def test_a_signal_that_reaches_workers_too_is_for_the_trainer(shards, number):
     batches.close()
 
 
-def test_a_worker_ends_by_the_trainers_signal(shards):
-    """So torch ends one that hangs; else the trainer would wait for it at its own end."""
-    batches = endless(shards, 1)
-    os.kill(int(next(batches).bad[0][0]), signal.SIGTERM)
-    with pytest.raises(WorkerLost, match="ended with code 0"):
-        list(islice(batches, 4 * PREFETCH))
-
-
 def test_a_batch_is_pickled_without_a_file_of_dev_shm(shards):
     batch = Reader(shards, Order(shards.counts, 0, 4, 2), 0)[Request(0, 8, range(8))]
     assert b"rebuild_storage" not in bytes(ForkingPickler.dumps(batch))
