@@ -72,6 +72,13 @@ class RankLost(UserError):
     everywhere = False
 
 
+class WorkerLost(UserError):
+    """A process that works for this one was killed, such as a loader's; the same command continues."""
+
+    code = 75
+    everywhere = False
+
+
 class CheckpointError(UserError):
     """No checkpoint verifies, or it belongs to another run."""
 

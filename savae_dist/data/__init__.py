@@ -7,7 +7,8 @@ from savae_dist.data.order.order import Order, Request, Sequential, evaluation_r
 from savae_dist.data.packing.digits import demo_shards
 from savae_dist.data.packing.pack import pack, summary
 from savae_dist.data.packing.sources import read_arrays
-from savae_dist.data.reading.reader import RawBatch, Reader, loader
+from savae_dist.data.reading.loading import loader
+from savae_dist.data.reading.reader import RawBatch, Reader
 from savae_dist.data.remote.store import Store
 
 __all__ = [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from savae_dist.data import Proportions, RawBatch, Reader, Request, loader, training_order
 from savae_dist.data.index.scan import UNLABELLED
-from savae_dist.errors import DataError
+from savae_dist.errors import DataError, WorkerLost
 from savae_dist.training.batches import BatchBuilder, PlannedStep, read_requests
 
 SURVEYED = 65_536  # class means, posteriors and batch-norm statistics are taken over at most so many training samples
@@ -37,7 +37,7 @@ class TrainingData:
                 for reason, shard, key in raw.bad:
                     print(f"savae_dist: {shard}: {key}: {reason}; another sample took its place", file=sys.stderr)
                 yield raw
-        except DataError as error:
+        except (DataError, WorkerLost) as error:
             error.everywhere = False
             raise
 

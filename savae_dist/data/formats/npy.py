@@ -71,16 +71,21 @@ def table_claims(head: bytes, dtype: np.dtype) -> tuple[int, int]:
     return int(found[2]), found.end()
 
 
-def map_table(path: Path, dtype: np.dtype) -> np.ndarray:
-    """The rows `[n]` of a table, mapped; ValueError unless they and the header are all that the file holds."""
+def open_table(path: Path, dtype: np.dtype, mapped: bool = False) -> np.ndarray:
+    """The rows `[n]` of a table; ValueError unless they and the header are all that the file holds.
+
+    mapped: for large ones, since a map takes no memory but keeps a descriptor; else it is read.
+    """
     regular(path)
     with path.open("rb") as file:
         rows, start = table_claims(file.read(4096), dtype)
         size = os.fstat(file.fileno()).st_size
         if size != start + rows * dtype.itemsize:
             raise ValueError(f"{rows:,} rows need {start + rows * dtype.itemsize:,} bytes, it has {size:,}")
-        data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-    return np.frombuffer(data, dtype, rows, start)
+        if mapped:
+            return np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), dtype, rows, start)
+        file.seek(start)
+        return np.fromfile(file, dtype, rows)
 
 
 def as_stored(x: np.ndarray) -> np.ndarray:

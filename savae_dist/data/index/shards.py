@@ -19,7 +19,7 @@ from savae_dist.data.index.open import Source, check_shards, find_all
 from savae_dist.data.index.remote import Catalogue
 from savae_dist.data.index.scan import BLOCK, SAMPLE, UNLABELLED
 from savae_dist.data.index.schema import check_blocks, check_samples
-from savae_dist.data.index.tables import INDEX, LABELS, open_table
+from savae_dist.data.index.tables import INDEX, LABELS, checked_table
 from savae_dist.data.remote.store import Store, is_remote, name_of
 from savae_dist.errors import ConfigError, DataError, printable
 from savae_dist.preprocess import DataSpec, Normalise
@@ -178,11 +178,22 @@ class Shards:
         return int(sum(sizes[-at_once:]))
 
     def samples(self, shard: int) -> np.ndarray:
-        """The mapped table of a shard's samples (`scan.SAMPLE`)."""
-        return self._table(shard, "idx", SAMPLE, check_samples)
+        """The table of a shard's samples (`scan.SAMPLE`); DataError unless it is the one that its index was made with.
+
+        Who indexes the shards again while they are read replaces it.
+        """
+        table = self._table(shard, "idx", SAMPLE, check_samples)
+        blocks = self.blocks(shard).tobytes() if self.packed and len(table) else b""
+        entry = self.index["shards"][shard]
+        if hashlib.sha256(table.tobytes() + blocks).hexdigest() != entry["sha256"]:
+            raise DataError(
+                f"{self.home / entry['table']}.idx.npy is not what its index was made with; where the shards were "
+                f"indexed again, start again, else delete {self.home / INDEX}"
+            )
+        return table
 
     def blocks(self, shard: int) -> np.ndarray:
-        """The mapped table of a packed shard's blocks (`scan.BLOCK`)."""
+        """The table of a packed shard's blocks (`scan.BLOCK`)."""
         row = math.prod(self.stored_shape) * np.dtype(self.stored_dtype).itemsize
         return self._table(shard, "blocks", BLOCK, lambda table, entry: check_blocks(table, entry, row))
 
@@ -191,7 +202,7 @@ class Shards:
     ) -> np.ndarray:
         entry = self.index["shards"][shard]
         path = self.home / f"{entry['table']}.{what}.npy"
-        return open_table(path, dtype, self.home / INDEX, lambda table: rule(table, entry))
+        return checked_table(path, dtype, self.home / INDEX, lambda table: rule(table, entry))
 
     def label_table(self) -> dict[int, np.ndarray]:
         """Label -> int64 [shards], its samples in each."""
@@ -212,7 +223,7 @@ class Shards:
                     raise Misfit(f"{len(table):,} labels, and the shards have {last:,} samples")
 
             home = self.home / folder
-            tables.append(open_table(home / LABELS, np.dtype(np.int32), home / INDEX, rule))
+            tables.append(checked_table(home / LABELS, np.dtype(np.int32), home / INDEX, rule, mapped=True))
         return tables
 
     def labels(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from savae_dist.data.formats.npy import map_table
+from savae_dist.data.formats.npy import open_table
 from savae_dist.data.index.reasons import Tally
 from savae_dist.data.index.scan import MAX_CLASSES, SAMPLE, Layout, scan_shard
 from savae_dist.data.index.schema import MAX_SIZE, check_index
@@ -104,7 +105,7 @@ def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
         first = 0
         for shard in shards:
             shard["first"] = first
-            labels[first : first + shard["count"]] = map_table(home / f"{shard['table']}.idx.npy", SAMPLE)["label"]
+            labels[first : first + shard["count"]] = open_table(home / f"{shard['table']}.idx.npy", SAMPLE)["label"]
             first += shard["count"]
         labels.flush()
         publish(draft, home / LABELS)
@@ -182,11 +183,22 @@ def read_index(home: Path) -> dict[str, Any]:
     return index
 
 
-def open_table(path: Path, dtype: np.dtype, index: Path, rule: Callable[[np.ndarray], None]) -> np.ndarray:
-    """The rows of a table, mapped; DataError unless it is whole and fits the rule. index: the file that names it."""
+def checked_table(
+    path: Path, dtype: np.dtype, index: Path, rule: Callable[[np.ndarray], None], mapped: bool = False
+) -> np.ndarray:
+    """The rows of a table; DataError unless it is whole and fits the rule. index: the file that names it."""
     try:
-        table = map_table(path, dtype)
+        table = open_table(path, dtype, mapped)
         rule(table)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unreadable(path, error, f"delete {index} to index the shards again") from error
+    except ValueError as error:
         raise DataError(f"{path} does not fit its index ({reason(error)}); delete {index} to index again") from error
     return table
+
+
+def unreadable(what: object, error: Exception, advice: str) -> DataError:
+    """The error for a file that cannot be read; where the descriptors are used up, no file is at fault."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        advice = "raise the limit of open files (ulimit -n)"
+    return DataError(f"{what} cannot be read ({error}); {advice}")

@@ -1,30 +1,28 @@
-"""Requests for global batches to batches of raw samples, behind torch's own DataLoader."""
+"""Requests for global batches to batches of raw samples."""
 
 from __future__ import annotations
 
 import copy
-import os
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from savae_dist.data.index.scan import UNLABELLED
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.order.mixture import SampleOrder
 from savae_dist.data.order.order import Request, Sequential
 from savae_dist.data.reading.gather import Fetcher
+from savae_dist.data.reading.shared import Numbers
 from savae_dist.data.remote.prefetch import THREADS, Ahead
 from savae_dist.errors import ConfigError, DataError
 
 ATTEMPTS = 100
-PREFETCH = 4  # batches that each worker reads ahead
 LOAD_ROWS = 4096  # rows per step when the whole set is read into memory
 
 
@@ -45,20 +43,24 @@ class RawBatch:
     labelled: int
     bad: list[tuple[str, str, str]] = field(default_factory=list)
 
-    def pin_memory(self) -> RawBatch:
-        """Called by torch's DataLoader."""
+    def pinned(self) -> RawBatch:
+        """The same in memory from which a GPU copies while the program goes on."""
         x, y, ids, slot = (tensor.pin_memory() for tensor in (self.x, self.y, self.id, self.slot))
         return RawBatch(x, y, ids, slot, self.labelled, self.bad)
 
+    def arrays(self) -> tuple[np.ndarray, Numbers]:
+        """x, and (y, id, slot)."""
+        return self.x.numpy(), (self.y.numpy(), self.id.numpy(), self.slot.numpy())
+
     def __reduce__(self) -> tuple[Callable[..., RawBatch], tuple[Any, ...]]:
-        # From a worker only x goes through shared memory: the file descriptor of a tensor costs more than its bytes.
-        return _batch, (self.x, self.y.numpy(), self.id.numpy(), self.slot.numpy(), self.labelled, self.bad)
+        # As bytes: torch would pickle a tensor as a file in /dev/shm, which may be too small.
+        return RawBatch.of, (*self.arrays(), self.labelled, self.bad)
 
-
-def _batch(
-    x: Tensor, y: np.ndarray, ids: np.ndarray, slots: np.ndarray, labelled: int, bad: list[tuple[str, str, str]]
-) -> RawBatch:
-    return RawBatch(x, torch.from_numpy(y), torch.from_numpy(ids), torch.from_numpy(slots), labelled, bad)
+    @classmethod
+    def of(cls, x: np.ndarray, numbers: Numbers, labelled: int, bad: list[tuple[str, str, str]]) -> RawBatch:
+        """The batch of these arrays, which it shares."""
+        y, ids, slots = map(torch.from_numpy, numbers)
+        return cls(torch.from_numpy(x), y, ids, slots, labelled, bad)
 
 
 class Reader(Dataset[RawBatch]):
@@ -79,7 +81,7 @@ class Reader(Dataset[RawBatch]):
             raise ConfigError(f"data.cache must be none or memory, not {cache}")
         self.shards, self.bad_budget = shards, bad_budget
         self.order = self._fitting(order)
-        self.fetcher = Fetcher(shards)
+        self.fetcher = Fetcher(shards, keep=cache == "none")
         self._met: dict[tuple[int, int], str] = {}
         self._memory = self._load() if cache == "memory" else None
         self.streams = shards.remote and self._memory is None
@@ -113,7 +115,7 @@ class Reader(Dataset[RawBatch]):
         if faults and isinstance(self.order, Sequential):
             keep = np.setdiff1d(np.arange(len(slots)), list(faults))
             x, labels, ids, slots = x[keep], labels[keep], ids[keep], slots[keep]
-        return _batch(torch.from_numpy(x), labels, ids, slots, labelled, bad)
+        return RawBatch.of(x, (labels, ids, slots), labelled, bad)
 
     def _read(self, shards: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
         """Samples, and the reason for each bad one by index."""
@@ -186,53 +188,3 @@ class Reader(Dataset[RawBatch]):
                     x[start + rows] = part
                     faults |= {int(start + first) + i: reason for i, reason in wrong.items()}
         return x, faults
-
-
-class _Guarded(Dataset["RawBatch | DataError"]):
-    """Hands a DataError over as a value: raised in a worker it would arrive wrapped in a traceback of many lines."""
-
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
-
-    def __getitem__(self, request: Request) -> RawBatch | DataError:
-        try:
-            return self.reader[request]
-        except DataError as error:
-            return error
-
-
-def _leave_group(_: int) -> None:
-    # Ctrl-C and a launcher's SIGTERM go to the whole process group. They are for the trainer, which finishes its
-    # step, saves and closes its workers; workers that died first would take the step with them.
-    os.setpgid(0, 0)
-
-
-def loader(reader: Reader, requests: Iterable[Request], workers: int, pin: bool) -> Iterator[RawBatch]:
-    """The batches of `requests`, in their order, read ahead by `workers` processes (0: in this one).
-
-    Workers have one torch thread each (torch sees to it). They are forked where that is safe: they only touch numpy
-    and mapped files, start in milliseconds, share a set that is held in memory, and as children of this process end
-    with it. A fork server would be the parent of its workers and die of a signal to the group.
-    Remote shards are fetched ahead by threads of this process.
-    """
-    with Ahead(reader.shards.fetch) as ahead:
-        if reader.streams:
-            requests = ahead.watched(requests, reader.order, reader.shards.keep, workers * PREFETCH)
-        for batch in _batches(reader, requests, workers, pin):
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
-
-
-def _batches(reader: Reader, requests: Iterable[Request], workers: int, pin: bool) -> DataLoader[RawBatch | DataError]:
-    return DataLoader(
-        _Guarded(reader),
-        batch_size=None,
-        sampler=requests,
-        num_workers=workers,
-        pin_memory=pin,
-        prefetch_factor=PREFETCH if workers else None,
-        multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
-        worker_init_fn=_leave_group if sys.platform == "linux" else None,
-        generator=torch.Generator(),  # otherwise it takes a number from torch's global one
-    )

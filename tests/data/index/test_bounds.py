@@ -19,7 +19,7 @@ import pytest
 
 from savae_dist.data import Order, Reader, Request, Shards, Store, index_set, pack
 from savae_dist.data.formats import images
-from savae_dist.data.formats.npy import map_table
+from savae_dist.data.formats.npy import open_table
 from savae_dist.data.index import scan
 from savae_dist.data.index.scan import SAMPLE
 from savae_dist.errors import BadSample, DataError
@@ -98,13 +98,13 @@ def test_a_table_that_does_not_fit_is_named(
 def test_a_table_is_mapped_only_if_it_is_whole(spoilt: Any, tmp_path: Path) -> None:
     table = np.zeros(3, SAMPLE)
     np.save(tmp_path / "x.npy", table)
-    assert (map_table(tmp_path / "x.npy", SAMPLE) == table).all()
+    assert (open_table(tmp_path / "x.npy", SAMPLE) == table).all()
     with pytest.raises(ValueError, match="its columns are"):
-        map_table(tmp_path / "x.npy", np.dtype(np.int32))
+        open_table(tmp_path / "x.npy", np.dtype(np.int32))
     data = (tmp_path / "x.npy").read_bytes()
     (tmp_path / "x.npy").write_bytes(spoilt if isinstance(spoilt, bytes) else spoilt(data))
     with pytest.raises(ValueError, match=r"not the header|rows need"):
-        map_table(tmp_path / "x.npy", SAMPLE)
+        open_table(tmp_path / "x.npy", SAMPLE)
 
 
 def test_one_label_makes_no_million_classes(tmp_path: Path) -> None:

@@ -308,11 +308,11 @@ def test_a_shard_that_vanishes_while_reading(tmp_path):
 
 
 def test_more_shards_than_may_stay_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("savae_dist.data.reading.gather.MAX_OPEN", 2)
+    monkeypatch.setattr("savae_dist.data.reading.gather.most_open", lambda: 2)
     shards = make(tmp_path / "s", 97)
     reader = Reader(shards, Order(shards.counts, 0, 4, 4), 0)
     assert sorted(numbers(reader[Request(0, 97, range(97))])) == list(range(97))
-    assert len(reader.fetcher._mapped) == 2
+    assert len(reader.fetcher._files) == 2
 
 
 def test_no_slots_is_an_empty_batch(tmp_path):
