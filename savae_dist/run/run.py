@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import tee
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -24,7 +25,7 @@ from savae_dist.run.export import export, make_pipeline, name_the_clusters
 from savae_dist.run.status_file import Status
 from savae_dist.run.tracker import Clock, Tracker
 from savae_dist.run.training_data import TrainingData
-from savae_dist.run.validation import Validation, closing_summary, collapse, in_one_line
+from savae_dist.run.validation import TrainingFigures, Validation, closing_summary, collapse, in_one_line
 from savae_dist.systems.phases import Phase, Preparation
 from savae_dist.training.batch_norm import broadcast_buffers, recalibrate
 from savae_dist.training.batches import training_plan
@@ -54,7 +55,7 @@ class Run:
     """A run at the start, or where its newest checkpoint left it; `setup.open_run` puts it together.
 
     training: where it stands. resumed_from: the checkpoint that it goes on from. given: the networks that started from
-    `networks.initial`.
+    `networks.initial`. drawn: the samples of which the figures are.
     """
 
     config: RunConfig
@@ -65,6 +66,7 @@ class Run:
     given: frozenset[str]
     data: TrainingData
     validation: Validation | None
+    drawn: Validation | TrainingFigures
     training: TrainingState
     resumed_from: Path | None
     tracker: Tracker
@@ -128,19 +130,22 @@ class Run:
             raise SaveError(message or "rank 0 could not save; see status.json")
 
     def validate(self, phase: Phase, updates: Updates) -> None:
-        """Measure on the validation set, over all ranks; log the figures of merit and draw the pictures."""
-        if self.validation is None:
-            return
-        where, pipeline = f"{phase.name} step {self.training.step}", self._pipeline(phase, updates)
+        """Measure on the validation set, if there is one, over all ranks and log the result; draw the pictures."""
+        pipeline = self._pipeline(phase, updates)
         broadcast_buffers(pipeline.networks)  # the buffers of weight averages are not broadcast anywhere else
         name_the_clusters(pipeline, self.data)
-        metrics = self.validation.measure(pipeline)
+        if self.validation is not None:
+            self._tell(phase, pipeline, self.validation.measure(pipeline))
+        self._draw(pipeline)
+
+    def _tell(self, phase: Phase, pipeline: Pipeline, metrics: dict[str, Any]) -> None:
+        """Log the figures of merit, and warn of a collapse."""
+        where = f"{phase.name} step {self.training.step}"
         numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
         self.tracker.scalars(numbers, self.training.total)
         self.tracker.say(f"{where}, validation: {in_one_line(metrics)}")
         if warning := collapse(metrics, pipeline.spec):
             self.tracker.say(f"{where}: {warning}")
-        self._draw(pipeline)
 
     def finish(self) -> None:
         """Measure, export the pipeline with the training posteriors, and say where everything lies."""
@@ -155,7 +160,7 @@ class Run:
         summary = {"samples_per_second": self.training.rates, "steps": steps, "seed": self.config.seed}
         export(self.folder, pipeline, self.data, {**metrics, **summary})
         self._draw(pipeline)
-        self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks))
+        self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks, self.validation is not None))
 
     def _measure(self, prepare: Preparation) -> None:
         """Let a phase measure the training data before its first step; all ranks take rank 0's result."""
@@ -235,7 +240,7 @@ class Run:
         return make_pipeline(self.config.system, self.data.shards.spec, networks, begun, self.given)
 
     def _draw(self, pipeline: Pipeline) -> None:
-        if self.process.state.is_main_process and self.validation is not None:
-            figures = self.validation.draw(pipeline, self.folder / "figures")
+        if self.process.state.is_main_process:
+            figures = self.drawn.draw(pipeline, self.folder / "figures")
             for name, figure in figures.items():
                 self.tracker.figure(name, figure, self.training.total)

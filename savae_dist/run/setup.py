@@ -10,7 +10,17 @@ from torch import nn
 from savae_dist.config import identity
 from savae_dist.config.effect import no_effect
 from savae_dist.config.schema import DataConfig, RunConfig
-from savae_dist.data import Mixture, Proportions, Reader, SampleOrder, Shards, Store, demo_shards, training_order
+from savae_dist.data import (
+    Mixture,
+    Proportions,
+    Reader,
+    SampleOrder,
+    Shards,
+    Store,
+    demo_shards,
+    hold_out,
+    training_order,
+)
 from savae_dist.distributed.environment import ranks_of_node
 from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import CheckpointError, ConfigError
@@ -22,7 +32,7 @@ from savae_dist.run.checkpoint import TrainingState
 from savae_dist.run.run import Process, Run
 from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
-from savae_dist.run.validation import Validation
+from savae_dist.run.validation import TrainingFigures, Validation
 from savae_dist.systems.fit import check_fit
 from savae_dist.systems.phases import Phase
 from savae_dist.training.augment import Augmentation
@@ -71,22 +81,38 @@ def open_run(config: RunConfig, process: Process) -> Run:
     # Made last, because it must be closed: an error before this line leaves no progress bar open.
     tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes)
     return Run(
-        config, process, folder, phases, networks, given, training_data, validation, training, resumed_from, tracker
+        config,
+        process,
+        folder,
+        phases,
+        networks,
+        given,
+        training_data,
+        validation,
+        validation or TrainingFigures(training_data),
+        training,
+        resumed_from,
+        tracker,
     )
 
 
 def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
-    """The training set, and the validation set normalised like it; without data.train the embedded digits."""
+    """The training set, and the validation set normalised like it, or the part of the first that is held out.
+
+    Without data.train the embedded digits.
+    """
     train, validation = data.train, data.validation
     if train is None:
         digits = demo_shards()
-        train, validation = str(digits[0]), validation or str(digits[1])
+        train, validation = str(digits[0]), validation or (None if data.hold_out else str(digits[1]))
     store = Store(Path(data.cache_dir) if data.cache_dir else None, data.cache_bytes, data.outage_limit)
     shards = Shards.open(train, store)
     if shards.spec.kind == "signal":
         shards = shards.with_normalise(data.normalise)
     elif data.normalise != DataConfig.normalise:
         raise no_effect("data.normalise", data.normalise, "on images, which are divided by 255")
+    if data.hold_out:
+        return hold_out(shards, data.hold_out)
     return shards, Shards.open(validation, store).with_spec(shards.spec) if validation else None
 
 
@@ -160,10 +186,10 @@ def resume(
     # A key is on one side only if it is an augmentation that the other has switched off, or if it was stored by an
     # older version and is free to change by now.
     for key in sorted((here | there).keys() - identity.FREE_KEYS):
-        if there.get(key) != here.get(key):
+        before, now = (side.get(key, identity.LATER_KEYS.get(key)) for side in (there, here))
+        if before != now:
             raise CheckpointError(
-                f"{found} was trained with {key}={there.get(key)}, not {here.get(key)}: "
-                "restore it, or choose another output"
+                f"{found} was trained with {key}={before}, not {now}: restore it, or choose another output"
             )
     checkpoint.load_networks(found / "networks", networks)
     return state, found
