@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import tee
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +56,7 @@ class Run:
     """A run at the start, or where its newest checkpoint left it; `setup.open_run` puts it together.
 
     training: where it stands. resumed_from: the checkpoint that it goes on from. given: the networks that started from
-    `networks.initial`. drawn: the samples of which the figures are.
+    `networks.initial`.
     """
 
     config: RunConfig
@@ -66,10 +67,14 @@ class Run:
     given: frozenset[str]
     data: TrainingData
     validation: Validation | None
-    drawn: Validation | TrainingFigures
     training: TrainingState
     resumed_from: Path | None
     tracker: Tracker
+
+    @cached_property
+    def drawn(self) -> Validation | TrainingFigures:
+        """The samples of which the figures are."""
+        return self.validation or TrainingFigures(self.data)
 
     def steps(self, phase: Phase) -> int:
         return self.config.capped(phase.steps)

@@ -32,7 +32,7 @@ from savae_dist.run.checkpoint import TrainingState
 from savae_dist.run.run import Process, Run
 from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
-from savae_dist.run.validation import TrainingFigures, Validation
+from savae_dist.run.validation import Validation
 from savae_dist.systems.fit import check_fit
 from savae_dist.systems.phases import Phase
 from savae_dist.training.augment import Augmentation
@@ -81,18 +81,7 @@ def open_run(config: RunConfig, process: Process) -> Run:
     # Made last, because it must be closed: an error before this line leaves no progress bar open.
     tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes)
     return Run(
-        config,
-        process,
-        folder,
-        phases,
-        networks,
-        given,
-        training_data,
-        validation,
-        validation or TrainingFigures(training_data),
-        training,
-        resumed_from,
-        tracker,
+        config, process, folder, phases, networks, given, training_data, validation, training, resumed_from, tracker
     )
 
 
