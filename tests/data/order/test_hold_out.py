@@ -198,6 +198,7 @@ def test_remote_shards_are_split_alike(tmp_path: Path) -> None:
         for asked in ({}, {"labelled": 0.5}):
             assert trained_on(there, epochs=1, **asked) == trained_on(train, epochs=1, **asked)
         assert evaluated(apart) == evaluated(held)
+        assert not trained_on(there) & set(evaluated(apart))
         before = len(server.gets())
         hold_out(Shards.open(f"{server.url}/set", store), 0.2)
         assert len(server.gets()) == before  # who belongs together is known by now
