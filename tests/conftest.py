@@ -11,6 +11,8 @@ from accelerate.state import AcceleratorState
 from helpers.launching import shards
 from matplotlib.figure import Figure
 
+from savae_dist.run.validation import TrainingFigures
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-shards", type=int, default=150, help="damaged shards that test_fuzz.py reads")
@@ -25,9 +27,10 @@ def _fresh_process() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are built but left blank: rendering takes three quarters of a short run's time."""
+    """Figures are built but left blank, and of training samples not built: that is most of a short run's time."""
     if "rendered" not in request.keywords:
         monkeypatch.setattr(Figure, "draw", lambda figure, renderer: None)
+        monkeypatch.setattr(TrainingFigures, "draw", lambda figures, pipeline, folder: {})  # most runs of tests
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,10 @@ FREE_KEYS = {
 }
 
 
+# Keys that came later, with the value at which a run is the one that it was without them: at that they are left out.
+LATER_KEYS: dict[str, Any] = {"data.hold_out": 0.0}
+
+
 def to_yaml(config: RunConfig) -> str:
     """The resolved configuration as YAML; used as FILE.yaml it gives the same run."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
@@ -48,7 +52,11 @@ def plain(system: object) -> dict[str, Any]:
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """The keys that identify a run, with their values: all but the free ones."""
-    return {key: value for key, value in as_dict(config).items() if key not in FREE_KEYS}
+    return {
+        key: value
+        for key, value in as_dict(config).items()
+        if key not in FREE_KEYS and not (key in LATER_KEYS and value == LATER_KEYS[key])
+    }
 
 
 def digest(config: RunConfig) -> str:

@@ -92,7 +92,8 @@ class DataConfig:
     of the set that a process may find unusable (each counts its own samples) before it stops the run.
     weights: shares of the sets that `train` lists; empty: by their sizes. labelled_fraction: share of labelled samples
     in every batch; null: as in the data. balance: a class of n labelled samples is drawn in proportion to
-    n^(1 - balance): 0 as in the data, 1 all classes equally often.
+    n^(1 - balance): 0 as in the data, 1 all classes equally often. hold_out: the share of `train` that is not trained
+    on and takes the place of `validation`.
     cache_dir: where remote shards are kept, at most cache_bytes of them; null: ~/.cache/savae_dist.
     outage_limit: seconds for which a store may be out of reach before the run stops.
     augment: strengths by name, of `AUGMENTATIONS`; `none` in YAML for none at all.
@@ -100,6 +101,7 @@ class DataConfig:
 
     train: str | list[str] | None = None
     validation: str | list[str] | None = None
+    hold_out: float = 0.0
     batch_size: int = 128
     workers: int = 0
     shuffle_window: int = 16
@@ -131,6 +133,13 @@ class DataConfig:
             share = getattr(self, key)
             if share is not None and not 0 <= share <= 1:
                 raise ConfigError(f"data.{key} is a share between 0 and 1, not {share}")
+        if not 0 <= self.hold_out <= 0.5:
+            raise ConfigError(f"data.hold_out is a share of data.train between 0 and 0.5, not {self.hold_out}")
+        if self.hold_out and self.validation:
+            raise ConfigError(
+                f"data.hold_out={self.hold_out} takes the place of data.validation={self.validation}: leave one out, "
+                "or set data.validation=null"
+            )
         if self.weights and not (isinstance(self.train, list) and len(self.weights) == len(self.train)):
             raise ConfigError(f"data.weights={self.weights} needs one number for each set that data.train lists")
         if self.weights and not (min(self.weights) >= 0 and 0 < sum(self.weights) < math.inf):

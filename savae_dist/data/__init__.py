@@ -2,6 +2,7 @@
 
 from savae_dist.data.index.report import index_set, survey
 from savae_dist.data.index.shards import Shards
+from savae_dist.data.order.hold_out import hold_out, sequential
 from savae_dist.data.order.mixture import Mixture, Proportions, SampleOrder, training_order
 from savae_dist.data.order.order import Order, Request, Sequential, evaluation_requests
 from savae_dist.data.packing.digits import demo_shards
@@ -24,10 +25,12 @@ __all__ = [
     "Store",
     "demo_shards",
     "evaluation_requests",
+    "hold_out",
     "index_set",
     "loader",
     "pack",
     "read_arrays",
+    "sequential",
     "summary",
     "survey",
     "training_order",

@@ -1,7 +1,8 @@
 """Figures of a pipeline.
 
 Each function returns a matplotlib Figure of its own; pyplot, which keeps a global list of figures, is not used. x and
-x_hat are normalised samples and their reconstructions `[n, *shape]`, y is int64 `[n]` with -1 for unlabelled.
+x_hat are normalised samples and their reconstructions `[n, *shape]`, y is int64 `[n]` with -1 for unlabelled; `of`
+says in the title what samples these are, where a reader would take them for others.
 """
 
 from __future__ import annotations
@@ -80,18 +81,19 @@ def mosaic(x: Tensor, columns: int, pad: int = 1) -> np.ndarray:
     return rearrange(x.numpy(), "(r k) c h w -> (r h) (k w) c", k=columns)
 
 
-def reconstructions(x: Tensor, x_hat: Tensor, y: Tensor, spec: DataSpec) -> Figure:
+def reconstructions(x: Tensor, x_hat: Tensor, y: Tensor, spec: DataSpec, of: str = "") -> Figure:
     """Samples and their reconstructions: images one above the other; signals as overlaid curves and spectra."""
     if spec.kind == "signal":
         names = [class_name(label, spec) for label in y.tolist()]
-        title = "Originals and their reconstructions (decoded posterior means)"
+        title = f"Originals and their reconstructions (decoded posterior means){_of(of)}"
         return _signal_rows([[a, b] for a, b in zip(x, x_hat, strict=True)], names, title, spec)
     bands = -(-len(x) // COLUMNS)
     height, width = 1 + 2 * spec.shape[1] / spec.shape[2], min(len(x), COLUMNS)
     figure = Figure(
         figsize=(0.95 * width + 0.6, 0.95 * (height - 1) * bands + 0.35 * bands + 0.5), layout="constrained"
     )
-    figure.suptitle("Originals above, their reconstructions (decoded posterior means) below", fontsize=11)
+    title = f"Originals above, their reconstructions (decoded posterior means) below{_of(of)}"
+    figure.suptitle(title, fontsize=11)
     for axes, start in zip(np.atleast_1d(figure.subplots(bands, 1)), range(0, len(x), COLUMNS), strict=True):
         part = slice(start, start + COLUMNS)
         axes.imshow(np.concatenate([mosaic(x[part], width), mosaic(x_hat[part], width)]), interpolation="nearest")
@@ -139,10 +141,11 @@ def samples_by_class(pipeline: Pipeline, seed: int = 0) -> Figure:
     return _image_rows(x, names, title, spec)
 
 
-def latent_space(z: Tensor, y: Tensor, spec: DataSpec) -> Figure:
+def latent_space(z: Tensor, y: Tensor, spec: DataSpec, of: str = "") -> Figure:
     """Codes `[n, K]` coloured by class: as they are for K = 2, else their two principal components."""
     codes, label_of = z.detach().float().cpu().numpy()[:MAX_POINTS], y.cpu().numpy()[:MAX_POINTS]
     places, title, names = _plane(codes)
+    title += _of(of)
     figure = Figure(figsize=(8.4, 6.4), layout="constrained")
     axes = figure.subplots()
     labels = [int(label) for label in np.unique(label_of)]
@@ -166,7 +169,7 @@ def latent_space(z: Tensor, y: Tensor, spec: DataSpec) -> Figure:
     return figure
 
 
-def latent_grid(pipeline: Pipeline, codes: Tensor | None = None) -> Figure:
+def latent_grid(pipeline: Pipeline, codes: Tensor | None = None, of: str = "") -> Figure:
     """Decoded points of a 2-D latent space, at the quantiles of a Gaussian (Zemouri 2020, figure 8).
 
     The Gaussian has the mean and deviation of the codes `[n, 2]`; without codes it is the prior N(0, I). Codes are
@@ -177,7 +180,7 @@ def latent_grid(pipeline: Pipeline, codes: Tensor | None = None) -> Figure:
     mean, std, name = np.zeros(2), np.ones(2), "the prior N(0, I)"
     if codes is not None:
         mean, std = codes.double().mean(0).cpu().numpy(), codes.double().std(0, correction=0).cpu().numpy()
-        name = "a Gaussian fitted to the codes"
+        name = f"a Gaussian fitted to the codes{_of(of)}"
     first, second = (mean[k] + std[k] * quantiles for k in (0, 1))
     places = np.stack([np.tile(first, count), np.repeat(second[::-1], count)], 1)  # the highest z2 is the top row
     x = pipeline.decoded(torch.as_tensor(places, dtype=torch.float32))
@@ -215,6 +218,10 @@ def _plane(codes: np.ndarray) -> tuple[np.ndarray, str, tuple[str, str]]:
         f"Latent space, K = {latent_dim}: principal components (PCA) of the posterior means",
         (shares[0], shares[1]),
     )
+
+
+def _of(samples: str) -> str:
+    return f": {samples}" if samples else ""
 
 
 def _bare(axes: Axes) -> None:

@@ -92,36 +92,37 @@ def table(values: Mapping[str, float | None]) -> str:
     return "\n".join([*lines, *([f"does not apply here: {', '.join(absent)}"] if absent else [])])
 
 
-def draw_figures(pipeline: Pipeline, x: Tensor, y: Tensor) -> dict[str, Figure]:
+def draw_figures(pipeline: Pipeline, x: Tensor, y: Tensor, of: str = "") -> dict[str, Figure]:
     """The figures by name, as many as the pipeline's networks allow.
 
-    x: normalised samples `[n, *shape]` to encode and reconstruct. y: their labels `[n]`.
+    x: normalised samples `[n, *shape]` to encode and reconstruct. y: their labels `[n]`. of: what samples these are,
+    for the titles.
     """
     drawn: dict[str, Figure] = {}
     codes = pipeline.posterior(x).mean if "encoder" in pipeline.networks else None
     decoder = "decoder" in pipeline.networks
     if codes is not None:
-        drawn["latent_space"] = figures.latent_space(codes, y, pipeline.spec)
+        drawn["latent_space"] = figures.latent_space(codes, y, pipeline.spec, of)
     if codes is not None and decoder:
         rows = figures.choose(y, figures.REPRODUCED[pipeline.spec.kind])
         drawn["reconstructions"] = figures.reconstructions(
-            x[rows], pipeline.decoded(pipeline.completed(codes[rows], y[rows])), y[rows], pipeline.spec
+            x[rows], pipeline.decoded(pipeline.completed(codes[rows], y[rows])), y[rows], pipeline.spec, of
         )
     if decoder:
         drawn["samples"] = figures.samples(pipeline)
         if pipeline.labels:
             drawn["samples_by_class"] = figures.samples_by_class(pipeline)
         if pipeline.latent_dim == 2:
-            drawn["latent_grid"] = figures.latent_grid(pipeline, codes)
+            drawn["latent_grid"] = figures.latent_grid(pipeline, codes, of)
     return drawn
 
 
 def write_figures(
-    pipeline: Pipeline, x: Tensor, y: Tensor, folder: str | Path, step: int | None = None
+    pipeline: Pipeline, x: Tensor, y: Tensor, folder: str | Path, step: int | None = None, of: str = ""
 ) -> dict[str, Figure]:
     """Draw the figures of `draw_figures`, save each as `NAME.png` or `NAME-STEP.png` in the folder, and return them."""
     suffix = "" if step is None else f"-{step:08d}"
-    drawn = draw_figures(pipeline, x, y)
+    drawn = draw_figures(pipeline, x, y, of)
     for name, figure in drawn.items():
         figures.save(figure, Path(folder) / f"{name}{suffix}.png")
     return drawn

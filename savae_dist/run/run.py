@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import tee
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -24,7 +26,14 @@ from savae_dist.run.export import export, make_pipeline, name_the_clusters
 from savae_dist.run.status_file import Status
 from savae_dist.run.tracker import Clock, Tracker
 from savae_dist.run.training_data import TrainingData
-from savae_dist.run.validation import Validation, closing_summary, collapse, in_one_line, worse_than_class_means
+from savae_dist.run.validation import (
+    TrainingFigures,
+    Validation,
+    closing_summary,
+    collapse,
+    in_one_line,
+    worse_than_class_means,
+)
 from savae_dist.systems.phases import Phase, Preparation
 from savae_dist.training.batch_norm import broadcast_buffers, recalibrate
 from savae_dist.training.batches import training_plan
@@ -76,6 +85,11 @@ class Run:
     training: TrainingState
     resumed_from: Path | None
     tracker: Tracker
+
+    @cached_property
+    def drawn(self) -> Validation | TrainingFigures:
+        """The samples of which the figures are."""
+        return self.validation or TrainingFigures(self.data)
 
     def steps(self, phase: Phase) -> int:
         return self.config.capped(phase.steps)
@@ -152,19 +166,22 @@ class Run:
             raise SaveError(message or "rank 0 could not save; see status.json")
 
     def validate(self, phase: Phase, updates: Updates) -> None:
-        """Measure on the validation set, over all ranks; log the figures of merit and draw the pictures."""
-        if self.validation is None:
-            return
-        where, pipeline = f"{phase.name} step {self.training.step}", self._pipeline(phase, updates)
+        """Measure on the validation set, if there is one, over all ranks and log the result; draw the pictures."""
+        pipeline = self._pipeline(phase, updates)
         broadcast_buffers(pipeline.networks)  # the buffers of weight averages are not broadcast anywhere else
         name_the_clusters(pipeline, self.data)
-        metrics = self.validation.measure(pipeline)
+        if self.validation is not None:
+            self._tell(phase, pipeline, self.validation.measure(pipeline))
+        self._draw(pipeline)
+
+    def _tell(self, phase: Phase, pipeline: Pipeline, metrics: dict[str, Any]) -> None:
+        """Log the figures of merit, and warn of a collapse."""
+        where = f"{phase.name} step {self.training.step}"
         numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
         self.tracker.scalars(numbers, self.training.total)
         self.tracker.say(f"{where}, validation: {in_one_line(metrics)}")
         if warning := collapse(metrics, pipeline.spec):
             self.tracker.say(f"{where}: {warning}")
-        self._draw(pipeline)
 
     def finish(self) -> None:
         """Measure, export the pipeline with the training posteriors, and say where everything lies."""
@@ -181,7 +198,7 @@ class Run:
         self.process.status.begin(again=True)  # what it said of an earlier pipeline holds no more
         export(self.folder, pipeline, self.data, {**metrics, **summary}, self.process.status.side)
         self._draw(pipeline, log=not again)
-        self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks))
+        self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks, self.validation is not None))
 
     def _measure(self, prepare: Preparation) -> None:
         """Let a phase measure the training data before its first step; all ranks take rank 0's result."""
@@ -275,8 +292,8 @@ class Run:
         return make_pipeline(self.config.system, self.data.shards.spec, networks, begun, self.given)
 
     def _draw(self, pipeline: Pipeline, log: bool = True) -> None:
-        if self.process.state.is_main_process and self.validation is not None:
+        if self.process.state.is_main_process:
             with self.process.status.side.spared("figures"):
-                figures = self.validation.draw(pipeline, self.folder / "figures")
+                figures = self.drawn.draw(pipeline, self.folder / "figures")
                 for name, figure in figures.items() if log else ():
                     self.tracker.figure(name, figure, self.training.total)

@@ -11,7 +11,17 @@ from torch import nn
 from savae_dist.config import identity
 from savae_dist.config.effect import no_effect
 from savae_dist.config.schema import DataConfig, RunConfig
-from savae_dist.data import Mixture, Proportions, Reader, SampleOrder, Shards, Store, demo_shards, training_order
+from savae_dist.data import (
+    Mixture,
+    Proportions,
+    Reader,
+    SampleOrder,
+    Shards,
+    Store,
+    demo_shards,
+    hold_out,
+    training_order,
+)
 from savae_dist.data.remote import retry
 from savae_dist.data.remote.store import is_remote
 from savae_dist.distributed.environment import ranks_of_node
@@ -93,11 +103,14 @@ def begin_folder(config: RunConfig, folder: Path, process: Process) -> None:
 
 
 def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
-    """The training set, and the validation set normalised like it; without data.train the embedded digits."""
+    """The training set, and the validation set normalised like it, or the part of the first that is held out.
+
+    Without data.train the embedded digits.
+    """
     train, validation = data.train, data.validation
     if train is None:
         digits = demo_shards()
-        train, validation = str(digits[0]), validation or str(digits[1])
+        train, validation = str(digits[0]), validation or (None if data.hold_out else str(digits[1]))
     store = Store(Path(data.cache_dir) if data.cache_dir else None, data.cache_bytes, data.outage_limit)
     shards = Shards.open(train, store)
     shards.check_classes()
@@ -105,6 +118,8 @@ def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
         shards = shards.with_normalise(data.normalise)
     elif data.normalise != DataConfig.normalise:
         raise no_effect("data.normalise", data.normalise, "on images, which are divided by 255")
+    if data.hold_out:
+        return hold_out(shards, data.hold_out)
     return shards, Shards.open(validation, store).with_spec(shards.spec) if validation else None
 
 
@@ -194,9 +209,10 @@ def resume(
     # A key is on one side only if it is an augmentation that the other has switched off, or if it was stored by an
     # older version and is free to change by now.
     for key in sorted((here | there).keys() - identity.FREE_KEYS):
-        if there.get(key) != here.get(key):
+        before, now = (side.get(key, identity.LATER_KEYS.get(key)) for side in (there, here))
+        if before != now:
             raise CheckpointError(
-                f"{found} was trained with {key}={_shown(there.get(key))}, not {_shown(here.get(key))}: "
+                f"{found} was trained with {key}={_shown(before)}, not {_shown(now)}: "
                 "restore it, or choose another output"
             )
     steps = {phase.name: phase.steps for phase in config.system.phases()}

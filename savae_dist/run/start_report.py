@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from savae_dist.data import Mixture, Request, Sequential, survey
+from savae_dist.data import Mixture, Request, Sequential, Shards, survey
+from savae_dist.data.index.report import MANY
 from savae_dist.distributed import launch
 from savae_dist.run.run import Run
+from savae_dist.run.validation import HOLD_OUT, UNMEASURED
 
 
 def describe(run: Run) -> str:
     """Launch, data, system, phases and output, a line each."""
     process, data = run.process, run.data
     shards = run.validation.shards if run.validation else None
-    validation = f"{shards.size:,}" if shards else "none"
+    validation = f"{shards.size:,} for validation" if shards else "none for validation, so nothing is measured"
     foreign = shards.foreign if shards else 0
     untrained = f" ({foreign:,} of classes that data.train has none of, so unlabelled)" * (foreign > 0)
     sizes = ", ".join(f"{k} {sum(p.numel() for p in n.parameters()):,}" for k, n in run.networks.items())
@@ -19,12 +21,33 @@ def describe(run: Run) -> str:
     going_on = f", continuing {run.resumed_from.name}" if run.resumed_from is not None else ""
     lines = [
         f"launch:     {launch.describe(process.state, run.config.precision, process.zero)}",
-        f"data:       {data.shards.describe()}; {validation} for validation{untrained}",
+        f"data:       {data.shards.describe()}; {validation}{untrained}",
+        *held_out(data.shards, shards),
         f"system:     {run.config.system.name}, {sizes} parameters",
         f"phases:     {steps}, global batch {data.builder.split.size} ({run.training.lanes} lanes)",
         f"output:     {run.folder}{going_on}",
     ]
     return "\n".join(lines)
+
+
+def held_out(training: Shards, validation: Shards | None) -> list[str]:
+    """What of the training set was held out for validation: of all, of its recordings and of each class."""
+    if validation is None or validation.part is None or training.part is None:
+        return []
+    size, recordings = training.size + validation.size, training.part.recordings + validation.part.recordings
+    names, own = dict(enumerate(training.spec.class_names)), validation.label_counts
+    classes = {label: n + own.get(label, 0) for label, n in sorted(training.label_counts.items()) if label >= 0}
+    shown = [f"{names.get(label, label)}: {own.get(label, 0):,}/{n:,}" for label, n in list(classes.items())[:MANY]]
+    none = sum(label not in own for label in classes)
+    lines = [
+        f"held out:   {validation.size:,} of {size:,} samples ({validation.size / size:.1%})"
+        f"{f' in {validation.part.recordings:,} of {recordings:,} recordings' * bool(recordings)}"
+        f"{'; of the classes ' * bool(shown)}{', '.join(shown)}{', ...' * (len(classes) > MANY)}"
+        f"{f'; none of {none:,} classes, which are too small' * bool(none)}"
+    ]
+    if training.spec.kind == "signal" and not recordings:
+        lines.append("            the shards name no recordings: windows of one may overlap and stand on both sides")
+    return lines
 
 
 def check(run: Run) -> str:
@@ -38,6 +61,8 @@ def check(run: Run) -> str:
     lines = [describe(run), "", "training data", *survey(run.data.shards), *reading(run)]
     if run.validation is not None:
         lines += ["", "validation data", *survey(run.validation.shards)]
+    else:
+        lines += ["", UNMEASURED, f"{HOLD_OUT}, whole recordings where the shards name them"]
     lines += ["", f"first batch: {tuple(batch.x.shape)} on {batch.x.device}, {low:.3g} to {high:.3g}"]
     lines += [f"             {shard}: {key}: {reason}; another sample took its place" for reason, shard, key in bad]
     return "\n".join(lines)

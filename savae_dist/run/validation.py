@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from savae_dist.data import Order, Reader, Shards
+from savae_dist.data import Reader, Shards, sequential
 from savae_dist.distributed.reduce import rank_sums
 from savae_dist.evaluation import metrics, report
 from savae_dist.pipeline import Pipeline
@@ -24,11 +25,15 @@ NOT_MEASURED = {  # role -> what is missing without a network in that role
 }
 
 
+UNMEASURED = "no validation set: reconstruction, accuracy and the like are not measured"
+HOLD_OUT = "data.hold_out=0.1 holds a tenth of data.train out"
+
+
 class Validation:
     """The validation set, the class means of the training set as the baseline, and perhaps a judge."""
 
     def __init__(self, shards: Shards, training: TrainingData, judge: str | None) -> None:
-        self.reader = Reader(shards, Order.sequential(shards.counts), bad_budget=shards.size)
+        self.reader = Reader(shards, sequential(shards), bad_budget=shards.size)
         self.shards, self.builder = shards, training.builder
         labelled = training.labelled_samples()
         self.class_means = metrics.class_means(labelled, shards.spec) if training.labelled else None
@@ -53,6 +58,24 @@ class Validation:
         for raw in report.raw_batches(self.reader, split.rank, split.ranks):
             batch = self.builder.batch(raw)
             yield batch.x, batch.y
+
+
+class TrainingFigures:
+    """What is drawn of a run without a validation set: training samples, and the figures say so."""
+
+    def __init__(self, training: TrainingData) -> None:
+        self.shards, self.builder = training.shards, training.builder
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The stored order, since the training order would take its first samples from many shards."""
+        return Reader(self.shards, sequential(self.shards), bad_budget=self.shards.size)
+
+    def draw(self, pipeline: Pipeline, folder: Path) -> dict[str, Figure]:
+        """As `Validation.draw`."""
+        folder.mkdir(exist_ok=True)
+        batch = self.builder.batch(report.first(self.reader))
+        return report.write_figures(pipeline, batch.x, batch.y, folder, of="training data")
 
 
 def collapse(values: dict[str, Any], spec: DataSpec) -> str:
@@ -83,14 +106,20 @@ def in_one_line(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, float))
 
 
-def closing_summary(folder: Path, values: dict[str, Any], roles: Collection[str]) -> str:
-    """The last lines of a run: what was measured, what these roles leave out, and where the results lie."""
+def closing_summary(folder: Path, values: dict[str, Any], roles: Collection[str], measured: bool = True) -> str:
+    """The last lines of a run: what was measured, what these roles leave out, and where the results lie.
+
+    measured: whether there was a validation set. Only what is there is named.
+    """
     missing = [f"  no {role}: {text}" for role, text in NOT_MEASURED.items() if role not in roles]
+    if not measured:
+        missing.append(f"  {UNMEASURED}; {HOLD_OUT}")
     shown = [f"  {name:28} {value:.4f}" for name, value in values.items() if isinstance(value, float)]
     places = (
-        ("pipeline", f"Pipeline.from_pretrained({str(folder)!r})"),
-        ("figures", folder / "figures"),
-        ("curves", f"tensorboard --logdir {folder / 'tensorboard'}"),
-        ("numbers", folder / "summary.json"),
+        ("pipeline", "pipeline", f"Pipeline.from_pretrained({str(folder)!r})"),
+        ("figures", "figures", f"{folder / 'figures'}"),
+        ("curves", "tensorboard", f"tensorboard --logdir {folder / 'tensorboard'}"),
+        ("numbers", "summary.json", f"{folder / 'summary.json'}"),
     )
-    return "\n".join(["done.", *shown, *missing, *(f"  {name:9} {place}" for name, place in places)])
+    there = [f"  {name:9} {text}" for name, where, text in places if (folder / where).exists()]
+    return "\n".join(["done.", *shown, *missing, *there])

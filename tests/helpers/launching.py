@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from savae_dist.data import pack
 
 ROOT = Path(__file__).parents[2]
+BLANK = Path(__file__).parent / "blank"
 SMALL = ["networks.width=4", "system.latent_dim=3", "data.batch_size=16", "log_every=1", "validate_every=1000"]
 
 
@@ -30,7 +31,8 @@ def command(processes: int, *arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    paths = os.pathsep.join((str(ROOT), str(BLANK)))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "GLOO_SOCKET_IFNAME": "lo"}
 
 
 def train(processes: int, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:

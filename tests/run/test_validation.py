@@ -198,8 +198,13 @@ def test_a_collapse_is_seen(kl: float | None, accuracy: float | None, expected: 
     assert bool(collapse({"kl": kl, "accuracy": accuracy}, spec)) is expected
 
 
-def test_the_closing_lines_say_where_everything_lies() -> None:
+def test_the_closing_lines_say_where_everything_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And name nothing that is not there."""
+    monkeypatch.chdir(tmp_path)
     folder = Path("runs/my run")
+    assert closing_summary(folder, {}, (), measured=True).count(str(folder)) == 0
+    for name in ("pipeline", "figures", "tensorboard", "summary.json"):
+        (folder / name).mkdir(parents=True)
     roles = ("encoder", "classifier", "decoder")
     text = closing_summary(folder, {"accuracy": 0.98765, "judge_flip_rate": None}, roles)
     lines = text.splitlines()

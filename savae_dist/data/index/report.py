@@ -55,7 +55,7 @@ def survey(shards: Shards) -> list[str]:
             cut.add("without an end", [name])
     size = sum(one["bytes"] for one in index)
     stored = f"{shards.stored_dtype} {'x'.join(map(str, shards.stored_shape))}"
-    memory = shards.size * math.prod(shards.stored_shape) * np.dtype(shards.stored_dtype).itemsize
+    memory = int(shards.counts.sum()) * math.prod(shards.stored_shape) * np.dtype(shards.stored_dtype).itemsize
     lines = {
         "samples": f"{shards.describe()}",
         "shards": f"{len(index):,} of {_bytes(size)}, {shards.index['layout']}, stored as {stored}",

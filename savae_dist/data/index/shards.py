@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,20 @@ from savae_dist.untrusted import Misfit
 # A set without class names whose labels leave so many numbers out has a wrong label, or ids in place of classes.
 MANY_CLASSES, FEW = 1000, 10
 
+ELSEWHERE = -3  # in place of a label: the sample belongs to the other part
+
+
+class Part(NamedTuple):
+    """A part of the samples of a set, such as those that are held out.
+
+    table: label -> int64 [shards], its samples in each. holds: shard -> bool [count], which of its samples belong to
+    the part. recordings: how many recordings those come from, 0 where none are named.
+    """
+
+    table: dict[int, np.ndarray]
+    holds: Callable[[int], np.ndarray]
+    recordings: int
+
 
 class Shards:
     """An indexed set of shards: what it holds and where; nothing of the tars is read or kept open.
@@ -35,12 +49,15 @@ class Shards:
     counts: int64 [shards], samples in each. starts: int64 [shards], the id of the first of each.
     parts: int64 [shards], the number of the set that each belongs to, where several are opened together.
     store: through which remote shards are read; needed only where there are any.
+    part: the samples that count, None for all; `size`, `label_counts` and `label_table` are then of these, while
+    `counts`, `starts` and the rows of a shard stay those of the files.
     spec: what the samples are. digest: sha256 of the content of the index, wherever the shards lie.
     """
 
     def __init__(self, home: Path, index: dict[str, Any], store: Store | None = None) -> None:
         check_shards(home, index["shards"])
         self.home, self.index, self.store = home, index, store
+        self.part: Part | None = None
         self.remote = any(is_remote(shard["name"]) for shard in index["shards"])
         self.counts = np.array([shard["count"] for shard in index["shards"]], np.int64)
         self.starts = np.cumsum(self.counts) - self.counts
@@ -107,6 +124,18 @@ class Shards:
             raise ConfigError("normalise=dataset is for signals; images take normalise=unit")
         mean, std = (statistics["mean"], statistics["std"]) if statistics else ((), ())
         return self.with_spec(replace(self.spec, normalise=mode, mean=tuple(mean), std=tuple(std)))
+
+    def restricted(self, part: Part) -> Shards:
+        """The same shards, of whose samples only this part counts."""
+        other = copy.copy(self)
+        other.part = part
+        other.label_counts = {label: int(counts.sum()) for label, counts in part.table.items() if counts.any()}
+        other.size = sum(other.label_counts.values())
+        return other
+
+    def members(self) -> np.ndarray:
+        """int64 [shards], the samples in each that count."""
+        return self.counts if self.part is None else sum(self.part.table.values(), np.zeros_like(self.counts))
 
     @cached_property
     def digest(self) -> str:
@@ -206,6 +235,8 @@ class Shards:
 
     def label_table(self) -> dict[int, np.ndarray]:
         """Label -> int64 [shards], its samples in each."""
+        if self.part is not None:
+            return self.part.table
         table: dict[int, np.ndarray] = {}
         for number, shard in enumerate(self.index["shards"]):
             for label, n in shard["labels"].items():
@@ -247,12 +278,17 @@ class Shards:
                 "correct the labels, number the classes from 0, or pack the set with --class-names"
             )
 
+    def labels_of(self, shard: int) -> np.ndarray:
+        """int64 [count], the labels of all rows of a shard; `ELSEWHERE` for samples of another part."""
+        labels = self.labels(np.full(self.counts[shard], shard), np.arange(self.counts[shard]))
+        return labels if self.part is None else np.where(self.part.holds(shard), labels, ELSEWHERE)
+
     @property
     def foreign(self) -> int:
         """Samples of classes that `spec` does not have: in a validation set, of those that were not trained on."""
         return sum(count for label, count in self.label_counts.items() if label >= self.spec.classes)
 
     def all_labels(self) -> np.ndarray:
-        """int64 [size], by id."""
+        """int64, by id."""
         shards = np.repeat(np.arange(len(self.counts)), self.counts)
-        return self.labels(shards, np.arange(self.size) - self.starts[shards])
+        return self.labels(shards, np.arange(len(shards)) - self.starts[shards])

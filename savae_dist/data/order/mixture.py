@@ -30,7 +30,7 @@ class Group:
 class Stream:
     """The endless order of a group: `order` says which of a shard's members, and a member is a row of the shard.
 
-    labels_of: shard -> labels of its samples.
+    labels_of: shard -> labels of its samples, such as `Shards.labels_of`.
     """
 
     def __init__(self, group: Group, order: Order, labels_of: Callable[[int], np.ndarray]) -> None:
@@ -212,13 +212,12 @@ SampleOrder = Order | Stream | Mixture
 def training_order(
     shards: Shards, proportions: Proportions, *, seed: int, lanes: int, window: int, batch_size: int
 ) -> SampleOrder:
-    """The order in which `shards` are trained on: all samples as they come, those of one group, or a mixture."""
-    if proportions == Proportions():
+    """The order in which `shards` are trained on: all samples as they come, those of one group, or a mixture.
+
+    Of shards that are restricted to a part it draws this part only.
+    """
+    if proportions == Proportions() and shards.part is None:
         return Order(shards.counts, seed, lanes, window)
     groups = proportions.groups(shards)
-
-    def labels_of(shard: int) -> np.ndarray:
-        return shards.labels(np.full(shards.counts[shard], shard), np.arange(shards.counts[shard]))
-
-    streams = [Stream(group, Order(group.counts, seed, lanes, window), labels_of) for group, _ in groups]
+    streams = [Stream(group, Order(group.counts, seed, lanes, window), shards.labels_of) for group, _ in groups]
     return streams[0] if len(streams) == 1 else Mixture(streams, [share for _, share in groups], batch_size, seed)

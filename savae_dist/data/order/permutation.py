@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # What a draw is for: keys of one length, since SeedSequence((1,)) equals SeedSequence((1, 0)).
-SHARDS, WINDOW, REDRAW, PACK, MIX, LABELS = range(6)
+SHARDS, WINDOW, REDRAW, PACK, MIX, LABELS, HOLD_OUT = range(7)
 
 
 def raw_bits(n: int, seed: int, purpose: int, first: int, second: int) -> np.ndarray:

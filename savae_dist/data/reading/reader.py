@@ -176,7 +176,7 @@ class Reader(Dataset[RawBatch]):
 
     def _load(self) -> tuple[np.ndarray, dict[int, str]]:
         """All samples by id, and the reasons of the bad ones."""
-        x = np.empty((self.shards.size, *self.fetcher.shape), self.fetcher.dtype)
+        x = np.empty((int(self.shards.counts.sum()), *self.fetcher.shape), self.fetcher.dtype)
         faults: dict[int, str] = {}
         with Ahead(self.shards.fetch) as ahead:
             for shard, (start, count) in enumerate(zip(self.shards.starts, self.shards.counts, strict=True)):

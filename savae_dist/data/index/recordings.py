@@ -1,0 +1,136 @@
+"""Which samples of a set come from one recording: they overlap or resemble each other, so no split may part them.
+
+A recording is named by `recording` in the KEY.json of a sample, or for each row of a packed block, as the packer writes
+it. The index does not hold it, so the tars are walked for it once, and what is found is kept in the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import mmap
+import os
+import sys
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from savae_dist.data.formats.tar import Data, walk
+from savae_dist.data.index.groups import NAME
+from savae_dist.data.index.shards import Shards
+from savae_dist.data.remote.cache import cache_folder, make_folder
+from savae_dist.errors import ConfigError, DataError
+from savae_dist.files import write_bytes
+from savae_dist.locks import PathLock
+
+NONE, DAMAGED = 0, 1  # in place of a hash
+MAX_JSON = 1 << 26  # bytes: more is damaged
+KEY = "recording"
+
+
+def recordings(shards: Shards) -> np.ndarray:
+    """uint64, by id: a hash of the name of the recording that each sample comes from, `NONE` where it has none.
+
+    Empty if no sample has one. Equal names are one recording, in whichever shard or set they stand. The first call on a
+    machine reads all shards. DataError where only a part of the names can be read.
+    """
+    content = [
+        [shard["count"], shard["bytes"], shard.get("crc32"), shard["sha256"]] for shard in shards.index["shards"]
+    ]
+    folder = make_folder((shards.store.folder if shards.store is not None else cache_folder()) / "recordings")
+    path = folder / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.npy"
+    try:
+        if not path.exists():
+            with PathLock(folder / ".lock"):  # one process reads the shards; the others wait and then find the result
+                if not path.exists():
+                    print(f"savae_dist: {shards.home}: looking once for samples of one recording", file=sys.stderr)
+                    stream = io.BytesIO()
+                    np.save(stream, _read(shards))
+                    write_bytes(path, stream.getvalue())
+    except OSError as error:
+        raise ConfigError(f"data.cache_dir: {folder} cannot be written ({error}); name another folder") from error
+    try:
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete it to read the shards again") from error
+    if table.dtype != np.uint64 or table.shape not in ((0,), (int(shards.counts.sum()),)):
+        raise DataError(f"{path} does not fit its shards; delete it to read them again")
+    return np.asarray(table)
+
+
+def _read(shards: Shards) -> np.ndarray:
+    table = np.concatenate([_of_shard(shards, shard) for shard in range(len(shards.counts))])
+    if not (table > DAMAGED).any():
+        return np.empty(0, np.uint64)
+    damaged = np.flatnonzero(table == DAMAGED)
+    if len(damaged):
+        shard = int(np.searchsorted(shards.starts, damaged[0], side="right")) - 1
+        raise DataError(
+            f"{shards.path(shard)}: of {len(damaged):,} samples the json that names their recording is damaged, so "
+            "data.hold_out cannot keep recordings together; pack the set again, or name data.validation"
+        )
+    return table
+
+
+def _of_shard(shards: Shards, shard: int) -> np.ndarray:
+    """The hashes of one shard's samples: each json goes with what the index knows under the same key."""
+    found = np.full(int(shards.counts[shard]), NONE, np.uint64)
+    if not len(found):
+        return found
+    table = shards.blocks(shard) if shards.packed else shards.samples(shard)
+    firsts = table["first"].astype(np.int64) if shards.packed else np.arange(len(table))
+    counts = np.diff(firsts, append=len(found))
+    in_file = np.argsort(table["offset"], kind="stable")
+    offsets = table["offset"][in_file].astype(np.int64)
+    try:
+        with shards.open_shard(shard) as file:
+            size = os.fstat(file.fileno()).st_size
+            data: Data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+    except (OSError, ValueError) as error:
+        path = shards.path(shard)
+        raise DataError(f"shard {path} cannot be read ({error}); bring it back, or make it again") from error
+    rows: dict[str, int] = {}  # key -> the row of `table` that it is
+    texts: dict[str, tuple[int, int]] = {}
+    for entry in walk(data):
+        name = NAME.fullmatch(entry.name)
+        if name is None:
+            continue
+        if name[2].lower() == "json":
+            texts.setdefault(name[1], (entry.offset, MAX_JSON + 1 if entry.fault else entry.size))
+        else:  # what the index points into: the values of a block begin behind their header
+            at = int(np.searchsorted(offsets, entry.offset))
+            if at < len(offsets) and offsets[at] < entry.offset + entry.size:
+                rows.setdefault(name[1], int(in_file[at]))
+    for key in rows.keys() & texts.keys():
+        (start, size), row = texts[key], rows[key]
+        here = slice(int(firsts[row]), int(firsts[row] + counts[row]))
+        found[here] = _hashes(data[start : start + size] if size <= MAX_JSON else b"", int(counts[row]), shards.packed)
+    return found
+
+
+def _hashes(content: bytes, count: int, packed: bool) -> list[int]:
+    """Those of a sample, or of the `count` rows of a block."""
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        return [DAMAGED] * count
+    names = values.get(KEY) if isinstance(values, dict) else None
+    if names is None:
+        return [NONE] * count
+    if packed and not (isinstance(names, list) and len(names) == count):
+        return [DAMAGED] * count
+    return [_hash_of(name) for name in (names if packed else [names])]
+
+
+def _hash_of(name: Any) -> int:
+    if name is None:
+        return NONE
+    return _hash(str(name)) if isinstance(name, str | int) else DAMAGED
+
+
+@lru_cache(1 << 16)
+def _hash(name: str) -> int:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+    return max(int.from_bytes(digest[:8]), DAMAGED + 1)
