@@ -14,7 +14,7 @@ from savae_dist.distributed.environment import is_main, world_size
 from savae_dist.distributed.folder_lock import FolderLock
 from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.signals import Stop, has_peers, lost_peer
-from savae_dist.errors import ConfigError, Preempted, RankLost, UserError
+from savae_dist.errors import ConfigError, Preempted, RankLost, told_by
 from savae_dist.run import start_report
 from savae_dist.run.output_folder import check_output
 from savae_dist.run.run import Process, Run
@@ -28,18 +28,19 @@ def train(config: RunConfig, check: bool = False) -> int:
     folder_lock = FolderLock(Path(config.output or "."))
     status = Status(None if check else folder_lock, is_main())
 
-    def give_up(message: str) -> None:
-        status.end(Preempted.__name__, Preempted.code, message, alone=True)
+    def give_up(message: str, code: int) -> None:
+        status.end(Preempted.__name__, code, message, alone=True)
         print(f"savae_dist: {message}", file=sys.stderr)
 
-    with folder_lock, Stop(give_up, world_size()) as stop:
+    with folder_lock, Stop(give_up, world_size(), launcher=launch.launcher()) as stop:
         try:
-            launch.follow_launcher()
+            stop.open()
             report = _train(config, check, folder_lock, status, stop)
-        except UserError as error:
-            status.end(type(error).__name__, error.code, str(error), alone=not error.everywhere)
-            raise
         except BaseException as error:
+            told = told_by(error)
+            if told is not None:
+                status.end(type(told).__name__, told.code, str(told), alone=not told.everywhere)
+                raise told from (None if told is error else error)
             reason = lost_peer(error)
             if reason is not None and has_peers():
                 raise rank_lost(status, reason) from error
@@ -56,7 +57,7 @@ def _train(config: RunConfig, check: bool, folder_lock: FolderLock, status: Stat
     state = launch.start(config.precision, config.timeout)
     peers = Peers(state, config.timeout)
     status.join(peers.launch, peers.node, peers.nodes)
-    stop.join(peers.group)
+    stop.join(peers)
     peers.check_alike(as_dict(config))
     peers.check_shared(folder_lock.folder)
     if not check:
@@ -66,9 +67,7 @@ def _train(config: RunConfig, check: bool, folder_lock: FolderLock, status: Stat
             return start_report.check(run)
         status.begin()
         run.tracker.say(start_report.describe(run))
-        for phase in run.remaining_phases():
-            run.train(phase)
-        run.finish()
+        run.go()
     return ""
 
 

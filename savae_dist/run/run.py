@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import tee
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -14,8 +16,8 @@ from accelerate import PartialState
 from savae_dist.config.schema import RunConfig
 from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.reduce import rank_means, rank_sums
-from savae_dist.distributed.signals import Stop
-from savae_dist.errors import DivergedError, Preempted, SaveError
+from savae_dist.distributed.signals import Halt, Stop
+from savae_dist.errors import DivergedError, SaveError
 from savae_dist.networks import Network
 from savae_dist.pipeline import Pipeline
 from savae_dist.run import checkpoint
@@ -31,6 +33,8 @@ from savae_dist.training.batches import training_plan
 from savae_dist.training.engine import PreparedUpdate, run_phase
 
 MEASURED = 2048  # training samples that a phase may measure before its first step
+# Seconds before each further try to save: an error of a disk or of a network file system may pass.
+SAVE_AGAIN = (0.5, 2.0, 5.0)
 
 Updates = Mapping[str, PreparedUpdate]
 
@@ -54,7 +58,7 @@ class Run:
     """A run at the start, or where its newest checkpoint left it; `setup.open_run` puts it together.
 
     training: where it stands. resumed_from: the checkpoint that it goes on from. given: the networks that started from
-    `networks.initial`.
+    `networks.initial`. updates: of the phase that it is in. saved: `training.total` of its newest checkpoint.
     """
 
     config: RunConfig
@@ -68,6 +72,11 @@ class Run:
     training: TrainingState
     resumed_from: Path | None
     tracker: Tracker
+    updates: Updates = field(default_factory=dict, init=False)
+    saved: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.saved = self.training.total
 
     def steps(self, phase: Phase) -> int:
         return self.config.capped(phase.steps)
@@ -83,19 +92,30 @@ class Run:
             if not self.training.phase_end:
                 yield phase
 
+    def go(self) -> None:
+        """Train what is left and write the results; if all ranks must stop before that, save what is not saved yet."""
+        self.process.stop.begin()
+        try:
+            for phase in self.remaining_phases():
+                self.train(phase)
+            self.finish()
+        except Halt as halt:
+            if self.training.total != self.saved:
+                self.save(self.updates)
+            raise halt.told(f"{self.training.phase} step {self.training.step}") from halt
+
     def train(self, phase: Phase) -> None:
         """Train a phase to its end, from where `self.training` stands."""
         training, config, last = self.training, self.config, self.steps(phase)
         if phase.prepare is not None and not training.step:
             self._measure(phase.prepare)
-        updates = self._prepare(phase)
+        self.updates = updates = self._prepare(phase)
 
         builder = self.data.builder
         plan = training_plan(phase, builder.split, first=training.step, last=last, origin=training.origin)
         ahead, plan = tee(plan)  # the loader reads ahead of the engine
         clock = Clock()
-        self.process.stop.begin()
-        for step in run_phase(plan, self.data.planned(ahead), updates, builder):
+        for step in run_phase(plan, self.data.planned(ahead), updates, builder, self.process.stop.together):
             clock.tick()
             training.total, training.step = training.total + 1, step
             self.tracker.advance(phase.name)
@@ -104,28 +124,34 @@ class Run:
                 self._log(phase, updates, clock)
             if config.debug.check_ranks and step % config.debug.check_ranks == 0:
                 self.process.peers.check_equal(self.networks, f"{phase.name} step {step}")
-            asked_to_stop = self.process.stop.agreed()
-            if asked_to_stop or (step % config.checkpoint_every == 0 and step != last):
+            if step % config.checkpoint_every == 0 and step != last:
                 self.save(updates)
-            if asked_to_stop:
-                raise Preempted(f"stopped by signal {asked_to_stop} at {phase.name} step {step}; run it again to go on")
             if step % config.validate_every == 0 and step != last:
                 self.validate(phase, updates)
             clock.skip()
-        self.process.stop.settle()
         self._end(phase, updates, clock)
 
     def save(self, updates: Updates) -> None:
-        """Write a checkpoint, on rank 0; SaveError on every rank if it fails."""
-        message, write = "", self.process.state.is_main_process
+        """Write a checkpoint, on rank 0; SaveError on every rank if it fails each time that it is tried."""
+        with self.process.stop.patient():
+            for pause in (*SAVE_AGAIN, None):
+                message = self._try_to_save(updates)
+                if not rank_sums(torch.tensor(float(bool(message)))).item():
+                    self.saved = self.training.total
+                    return
+                if pause is None:
+                    raise SaveError(message or "rank 0 could not save; see status.json")
+                self.tracker.say(f"savae_dist: {message}; trying again")
+                time.sleep(pause)
+
+    def _try_to_save(self, updates: Updates) -> str:
+        """Why rank 0 could not write a checkpoint; empty if it could, and on the other ranks."""
+        folder, write = self.folder / "checkpoints", self.process.state.is_main_process
         try:
-            checkpoint.save(
-                self.folder / "checkpoints", self.networks, updates, self.training, self.config.keep_checkpoints, write
-            )
+            checkpoint.save(folder, self.networks, updates, self.training, self.config.keep_checkpoints, write)
         except SaveError as error:
-            message = str(error)
-        if rank_sums(torch.tensor(float(bool(message)))).item():
-            raise SaveError(message or "rank 0 could not save; see status.json")
+            return str(error)
+        return ""
 
     def validate(self, phase: Phase, updates: Updates) -> None:
         """Measure on the validation set, over all ranks; log the figures of merit and draw the pictures."""
@@ -133,20 +159,19 @@ class Run:
             return
         where, pipeline = f"{phase.name} step {self.training.step}", self._pipeline(phase, updates)
         broadcast_buffers(pipeline.networks)  # the buffers of weight averages are not broadcast anywhere else
-        name_the_clusters(pipeline, self.data)
-        metrics = self.validation.measure(pipeline)
+        metrics = self._metrics(pipeline)
         numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
         self.tracker.scalars(numbers, self.training.total)
         self.tracker.say(f"{where}, validation: {in_one_line(metrics)}")
         if warning := collapse(metrics, pipeline.spec):
             self.tracker.say(f"{where}: {warning}")
-        self._draw(pipeline)
+        self.process.stop.together(lambda: self._draw(pipeline))
 
     def finish(self) -> None:
         """Measure, export the pipeline with the training posteriors, and say where everything lies."""
         pipeline = self._pipeline(self.phases[-1], {})
-        name_the_clusters(pipeline, self.data)
-        metrics = self.validation.measure(pipeline) if self.validation is not None else {}
+        metrics = self._metrics(pipeline)
+        self.process.stop.end()
         if not self.process.state.is_main_process:
             return
         if warning := collapse(metrics, pipeline.spec):
@@ -163,7 +188,8 @@ class Run:
         for network in self.networks.values():
             network.eval()
         with torch.no_grad():
-            prepare(SimpleNamespace(**self.networks), self.data.first(MEASURED))
+            nets = SimpleNamespace(**self.networks)
+            self.process.stop.together(lambda: prepare(nets, self.data.first(MEASURED)))
         broadcast_buffers(self.networks)
 
     def _prepare(self, phase: Phase) -> dict[str, PreparedUpdate]:
@@ -210,6 +236,8 @@ class Run:
 
     def _end(self, phase: Phase, updates: Updates, clock: Clock) -> None:
         """End a phase: take the averaged weights, make buffers equal on all ranks, save a checkpoint and validate."""
+        if phase.recalibrate is not None and self.training.total != self.saved:
+            self.save(updates)  # first: the data are read once more, and may be out of reach
         for update in updates.values():
             for name, average in update.averages.items():
                 self.networks[name].load_state_dict(average.network.state_dict())
@@ -218,7 +246,7 @@ class Run:
         builder = self.data.builder
         if phase.recalibrate is not None:
             whole_batches = self.data.survey(builder.split.rank, builder.split.ranks)
-            recalibrate(phase.recalibrate, self.networks, whole_batches, builder)
+            recalibrate(phase.recalibrate, self.networks, whole_batches, builder, self.process.stop.together)
         if clock.iterations:  # none if the run was resumed after the last step
             self.training.rates[phase.name] = clock.rate(builder.split.size)
         self.training.phase_end = True
@@ -234,6 +262,12 @@ class Run:
         begun = [one for one in self.phases[: self.phases.index(phase) + 1] if self.steps(one)]
         networks = {**self.networks, **averaged}
         return make_pipeline(self.config.system, self.data.shards.spec, networks, begun, self.given)
+
+    def _metrics(self, pipeline: Pipeline) -> dict[str, Any]:
+        """The figures of merit over all ranks; empty without a validation set. Clusters get names in `pipeline`."""
+        together = self.process.stop.together
+        together(lambda: name_the_clusters(pipeline, self.data))
+        return self.validation.measure(pipeline, together) if self.validation is not None else {}
 
     def _draw(self, pipeline: Pipeline, log: bool = True) -> None:
         if self.process.state.is_main_process and self.validation is not None:

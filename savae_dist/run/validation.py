@@ -16,6 +16,7 @@ from savae_dist.evaluation import metrics, report
 from savae_dist.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 from savae_dist.run.training_data import TrainingData
+from savae_dist.training.batches import Together, alone
 
 NOT_MEASURED = {  # role -> what is missing without a network in that role
     "encoder": "samples are generated, not encoded or reconstructed; tools/evaluate.py --judge measures them",
@@ -36,9 +37,9 @@ class Validation:
         if self.judge is not None:
             metrics.check_judge(self.judge, shards.spec)
 
-    def measure(self, pipeline: Pipeline) -> dict[str, Any]:
+    def measure(self, pipeline: Pipeline, together: Together = alone) -> dict[str, Any]:
         """The figures of merit over every sample, each taken once, on one rank; equal on all ranks."""
-        sums = metrics.measure(pipeline, self._batches(), self.class_means, self.judge)
+        sums = together(lambda: metrics.measure(pipeline, self._batches(), self.class_means, self.judge))
         total = rank_sums(torch.tensor(list(sums.values()), dtype=torch.float64))
         return metrics.summarise(dict(zip(sums, total.tolist(), strict=True)))
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
+import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +23,7 @@ from savae_dist.data.index.scan import UNLABELLED
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.order.mixture import SampleOrder
 from savae_dist.data.order.order import Request, Sequential
+from savae_dist.data.processes import serve
 from savae_dist.data.reading.gather import Fetcher
 from savae_dist.data.remote.prefetch import THREADS, Ahead
 from savae_dist.errors import ConfigError, DataError
@@ -201,10 +206,8 @@ class _Guarded(Dataset["RawBatch | DataError"]):
             return error
 
 
-def _leave_group(_: int) -> None:
-    # Ctrl-C and a launcher's SIGTERM go to the whole process group. They are for the trainer, which finishes its
-    # step, saves and closes its workers; workers that died first would take the step with them.
-    os.setpgid(0, 0)
+def _serve(parent: int, _: int) -> None:
+    serve(parent)
 
 
 def loader(reader: Reader, requests: Iterable[Request], workers: int, pin: bool) -> Iterator[RawBatch]:
@@ -218,10 +221,28 @@ def loader(reader: Reader, requests: Iterable[Request], workers: int, pin: bool)
     with Ahead(reader.shards.fetch) as ahead:
         if reader.streams:
             requests = ahead.watched(requests, reader.order, reader.shards.keep, workers * PREFETCH)
-        for batch in _batches(reader, requests, workers, pin):
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
+        with closing(_worked(_batches(reader, requests, workers, pin))) as batches:
+            for batch in batches:
+                if isinstance(batch, DataError):
+                    raise batch
+                yield batch
+
+
+def _worked(batches: Iterable[RawBatch | DataError]) -> Generator[RawBatch | DataError]:
+    """What a DataLoader gives; in the end no worker is left, even if one waits for a store that does not answer."""
+    before = multiprocessing.active_children()
+    started = iter(batches)
+    workers = [child for child in multiprocessing.active_children() if child not in before]
+    if workers:
+        # torch's handler would raise wherever this process is when a worker dies, and tear an update apart. The death
+        # shows where it matters: when the worker's batch is waited for.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield from started
+    finally:
+        for worker in workers:
+            worker.kill()  # torch would wait for some seconds for each that does not end by itself
+            worker.join()
 
 
 def _batches(reader: Reader, requests: Iterable[Request], workers: int, pin: bool) -> DataLoader[RawBatch | DataError]:
@@ -233,6 +254,6 @@ def _batches(reader: Reader, requests: Iterable[Request], workers: int, pin: boo
         pin_memory=pin,
         prefetch_factor=PREFETCH if workers else None,
         multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
-        worker_init_fn=_leave_group if sys.platform == "linux" else None,
+        worker_init_fn=partial(_serve, os.getpid()),
         generator=torch.Generator(),  # otherwise it takes a number from torch's global one
     )
