@@ -231,7 +231,7 @@ class Stop:
             number, now = self._heard(), time.monotonic()
             interrupts += number == signal.SIGINT
             if interrupts > 1:
-                self._end("stopped at once by a second Ctrl-C; the last checkpoint is kept", CONTROL_C_TWICE)
+                self._end("stopped at once by a second Ctrl-C; run it again to go on", CONTROL_C_TWICE)
             if number in SIGNALS:
                 self.signal, since = self.signal or number, min(since, now)
                 self._wished.set()

@@ -265,9 +265,11 @@ class Run:
 
     def _metrics(self, pipeline: Pipeline) -> dict[str, Any]:
         """The figures of merit over all ranks; empty without a validation set. Clusters get names in `pipeline`."""
-        together = self.process.stop.together
+        together, validation = self.process.stop.together, self.validation
         together(lambda: name_the_clusters(pipeline, self.data))
-        return self.validation.measure(pipeline, together) if self.validation is not None else {}
+        if validation is None:
+            return {}
+        return validation.summarise(together(lambda: validation.measure(pipeline)))
 
     def _draw(self, pipeline: Pipeline, log: bool = True) -> None:
         if self.process.state.is_main_process and self.validation is not None:
