@@ -35,6 +35,12 @@ class DataError(UserError):
     code = 65
 
 
+class OutageError(DataError):
+    """A store that did not answer for as long as a run may wait; the same command continues the run."""
+
+    code = 75
+
+
 class DivergedError(UserError):
     """A run of updates whose gradients were not finite."""
 
@@ -89,6 +95,33 @@ class DeniedError(UserError):
     """Access denied, or content that is not trusted."""
 
     code = 77
+
+
+class Interrupted(BaseException):
+    """A signal's way out of whatever this process waits for; it ends as Preempted.
+
+    No `Exception`, like KeyboardInterrupt: code that catches every error, to try again or to wrap it, must let it pass.
+    """
+
+
+def told_by(error: BaseException) -> UserError | None:
+    """The user's error that `error` is or comes from, for libraries wrap what they catch; None for a bug.
+
+    Through `raise ... from` any is found. Through what was merely being handled (`__context__`) only a stop is: a
+    mistake in the handling of a user's error is a bug.
+    """
+    link: BaseException | None = error
+    meant = True
+    while link is not None:
+        if isinstance(link, Interrupted):
+            stopped = Preempted(str(link))
+            stopped.everywhere = False  # the signal may have reached this process only
+            return stopped
+        if isinstance(link, UserError) and (meant or isinstance(link, Preempted)):
+            return link
+        meant = meant and link.__cause__ is not None
+        link = link.__cause__ or link.__context__
+    return None
 
 
 class BadSample(Exception):

@@ -132,6 +132,14 @@ def _rename(draft: Path, target: Path) -> None:
             return
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, with those above it that are missing, and flush their names to the disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _flush_one(folder.parent)
+
+
 def flush(path: Path) -> None:
     """Flush a file, or a folder with all that it holds, to the disk."""
     if path.is_dir():

@@ -6,14 +6,16 @@ accelerate launch -m savae_dist.train [PRESET or FILE.yaml] [key=value ...] [--p
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from savae_dist.config import names
 from savae_dist.config.identity import to_yaml
 from savae_dist.distributed.environment import is_main
-from savae_dist.errors import UserError
+from savae_dist.errors import Preempted, UserError
 from savae_dist.streams import spared_streams
 
 
@@ -70,5 +72,15 @@ def _run(options: argparse.Namespace) -> int:
     return code
 
 
+def program() -> NoReturn:
+    """`main` as a program. It ends at once if it was stopped: Python would wait for threads that wait for a store."""
+    code = main()
+    if code == Preempted.code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

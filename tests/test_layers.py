@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         {"data.remote", "data.formats", "data.processes", "config", "preprocess", "files", "locks", "untrusted"}
     ),
     "data.order": frozenset({"data.index"}),
-    "data.reading": frozenset({"data.order", "data.index", "data.remote", "data.formats"}),
+    "data.reading": frozenset({"data.order", "data.index", "data.remote", "data.formats", "data.processes"}),
     "data.packing": frozenset(
         {"data.order", "data.index", "data.remote", "data.formats", "data.processes", "files", "locks"}
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
@@ -16,6 +18,21 @@ from tqdm import tqdm
 from savae_dist.errors import SaveError, UserError
 
 Work = Callable[[int], None]
+PR_SET_PDEATHSIG = 1  # an option of Linux's prctl
+
+
+def serve(parent: int) -> None:
+    """Make this process one that only its parent ends: no signal to stop does, and it ends when `parent` does.
+
+    A launcher's or a scheduler's signals reach every process, and Ctrl-C the whole group. They are for the parent,
+    which finishes its step and saves; a worker that died first would take the step with it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the call above
+        os._exit(0)
 
 
 class _Bar(tqdm):

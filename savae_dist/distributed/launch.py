@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
-import signal
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
@@ -34,8 +31,8 @@ DEEPSPEED = {
     "DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": (("false",), "that is ZeRO-3's; leave it out"),
     "DEEPSPEED_CONFIG_FILE": (("none",), "leave it out; zero_stage is all that the launch decides"),
 }
-PR_SET_PDEATHSIG = 1  # an option of Linux's prctl
 _FOR_GPUS = {"--multi_gpu", "--multi-gpu"}
+ELASTIC = "TORCHELASTIC_RUN_ID"  # which torch's launcher, also Accelerate's of several processes, sets in its children
 MAX_ABOVE = 8  # ancestors to search for the launcher: torchrun's agent or a shell may lie between
 # At its time-out NCCL ends the process without an error to catch. gloo is used in every iteration too, and must time
 # out first, because its error can be reported.
@@ -190,18 +187,16 @@ def requested_processes() -> int | None:
     return None
 
 
-def follow_launcher() -> None:
-    """Have this process sent SIGTERM when the `accelerate launch` that started it ends (Linux only).
+def launcher() -> int | None:
+    """The process id of the launcher that started this process; None if its parent is none, such as a shell.
 
-    The launcher passes no signal on to a single process: the trainer would go on alone, and keep the next launch out of
-    `output`.
+    A trainer must not outlive it: nobody would pass a signal on, and it would keep the next launch out of `output`.
+    torch's launcher of several processes passes SIGTERM on, but not if it is killed; that of a single one never does.
     """
-    launcher = next(_above(), None)
-    if sys.platform != "linux" or world_size() > 1 or launcher is None or _launched_with(launcher) is None:
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != launcher.pid:  # it ended before the call above
-        signal.raise_signal(signal.SIGTERM)
+    parent = next(_above(), None)
+    if parent is not None and (ELASTIC in os.environ or _launched_with(parent) is not None):
+        return parent.pid
+    return None
 
 
 def _above() -> Iterator[psutil.Process]:

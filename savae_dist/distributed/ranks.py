@@ -19,13 +19,24 @@ from torch import Tensor, nn
 
 from savae_dist import __version__
 from savae_dist.distributed.environment import ranks_of_node
-from savae_dist.errors import CheckpointError, ConfigError, DriftError, OccupiedError, SaveError, UserError
+from savae_dist.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DriftError,
+    OccupiedError,
+    OutageError,
+    SaveError,
+    UserError,
+    WorkerLost,
+)
 
 # Paths that may be written differently on each node; check_shared tests that all see the same `output`.
 PER_NODE = {"output", "data.cache_dir"}
-# Errors that `raise_everywhere` can pass on, by name.
+# Errors that ranks pass on to each other, by name.
 MET: dict[str, type[UserError]] = {
-    kind.__name__: kind for kind in (CheckpointError, ConfigError, OccupiedError, SaveError)
+    kind.__name__: kind
+    for kind in (CheckpointError, ConfigError, DataError, OccupiedError, OutageError, SaveError, WorkerLost)
 }
 SHARED_FOLDER_SECONDS = 30.0  # network file systems cache for a while that a folder does not exist
 
@@ -101,6 +112,16 @@ class Peers:
         met = self.gather({"kind": type(error).__name__, "text": str(error)})[0]
         if met["kind"] in MET:
             raise MET[met["kind"]](met["text"])
+
+    def first_error(self, mine: UserError | None) -> UserError:
+        """The error of the first rank that has one, with its code, for all ranks; all must call it."""
+        code, none = (0 if mine is None else mine.code), type(None).__name__
+        records = self.gather({"kind": type(mine).__name__, "text": str(mine), "code": code})
+        met = next(record for record in records if record["kind"] != none)
+        error = MET.get(met["kind"], UserError)(met["text"])
+        error.code = met["code"]
+        error.everywhere = True  # by now
+        return error
 
     def choose(
         self, folder: Path, newest: Callable[[Path], Path | None], problem: Callable[[Path], str | None]

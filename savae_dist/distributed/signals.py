@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
-from typing import NoReturn, Self
+from typing import NoReturn, Self, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from savae_dist.errors import Preempted
+from savae_dist.distributed.ranks import Peers
+from savae_dist.errors import Interrupted, Preempted, UserError
 
+T = TypeVar("T")
 CONTROL_C_TWICE = 130
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 # torch's launcher kills a process this long after its SIGTERM; the last five seconds are kept for writing the status.
 LAUNCHER_SECONDS, LAST_WORDS_SECONDS = 30.0, 5.0
+TICK_SECONDS = 0.5  # between two looks at the launcher, and at what the peers say
+UNWINDING_SECONDS = 5.0  # for which a process that leaves its wait is not interrupted again
+FAILED = 1000  # a rank's vote when it could not do its part; above every signal's number
 
 # Errors of gloo and NCCL when a peer is gone or cannot be reached. Their failed checks ("enforce fail", "invalid
 # usage") are bugs and must not match.
@@ -63,100 +73,221 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+class Halt(Exception):
+    """All ranks stop here, where what they have trained is whole: for a signal, or an error that one of them met."""
+
+    def __init__(self, signal: int, error: UserError | None = None) -> None:
+        super().__init__(signal, error)
+        self.signal, self.error = signal, error
+
+    def told(self, where: str) -> UserError:
+        """The error that ends the run, known on all ranks."""
+        return self.error or Preempted(f"stopped by signal {self.signal} at {where}; run it again to go on")
+
+
 class Stop:
-    """A wish to stop (SIGTERM, SIGINT), agreed by all ranks so that they stop after the same iteration.
+    """A wish to stop (SIGTERM, SIGINT, SIGHUP, SIGUSR1), agreed by all ranks so that they stop at the same place.
 
-    Each `agreed()` starts an asynchronous reduction and returns the result of the one before, so that no rank waits.
-    Before `begin()` nothing was trained, and a signal raises Preempted at once.
+    While nothing can be lost, at the start and at the end, a signal raises Interrupted at once. From `begin()` on it is
+    kept until all ranks meet in `together`, which interrupts what each of them waits for. A SIGHUP that is ignored, as
+    under nohup, stays ignored.
 
-    The agreement needs all ranks. If one is gone or cut off, the others may hang in a collective, where Python
-    does not call signal handlers. Therefore a thread, woken by the signal itself, calls `give_up` and ends the process
-    if the ranks have not agreed within `patience` seconds.
+    A thread is woken by the signal itself, since in a collective Python calls no handlers. It passes the wish on to the
+    peers and, if the ranks have not agreed within `patience` seconds, calls `give_up` with a message and the exit code
+    and ends the process: a rank may be gone or cut off.
+
+    launcher: process id of the parent whose end counts as a SIGTERM; None: of none.
     """
 
-    def __init__(self, give_up: Callable[[str], None], ranks: int = 1, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        give_up: Callable[[str, int], None],
+        ranks: int = 1,
+        patience: float | None = None,
+        launcher: int | None = None,
+    ) -> None:
         limit = float(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", LAUNCHER_SECONDS))
         self.patience = max(limit - LAST_WORDS_SECONDS, 1.0) if patience is None else patience
-        self.signal = 0
-        self._give_up, self._ranks, self._training = give_up, ranks, False
-        self._group: dist.ProcessGroup | None = None
-        self._answer = torch.zeros(1, dtype=torch.int64)
-        self._question: dist.Work | None = None
-        self._settled = threading.Event()
+        self.signal = 0  # the first that came, here or at a peer
+        self._give_up, self._ranks, self._launcher = give_up, ranks, launcher
+        self._interruptible, self._when, self._raised = False, "before it began to train", -UNWINDING_SECONDS
+        self._interrupts = 0  # Ctrl-C, here
+        self._peers: Peers | None = None
+        self._wished, self._settled, self._over = threading.Event(), threading.Event(), threading.Event()
+        self._patient, self._delivering = True, threading.Lock()
         self._owner = os.getpid()
 
     def __enter__(self) -> Self:
         self._woken, self._bell = socket.socketpair()
+        self._woken.settimeout(TICK_SECONDS)
         self._bell.setblocking(False)
         self._wakeup_before = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        ours = [one for one in SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._receive) for number in ours}
         self._watcher = threading.Thread(target=self._watch, name="stop", daemon=True)
         self._watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Restore the signal handlers of before."""
-        self._settled.set()
+        with self._delivering:  # and nothing is delivered any more, which the handlers of before would meet
+            self._over.set()
+        self._wished.set()
+        self._bell.send(bytes(1))  # the watcher reads it and ends
+        self._watcher.join()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
-        self._bell.send(bytes(1))  # the watcher reads it and ends
-        self._watcher.join()
         self._bell.close()
         self._woken.close()
 
-    def join(self, group: dist.ProcessGroup | None) -> None:
-        """Set the group of ranks that must agree, once they are connected."""
-        self._group = group
+    def open(self) -> None:
+        """From now on a signal raises Interrupted at once."""
+        self._interruptible = True
+        self._check()
+
+    def join(self, peers: Peers) -> None:
+        """The ranks that must agree, once they are connected."""
+        self._peers = peers
+        if peers.ranks > 1:
+            threading.Thread(target=self._listen, args=(peers,), name="peers' stop", daemon=True).start()
 
     def begin(self) -> None:
-        """Training begins: from now on a signal is kept until the ranks agree.
+        """Training begins: from now on a signal is kept until the ranks agree."""
+        self._interruptible = False
 
-        Called before the first iteration, not after it: a rank that is slower than its peers by one iteration would
-        otherwise still stop at once, when they have something to save.
+    def end(self) -> None:
+        """All is saved, and the ranks need each other no more: from now on a signal raises Interrupted at once."""
+        self._when = "before its results were written"
+        self.open()
+
+    def together(self, work: Callable[[], T]) -> T:
+        """The result of `work`, a rank's own part of something, once all ranks have theirs; all must call it.
+
+        If one of them got a signal, or a UserError from its work, all stop what they are at and raise Halt. What is
+        trained must be whole, and `work` must change nothing of it and hold no collective.
         """
-        self._training = True
+        result: list[T] = []
+        error: UserError | None = None
+        try:
+            try:
+                self._interruptible = True
+                self._check()
+                result.append(work())
+            except UserError as met:
+                error = met
+            finally:
+                self._interruptible = False
+        except Interrupted:
+            self._interruptible = False  # here too: the signal may have come just before the line above
+        vote = self._vote(FAILED if error is not None else self.signal)
+        if not vote:
+            return result[0]
+        if vote != FAILED:
+            raise Halt(vote)
+        assert self._peers is not None or error is not None
+        raise Halt(self.signal, self._peers.first_error(error) if self._peers is not None else error)
 
-    def agreed(self) -> int:
-        """The signal that any rank had received one call ago, else 0; every rank must call it equally often."""
-        if self._group is None:
-            return self.signal
-        seen = 0
-        if self._question is not None:
-            self._question.wait()
-            seen = int(self._answer)
-        if seen:
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """While something is written on which the ranks have agreed, their patience does not run out."""
+        self._patient = False
+        try:
+            yield
+        finally:
+            self._patient = True
+
+    def _vote(self, mine: int) -> int:
+        """The largest vote of all ranks."""
+        if self._peers is None or self._peers.group is None:
+            return mine
+        answer = torch.tensor([mine])
+        dist.all_reduce(answer, dist.ReduceOp.MAX, group=self._peers.group)
+        vote = int(answer)
+        if vote:
             self._settled.set()
-        self._answer = torch.tensor([self.signal])
-        self._question = dist.all_reduce(self._answer, dist.ReduceOp.MAX, group=self._group, async_op=True)
-        return seen
+        return vote
 
-    def settle(self) -> None:
-        """Wait for the reduction that the last `agreed()` started, so that no collective is under way."""
-        if self._question is not None:
-            self._question.wait()
-            self._question = None
+    def _check(self) -> None:
+        if self.signal:
+            self._raised = time.monotonic()
+            raise Interrupted(f"stopped by signal {self.signal} {self._when}; run it again to go on")
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal == signal.SIGINT:
-            sys.stderr.write("stopped at once; the last checkpoint is kept\n")
-            leave(CONTROL_C_TWICE)
-        self.signal = number
-        if not self._training and os.getpid() == self._owner:  # not a loader's worker, which inherits this handler
-            early = Preempted(f"stopped by signal {number} before it began to train; run it again to go on")
-            early.everywhere = False  # the signal may have reached this process only
-            raise early
+        self.signal = self.signal or number
+        if os.getpid() != self._owner:  # a loader's worker, which inherits this handler
+            return
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                self._watcher.join()  # it ends the process
+        if self._interruptible and time.monotonic() - self._raised > UNWINDING_SECONDS:
+            self._check()
 
     def _watch(self) -> None:
-        """After a signal, wait until the ranks have agreed; after `patience` seconds give up."""
-        while not self._settled.is_set():
-            number = self._woken.recv(1)[0]
-            if number in SIGNALS and self._ranks > 1 and not self._settled.wait(self.patience):
-                self._give_up(
-                    f"stopped by signal {number}; the ranks could not agree on a step within {self.patience:g} s, "
-                    "so the last checkpoint stands; run it again to go on"
+        """Look after signals, the ranks' agreement and the launcher, whatever the main thread is at."""
+        interrupts, waited, last, since = 0, 0.0, time.monotonic(), math.inf
+        while not self._over.is_set():
+            number, now = self._heard(), time.monotonic()
+            interrupts += number == signal.SIGINT
+            if interrupts > 1:
+                self._end("stopped at once by a second Ctrl-C; run it again to go on", CONTROL_C_TWICE)
+            if number in SIGNALS:
+                self.signal, since = self.signal or number, min(since, now)
+                self._wished.set()
+            waited, last = waited + (now - last) * (now > since and self._patient), now
+            if self._ranks > 1 and waited > self.patience and not self._settled.is_set():
+                self._end(
+                    f"stopped by signal {self.signal}; the ranks could not agree on a step within {self.patience:g} s, "
+                    "so the last checkpoint stands; run it again to go on",
+                    Preempted.code,
                 )
-                leave(Preempted.code)
+            orphan = self._launcher is not None and os.getppid() != self._launcher and not self.signal
+            # Once more, if the first Interrupted was lost in a place that can raise none, such as a `__del__`.
+            stuck = self._interruptible and now - max(self._raised, since) > UNWINDING_SECONDS
+            if orphan or stuck:
+                self._deliver()
+
+    def _heard(self) -> int:
+        """The number of the next signal; 0 if none came for a while."""
+        try:
+            return self._woken.recv(1)[0]
+        except TimeoutError:
+            return 0
+
+    def _end(self, message: str, code: int) -> NoReturn:
+        """End the process, after its last words; these may meet a disk that hangs."""
+        words = threading.Thread(target=self._give_up, args=(message, code), daemon=True)
+        words.start()
+        words.join(LAST_WORDS_SECONDS)
+        leave(code)
+
+    def _listen(self, peers: Peers) -> None:
+        """Tell the peers of a signal, or deliver theirs here. In a thread, since the store may hang or be gone."""
+        try:
+            # A connection of its own: that of the process group is locked while a rank waits for another.
+            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            hour = timedelta(hours=1)
+            store = TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=hour)
+            key = f"savae_dist/stop/{peers.launch}"
+            while not self._wished.wait(TICK_SECONDS):
+                if store.check([key]):
+                    self.signal = self.signal or int(store.get(key))
+                    self._deliver()
+                    return
+            if self.signal:
+                store.set(key, str(self.signal))
+        except RuntimeError as error:
+            if lost_peer(error) is None:  # with the store the launcher or rank 0 is gone, and others see to that
+                raise
+
+    def _deliver(self) -> None:
+        """Send the main thread a signal, which also ends the system call that it waits in."""
+        main = threading.main_thread().ident
+        assert main is not None
+        with self._delivering:
+            if not self._over.is_set():
+                signal.pthread_kill(main, signal.SIGTERM)
 
 
 def _forget_the_bell() -> None:

@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,15 +25,15 @@ from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor
 
 from savae_dist.errors import CheckpointError, SaveError, printable
-from savae_dist.files import OLD, discard, draft_of, publish, remove_replaced
+from savae_dist.files import OLD, discard, draft_of, make_folder, publish, remove_replaced
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.networks.stored import fit, tensor_forms
 from savae_dist.run.checkpoint_schema import MANIFEST, OPTIONAL_VALUES, RESTORE, STATE, VALUES
 from savae_dist.run.side_outputs import SideOutputs
+from savae_dist.run.training_state import FORMAT_VERSION, TrainingState
 from savae_dist.training.optim import WeightAverage
 from savae_dist.untrusted import SIZE, Misfit, check, content, parse, read_object, reason, record, shown, whole
 
-FORMAT_VERSION = 2
 PREFIX = "step-"
 NAME = re.compile(rf"{PREFIX}([0-9]{{8,18}})|\.{PREFIX}([0-9]{{8,18}})\.[0-9a-f]+\{OLD}")
 
@@ -48,41 +48,6 @@ class Savable(Protocol):
     def state(self) -> UpdateState: ...
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None: ...
-
-
-@dataclass
-class TrainingState:
-    """Where a run stands.
-
-    phase, step: finished iterations of that phase; total: finished iterations of all phases, the checkpoint's number.
-    origin: position in the data where the phase began. phase_end: whether the phase is finished; such a checkpoint is
-        never removed.
-    rates: samples per second of each finished phase.
-    good: whether all weights were finite and no update was being skipped when it was saved.
-    retries, lr_scale: how often the run went back after a divergence, and the factor of its learning rates since.
-    lanes: parallel streams through the shards. data: digest of the index. features: sha256 of each frozen feature
-        network. config: the keys that identify a run (`config.identity`).
-    """
-
-    phase: str
-    step: int
-    total: int
-    origin: int
-    phase_end: bool = False
-    rates: dict[str, float] = field(default_factory=dict)
-    good: bool = True
-    retries: int = 0
-    lr_scale: float = 1.0
-    lanes: int = 0
-    data: str = ""
-    features: dict[str, str] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
-
-    def identity(self) -> dict[str, Any]:
-        """What a resumed run must have in common with this state, by the names that a user knows."""
-        features = {f"sha256 of {name}": digest for name, digest in self.features.items()}
-        return {"lanes": self.lanes, "data": self.data, **features, **self.config}
 
 
 def save(
@@ -105,7 +70,9 @@ def save(
         return target
     draft, side = draft_of(target), side or SideOutputs()
     try:
-        folder.mkdir(exist_ok=True)  # not its parents: a run's folder that is gone is not made anew without its rest
+        if not folder.parent.is_dir():  # a run's folder that is gone is not made anew without its rest
+            raise FileNotFoundError(f"{folder.parent} is gone")
+        make_folder(folder)
         with side.spared("an old checkpoint", "removed"):  # now, to have its space
             _remove_drafts(folder)
         _write(draft, networks, updates, states, state)

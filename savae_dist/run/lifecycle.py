@@ -14,10 +14,11 @@ from savae_dist.distributed.environment import is_main, world_size
 from savae_dist.distributed.folder_lock import FolderLock
 from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.signals import Stop, has_peers, lost_peer
-from savae_dist.errors import ConfigError, DivergedError, Preempted, RankLost, UserError
+from savae_dist.errors import ConfigError, Preempted, RankLost, told_by
 from savae_dist.run import start_report
 from savae_dist.run.output_folder import check_output
-from savae_dist.run.run import Process, Retry, Run
+from savae_dist.run.process import Process
+from savae_dist.run.run import Retry, Run
 from savae_dist.run.setup import open_run
 from savae_dist.run.status_file import Status
 
@@ -28,18 +29,19 @@ def train(config: RunConfig, check: bool = False) -> int:
     folder_lock = FolderLock(Path(config.output or "."))
     status = Status(None if check else folder_lock, is_main())
 
-    def give_up(message: str) -> None:
-        status.end(Preempted.__name__, Preempted.code, message, alone=True)
+    def give_up(message: str, code: int) -> None:
+        status.end(Preempted.__name__, code, message, alone=True)
         print(f"savae_dist: {message}", file=sys.stderr)
 
-    with folder_lock, Stop(give_up, world_size()) as stop:
+    with folder_lock, Stop(give_up, world_size(), launcher=launch.launcher()) as stop:
         try:
-            launch.follow_launcher()
+            stop.open()
             report = _train(config, check, folder_lock, status, stop)
-        except UserError as error:
-            status.end(type(error).__name__, error.code, str(error), alone=not error.everywhere)
-            raise
         except BaseException as error:
+            told = told_by(error)
+            if told is not None:
+                status.end(type(told).__name__, told.code, str(told), alone=not told.everywhere)
+                raise told from (None if told is error else error)
             reason = lost_peer(error)
             if reason is not None and has_peers():
                 raise rank_lost(status, reason) from error
@@ -56,7 +58,7 @@ def _train(config: RunConfig, check: bool, folder_lock: FolderLock, status: Stat
     state = launch.start(config.precision, config.timeout)
     peers = Peers(state, config.timeout)
     status.join(peers.launch, peers.node, peers.nodes)
-    stop.join(peers.group)
+    stop.join(peers)
     peers.check_alike(as_dict(config))
     peers.check_shared(folder_lock.folder)
     if not check:
@@ -69,29 +71,9 @@ def _train(config: RunConfig, check: bool, folder_lock: FolderLock, status: Stat
                 return start_report.check(run)
             status.begin()
             run.tracker.say(start_report.describe(run))
-            retry = _trained(run)
+            retry = run.go()
         if retry is None:
             return ""
-        stop.settle()
-
-
-def _trained(run: Run) -> Retry | None:
-    """None after its end, or how to go on if it has diverged and may try again."""
-    try:
-        for phase in run.remaining_phases():
-            run.train(phase)
-    except DivergedError as error:
-        retry = run.retry()
-        if retry is None:
-            raise
-        allowed = run.config.divergence.retries
-        run.tracker.say(
-            f"{error}; back to the last good checkpoint, retry {retry.number} of {allowed}, "
-            f"at {retry.lr_scale:g} times the learning rates"
-        )
-        return retry
-    run.finish()
-    return None
 
 
 def rank_lost(status: Status, reason: str) -> RankLost:

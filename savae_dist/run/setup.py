@@ -27,15 +27,17 @@ from savae_dist.data.remote.store import is_remote
 from savae_dist.distributed.environment import ranks_of_node
 from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import CheckpointError, ConfigError
-from savae_dist.files import remove_drafts, write_text
+from savae_dist.files import make_folder, remove_drafts, write_text
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.run import checkpoint
-from savae_dist.run.checkpoint import TrainingState
 from savae_dist.run.initial import find_initial
-from savae_dist.run.run import Process, Retry, Run
+from savae_dist.run.process import Process
+from savae_dist.run.results import Results
+from savae_dist.run.run import Retry, Run
 from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
+from savae_dist.run.training_state import TrainingState
 from savae_dist.run.validation import Validation
 from savae_dist.systems.fit import check_fit
 from savae_dist.systems.phases import Phase
@@ -84,9 +86,8 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     total = sum(config.capped(phase.steps) for phase in phases)
     # Made last, because it must be closed: an error before this line leaves no progress bar open.
     tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes, process.status.side)
-    return Run(
-        config, process, folder, phases, networks, given, training_data, validation, training, resumed_from, tracker
-    )
+    results = Results(config, process, folder, phases, given, training_data, validation, tracker)
+    return Run(config, process, folder, phases, networks, training_data, training, resumed_from, tracker, results)
 
 
 def begin_folder(config: RunConfig, folder: Path, process: Process) -> None:
@@ -94,7 +95,7 @@ def begin_folder(config: RunConfig, folder: Path, process: Process) -> None:
     error = None
     if process.status.writes:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             remove_drafts(folder)
             write_text(folder / "config.yaml", identity.to_yaml(config))
         except OSError as reason:

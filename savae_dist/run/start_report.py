@@ -12,7 +12,7 @@ from savae_dist.run.validation import HOLD_OUT, UNMEASURED
 def describe(run: Run) -> str:
     """Launch, data, system, phases and output, a line each."""
     process, data = run.process, run.data
-    shards = run.validation.shards if run.validation else None
+    shards = run.results.validation.shards if run.results.validation else None
     validation = f"{shards.size:,} for validation" if shards else "none for validation, so nothing is measured"
     foreign = shards.foreign if shards else 0
     untrained = f" ({foreign:,} of classes that data.train has none of, so unlabelled)" * (foreign > 0)
@@ -59,8 +59,8 @@ def check(run: Run) -> str:
         bad += raw.bad
     low, high = batch.x.min().item(), batch.x.max().item()
     lines = [describe(run), "", "training data", *survey(run.data.shards), *reading(run)]
-    if run.validation is not None:
-        lines += ["", "validation data", *survey(run.validation.shards)]
+    if run.results.validation is not None:
+        lines += ["", "validation data", *survey(run.results.validation.shards)]
     else:
         lines += ["", UNMEASURED, f"{HOLD_OUT}, whole recordings where the shards name them"]
     lines += ["", f"first batch: {tuple(batch.x.shape)} on {batch.x.device}, {low:.3g} to {high:.3g}"]

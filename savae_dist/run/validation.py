@@ -41,9 +41,12 @@ class Validation:
         if self.judge is not None:
             metrics.check_judge(self.judge, shards.spec)
 
-    def measure(self, pipeline: Pipeline) -> dict[str, Any]:
-        """The figures of merit over every sample, each taken once, on one rank; equal on all ranks."""
-        sums = metrics.measure(pipeline, self._batches(), self.class_means, self.judge)
+    def measure(self, pipeline: Pipeline) -> dict[str, float]:
+        """Sums over this rank's share of the samples, of which all ranks together take each once."""
+        return metrics.measure(pipeline, self._batches(), self.class_means, self.judge)
+
+    def summarise(self, sums: dict[str, float]) -> dict[str, Any]:
+        """The figures of merit, from the sums of all ranks; equal on all of them."""
         total = rank_sums(torch.tensor(list(sums.values()), dtype=torch.float64))
         return metrics.summarise(dict(zip(sums, total.tolist(), strict=True)))
 

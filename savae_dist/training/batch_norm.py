@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from savae_dist.data import RawBatch
 from savae_dist.networks import Network
 from savae_dist.systems.phases import OptimizerStep, Recalibration
-from savae_dist.training.batches import BatchBuilder
+from savae_dist.training.batches import BatchBuilder, Together, alone
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
@@ -24,7 +24,11 @@ def batch_norms(network: nn.Module) -> list[BatchNorm]:
 
 @torch.no_grad()
 def recalibrate(
-    plan: Recalibration, networks: Mapping[str, Network], raw: Iterable[tuple[int, RawBatch]], builder: BatchBuilder
+    plan: Recalibration,
+    networks: Mapping[str, Network],
+    raw: Iterable[tuple[int, RawBatch]],
+    builder: BatchBuilder,
+    together: Together = alone,
 ) -> None:
     """Recompute batch-norm statistics as averages over whole global batches, equal on all ranks.
 
@@ -37,7 +41,8 @@ def recalibrate(
     sums = [torch.zeros_like(statistic, dtype=torch.float64) for statistic in _statistics(norms)]
     count = torch.zeros(1, dtype=torch.float64, device=builder.device)
     nets, step = SimpleNamespace(**networks), OptimizerStep(plan.update, 0, 0, 0)
-    with _recording_one_batch(norms, networks):
+
+    def record() -> None:
         for position, part in raw:
             for norm in norms:
                 norm.reset_running_stats()
@@ -45,7 +50,10 @@ def recalibrate(
             assert all(norm.num_batches_tracked for norm in norms), f"{plan.forward} misses some of {plan.networks}"
             for total, statistic in zip(sums, _statistics(norms), strict=True):
                 total += statistic
-            count += 1
+            count.add_(1)
+
+    with _recording_one_batch(norms, networks):
+        together(record)
     if torch.distributed.is_initialized():
         for tensor in (*sums, count):
             torch.distributed.all_reduce(tensor)

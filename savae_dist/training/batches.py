@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,19 @@ from savae_dist.data import RawBatch, Request
 from savae_dist.systems.phases import Batch, OptimizerStep, Phase
 from savae_dist.training.augment import Augmentation
 from savae_dist.training.noise import seed_of, standard_normal
+
+T = TypeVar("T")
+
+
+class Together(Protocol):
+    """together(work) is the result of work() once all ranks have theirs; an error of one ends it on all."""
+
+    def __call__(self, work: Callable[[], T], /) -> T: ...
+
+
+def alone(work: Callable[[], T], /) -> T:
+    """`Together` of a single process that nobody stops."""
+    return work()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby, islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +24,7 @@ from savae_dist.networks import Network
 from savae_dist.precision import autocast, make_scaler
 from savae_dist.systems.phases import Batch, Phase, Update
 from savae_dist.training.batch_norm import BatchNorm
-from savae_dist.training.batches import BatchBuilder, PlannedStep
+from savae_dist.training.batches import BatchBuilder, PlannedStep, Together, alone
 from savae_dist.training.optim import (
     WeightAverage,
     check_state,
@@ -252,17 +254,26 @@ def run_phase(
     raw: Iterator[RawBatch],
     updates: Mapping[str, PreparedUpdate],
     builder: BatchBuilder,
+    together: Together = alone,
 ) -> Iterator[int]:
     """Train as planned; after each iteration yield how many are finished.
 
-    raw: what the plan reads, in its order.
+    raw: what the plan reads, in its order. An iteration begins when all ranks have all of its data, so that a run can
+    stop, and save, wherever they are missing.
     """
-    for planned in plan:
-        step, position = planned.step, planned.position
-        if planned.reads:
-            parts = [next(raw) for _ in planned.reads]
-            slices = [builder.batch(part, position) for part in parts]
-        noisy = [replace(one, noise=builder.noise(step, position, part.slot)) for one, part in zip(slices, parts)]
-        updates[step.update.name].step(step.loss_index, noisy, planned.iteration)
-        if planned.ends_iteration:
-            yield planned.iteration + 1
+    for _, steps in groupby(plan, key=lambda planned: planned.iteration):
+        iteration = list(steps)
+        data = iter(together(partial(_read, raw, sum(len(planned.reads) for planned in iteration))))
+        for planned in iteration:
+            step, position = planned.step, planned.position
+            if planned.reads:
+                parts = list(islice(data, len(planned.reads)))
+                slices = [builder.batch(part, position) for part in parts]
+            noisy = [replace(one, noise=builder.noise(step, position, part.slot)) for one, part in zip(slices, parts)]
+            updates[step.update.name].step(step.loss_index, noisy, planned.iteration)
+            if planned.ends_iteration:
+                yield planned.iteration + 1
+
+
+def _read(raw: Iterator[RawBatch], count: int) -> list[RawBatch]:
+    return [next(raw) for _ in range(count)]

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.distributed
 
-# Profiles the iterations of both phases one by one, from the end of one to the end of the next.
+# Profiles the iterations of both phases one by one, from the vote before one to that before the next.
 PROGRAM = """
 import json, os, sys
 import torch
@@ -22,11 +22,10 @@ from savae_dist.distributed import signals
 from savae_dist import train
 
 torch.set_num_threads(1)
-agreed, running, seen = signals.Stop.agreed, [], []
+vote, running, seen = signals.Stop._vote, [], []
 
-def counted(stop):
-    answer = agreed(stop)
-    stop._question.wait()  # it belongs to the iteration that asked
+def counted(stop, mine):
+    answer = vote(stop, mine)
     if running:
         profiler = running.pop()
         profiler.__exit__(None, None, None)
@@ -36,7 +35,7 @@ def counted(stop):
     running[-1].__enter__()
     return answer
 
-signals.Stop.agreed = counted
+signals.Stop._vote = counted
 code = train.main(sys.argv[1:])
 if os.environ["RANK"] == "0":
     print(json.dumps(seen))

@@ -121,6 +121,23 @@ def test_a_killed_rank(rank: int, data: Path, whole: Path, tmp_path: Path) -> No
     assert equal(weights(output), weights(whole))
 
 
+def test_a_killed_launcher(data: Path, whole: Path, tmp_path: Path) -> None:
+    """SIGKILL, so it passes nothing on: its ranks save, end, and leave the folder to the next launch."""
+    output = tmp_path / "run"
+    with started(data, output) as launcher:
+        ranks = trainers(launcher.pid)
+        launcher.kill()
+        wait_until(lambda: ended(output), 20, "status.json")
+        wait_until(lambda: not any(map(psutil.pid_exists, ranks.values())), 10, "the ranks to end")
+    said = status(output)
+    assert (said["outcome"], said["exit_code"]) == ("Preempted", 75), said
+    assert max(steps_saved(output)) == said["step"]
+    again = train(2, *SMALL, *STEPS, f"data.train={data}", f"output={output}")
+    assert again.returncode == 0, again.stderr
+    assert "another launch" not in again.stderr
+    assert equal(weights(output), weights(whole))
+
+
 def test_a_rank_that_hangs(data: Path, tmp_path: Path) -> None:
     """Stopped, not dead: its connections stay open, so only the time-out tells."""
     output = tmp_path / "run"

@@ -265,7 +265,8 @@ def make_pipeline(folder: Path) -> None:
 
 
 def make_checkpoint(folder: Path) -> None:
-    from savae_dist.run.checkpoint import TrainingState, save
+    from savae_dist.run.checkpoint import save
+    from savae_dist.run.training_state import TrainingState
     from savae_dist.systems import SAVAE
     from savae_dist.testing.small_run import SmallRun
 

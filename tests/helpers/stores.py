@@ -37,15 +37,18 @@ run_simple("127.0.0.1", port, DomainDispatcherApplication(create_backend_app), t
 
 
 class Web:
-    """Serves a folder. `faults` is taken from the front, one for each GET of a .tar: see `_Handler`.
+    """Serves a folder. `faults` is taken from the front, one for each GET of a .tar: see `_Handler`; then `always`.
 
-    log: (method, path) in the order of the requests. ranges: whether it knows them.
+    hanging: whether no request gets an answer until the end. log: (method, path) in the order of the requests. ranges:
+    whether it knows them.
     """
 
     def __init__(self, folder: Path, ranges: bool = True) -> None:
         self.folder, self.ranges = folder, ranges
         self.faults: list[str] = []
         self.always = ""
+        self.hanging = False
+        self.ended = threading.Event()
         self.slow = 0.0  # seconds before each answer
         self.log: list[tuple[str, str]] = []
         self.lock = threading.Lock()
@@ -76,6 +79,9 @@ class _Handler(BaseHTTPRequestHandler):
             if body and self.path.endswith(".tar"):
                 fault = web.faults.pop(0) if web.faults else web.always
         time.sleep(web.slow)
+        if web.hanging or fault == "hang":
+            web.ended.wait(60)
+            raise BrokenPipeError
         path = web.folder / self.path.lstrip("/")
         if fault.isdigit() or not path.is_file():
             return self._send(int(fault or 404), b"")
@@ -133,6 +139,7 @@ def web(folder: Path, ranges: bool = True) -> Iterator[Web]:
     try:
         yield served
     finally:
+        served.ended.set()
         served.server.shutdown()
         served.server.server_close()
         thread.join()

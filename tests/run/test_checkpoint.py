@@ -23,8 +23,6 @@ from savae_dist.errors import CheckpointError, SaveError
 from savae_dist.networks import Encoder
 from savae_dist.run import checkpoint
 from savae_dist.run.checkpoint import (
-    FORMAT_VERSION,
-    TrainingState,
     checkpoints,
     load_all_networks,
     load_networks,
@@ -35,6 +33,7 @@ from savae_dist.run.checkpoint import (
     save,
 )
 from savae_dist.run.side_outputs import SideOutputs
+from savae_dist.run.training_state import FORMAT_VERSION, TrainingState
 from savae_dist.systems import SAVAE
 from savae_dist.testing.small_run import CPU, IMAGE, SmallRun, same
 
@@ -464,7 +463,8 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from savae_dist.run.checkpoint import TrainingState, save
+from savae_dist.run.checkpoint import save
+from savae_dist.run.training_state import TrainingState
 from savae_dist.errors import SaveError
 from savae_dist.networks import ConvCritic
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # else the write does not fail, the process ends
@@ -493,6 +493,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from savae_dist.run import checkpoint
+from savae_dist.run.training_state import TrainingState
 from savae_dist.networks import ConvCritic
 write = checkpoint._sha256
 def killed(path):
@@ -501,7 +502,7 @@ def killed(path):
     return write(path)
 checkpoint._sha256 = killed
 checkpoint.save(Path(sys.argv[1]), {"critic": ConvCritic((1, 12, 10), 4)}, {},
-                checkpoint.TrainingState("vec", 40, 40, 0), 3)
+                TrainingState("vec", 40, 40, 0), 3)
 """
 
 

@@ -15,6 +15,7 @@ from savae_dist.data import pack
 from savae_dist.run import checkpoint
 from savae_dist.run.checkpoint import checkpoints, newest_good, read_state
 from savae_dist.run.run import Run
+from savae_dist.run.training_state import TrainingState
 from savae_dist.run.validation import worse_than_class_means
 from savae_dist.systems.phases import Phase
 from savae_dist.train import main
@@ -71,7 +72,7 @@ def test_going_back_and_on_with_lower_rates(
     # Killed after the retry's first checkpoint: the count and the rate are in it.
     save = checkpoint.save
 
-    def once(folder: Path, networks: object, updates: object, state: checkpoint.TrainingState, *rest: object) -> Path:
+    def once(folder: Path, networks: object, updates: object, state: TrainingState, *rest: object) -> Path:
         path = save(folder, networks, updates, state, *rest)
         if state.retries and state.total == 16:
             raise Killed

@@ -21,8 +21,8 @@ from helpers.launching import SMALL, command, environment, equal, shards, status
 from savae_dist.config.identity import identity
 from savae_dist.errors import CheckpointError, OccupiedError
 from savae_dist.load_config import load
-from savae_dist.run.checkpoint import TrainingState
 from savae_dist.run.setup import resume
+from savae_dist.run.training_state import TrainingState
 from savae_dist.train import main
 
 STEPS = ["system.vec_steps=5", "system.decoder_steps=5", "checkpoint_every=2", "keep_checkpoints=9", "ema=0.5"]

@@ -81,7 +81,8 @@ def test_measure_is_what_the_definitions_say(tmp_path: Path) -> None:
     train_x, train_y, train = images(64, 0, tmp_path / "train")
     x, y, shards = images(45, 1, tmp_path / "validation")
     pipeline = pipeline_of(train.spec)
-    found = Validation(shards.with_spec(train.spec), training_data(train), None).measure(pipeline)
+    validation = Validation(shards.with_spec(train.spec), training_data(train), None)
+    found = validation.summarise(validation.measure(pipeline))
     seen = torch.from_numpy(x)[:, None].float() / 255
     means = means_of(torch.from_numpy(train_x)[:, None].float() / 255, torch.from_numpy(train_y))
     expected = directly(pipeline, seen, torch.from_numpy(y), means)
@@ -143,7 +144,8 @@ def test_a_judge_judges(tmp_path: Path) -> None:
     _, _, train = images(64, 0, tmp_path / "train")
     pipeline = pipeline_of(train.spec)
     pipeline.save_pretrained(tmp_path / "judge")
-    found = Validation(train, training_data(train), str(tmp_path / "judge")).measure(pipeline)
+    validation = Validation(train, training_data(train), str(tmp_path / "judge"))
+    found = validation.summarise(validation.measure(pipeline))
     assert found["judge_flip_rate"] == found["class_flip_rate"]  # it is the pipeline itself
     assert found["judge_flip_rate"] is not None
 

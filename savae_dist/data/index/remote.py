@@ -183,12 +183,12 @@ def _build(named: Sequence[Path | str], home: Path, store: Store) -> None:
 
 
 def _at_once(work: Callable[[A], B], jobs: Sequence[A]) -> list[B]:
-    """work(job) for all of them, in threads; the first error ends it."""
+    """work(job) for all of them, in threads; the first error ends it, and does not wait for what is still asked."""
     pool = ThreadPoolExecutor(AT_ONCE)
     try:
         return list(pool.map(work, jobs))
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _scan(url: str, size: int, home: Path, common: Layout, store: Store) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from itertools import chain, islice
 from multiprocessing.process import BaseProcess
 
@@ -15,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from savae_dist.data.order.order import Request
+from savae_dist.data.processes import serve
 from savae_dist.data.reading.reader import RawBatch, Reader
 from savae_dist.data.reading.shared import Place, SharedMemory
 from savae_dist.data.remote.prefetch import Ahead
@@ -39,24 +42,8 @@ class _Guarded(Dataset[Sent]):
         return batch if place is None else place
 
 
-def _on_its_own(_: int) -> None:
-    """Of a worker: no signal but the trainer's ends it.
-
-    Ctrl-C and a launcher's SIGTERM go to the process group or to every process. They are for the trainer, which
-    finishes its step, saves and closes its workers; workers that died first would take the step with them.
-    """
-    os.setpgid(0, 0)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: None)  # where another thread gets it than the one below
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_the_trainer, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with_the_trainer(trainer: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
-        continue
-    os._exit(0)
+def _serve(parent: int, _: int) -> None:
+    serve(parent)
 
 
 def loader(reader: Reader, requests: Iterable[Request], workers: int, pin: bool) -> Iterator[RawBatch]:
@@ -78,16 +65,17 @@ def loader(reader: Reader, requests: Iterable[Request], workers: int, pin: bool)
     with Ahead(reader.shards.fetch) as ahead:
         if reader.streams:
             requests = ahead.watched(requests, reader.order, reader.shards.keep, workers * PREFETCH)
-        for sent in _batches(_Guarded(reader, shared), requests, workers):
-            if isinstance(sent, DataError):
-                raise sent
-            if isinstance(sent, Place):
-                assert shared is not None
-                sent = RawBatch.of(*shared.take(sent), *sent.rest)
-            yield sent.pinned() if pin else sent
+        with closing(_batches(_Guarded(reader, shared), requests, workers)) as batches:
+            for sent in batches:
+                if isinstance(sent, DataError):
+                    raise sent
+                if isinstance(sent, Place):
+                    assert shared is not None
+                    sent = RawBatch.of(*shared.take(sent), *sent.rest)
+                yield sent.pinned() if pin else sent
 
 
-def _batches(guarded: _Guarded, requests: Iterable[Request], workers: int) -> Iterator[Sent]:
+def _batches(guarded: _Guarded, requests: Iterable[Request], workers: int) -> Generator[Sent]:
     loading = DataLoader(
         guarded,
         batch_size=None,
@@ -95,7 +83,7 @@ def _batches(guarded: _Guarded, requests: Iterable[Request], workers: int) -> It
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
         multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
-        worker_init_fn=_on_its_own if sys.platform == "linux" else None,
+        worker_init_fn=partial(_serve, os.getpid()),
         generator=torch.Generator(),  # otherwise it takes a number from torch's global one
     )
     if not workers:
@@ -113,14 +101,20 @@ def _batches(guarded: _Guarded, requests: Iterable[Request], workers: int) -> It
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
     started = [child for child in multiprocessing.active_children() if child not in children]
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            raise _lost(started) or error from None
-        yield batch
+    try:
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                raise _lost(started) or error from None
+            yield batch
+    finally:
+        # In the end no worker is left, even one that waits for a store; torch would wait for some seconds for each.
+        for worker in started:
+            worker.kill()
+            worker.join()
 
 
 def _cannot_start(workers: int, error: OSError) -> ConfigError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -11,12 +12,12 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 
 from savae_dist.data.remote.retry import Stopped
-from savae_dist.errors import UserError
+from savae_dist.errors import Interrupted, UserError
 
 Keep = Callable[[Sequence[int]], Sequence[int]]
 THREADS = 4
 AGAIN = 8  # times per look-ahead that the list of what is wanted is made anew
-PATIENCE = 10.0  # seconds to wait at the end for what is on its way
+PATIENCE = 10.0  # seconds to wait at the end for what is on its way; no time where the process is told to stop
 
 
 class Asked(Protocol):
@@ -88,8 +89,9 @@ class Ahead:
         self._stop.set()
         with self._change:
             self._change.notify_all()
+        until = time.monotonic() + (0.0 if isinstance(error, Interrupted) else PATIENCE)
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(max(until - time.monotonic(), 0.0))
 
     def watched(self, requests: Iterable[R], order: Foreseen, keep: Keep, under_way: int) -> Iterator[R]:
         """The requests; before each it is known what they draw from next: this window of each lane and the one after.

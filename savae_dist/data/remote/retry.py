@@ -8,7 +8,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-from savae_dist.errors import DataError
+from savae_dist.errors import DataError, OutageError
 
 REFUSED_LIMIT = 5.0  # seconds: what is missing or denied stays so, but a store that starts may say it at first
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
@@ -67,7 +67,7 @@ class Trial:
         self.refused: float | None = None  # since when, without an outage in between
 
     def failed(self, error: Exception) -> float:
-        """Seconds to wait before the next attempt; DataError if there is to be none."""
+        """Seconds to wait before the next attempt; OutageError or Refused if there is to be none."""
         now, outage = time.monotonic(), self.outage
         self.began = self.began if self.failures else now
         self.failures += 1
@@ -92,7 +92,7 @@ class Trial:
         outage.since = outage.since or now
         # What other threads have waited counts: else a request that queued behind theirs would wait as long again.
         if failing >= outage.limit or (now - outage.since >= outage.limit and failing >= LAST_CHANCE):
-            raise DataError(
+            raise OutageError(
                 f"{shown(self.url)}: no answer for data.outage_limit={outage.limit:g} s, at last {cause}; "
                 "see to the store or the network, and run the same command again"
             ) from error

@@ -37,7 +37,7 @@ def name_of(url: str) -> str:
 class Store:
     """Opens remote files; those of shards are kept in `folder`, at most `cache_bytes` of them.
 
-    outage_limit: seconds without success before DataError.
+    outage_limit: seconds without success before OutageError.
 
     Any process may download: the training process does so ahead (`prefetch.Ahead`), a worker only what it then finds
     missing. fsspec's filesystems live on a thread that no fork copies, so each process makes its own.

@@ -1,0 +1,25 @@
+"""What one process of a launch is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from accelerate import PartialState
+
+from savae_dist.distributed.ranks import Peers
+from savae_dist.distributed.signals import Stop
+from savae_dist.run.status_file import Status
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process of the launch: its rank and device, its peers, its stop signal and its status file.
+
+    zero: DeepSpeed's ZeRO stage, 0 for whole replicas.
+    """
+
+    state: PartialState
+    peers: Peers
+    stop: Stop
+    status: Status
+    zero: int

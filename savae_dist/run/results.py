@@ -1,0 +1,103 @@
+"""What a run shows of what it has learnt: figures of merit, pictures and, in the end, the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from savae_dist.config.schema import RunConfig
+from savae_dist.networks import Network
+from savae_dist.pipeline import Pipeline
+from savae_dist.run.export import export, make_pipeline, name_the_clusters
+from savae_dist.run.process import Process
+from savae_dist.run.tracker import Tracker
+from savae_dist.run.training_data import TrainingData
+from savae_dist.run.training_state import TrainingState
+from savae_dist.run.validation import (
+    TrainingFigures,
+    Validation,
+    closing_summary,
+    collapse,
+    in_one_line,
+    worse_than_class_means,
+)
+from savae_dist.systems.phases import Phase
+from savae_dist.training.batch_norm import broadcast_buffers
+
+
+@dataclass(frozen=True)
+class Results:
+    """Measures and draws networks, and writes them out.
+
+    given: the networks that started from `networks.initial`. validation: None without a validation set; then nothing is
+    measured.
+    """
+
+    config: RunConfig
+    process: Process
+    folder: Path
+    phases: tuple[Phase, ...]
+    given: frozenset[str]
+    data: TrainingData
+    validation: Validation | None
+    tracker: Tracker
+
+    @cached_property
+    def drawn(self) -> Validation | TrainingFigures:
+        """The samples of which the figures are."""
+        return self.validation or TrainingFigures(self.data)
+
+    def validate(self, phase: Phase, networks: Mapping[str, Network], at: TrainingState) -> None:
+        """Measure on the validation set, if there is one, over all ranks and log the result; draw the pictures."""
+        pipeline = self._pipeline(phase, networks)
+        broadcast_buffers(pipeline.networks)  # the buffers of weight averages are not broadcast anywhere else
+        metrics = self._metrics(pipeline)
+        where = f"{phase.name} step {at.step}"
+        if metrics:
+            numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
+            self.tracker.scalars(numbers, at.total)
+            self.tracker.say(f"{where}, validation: {in_one_line(metrics)}")
+        if warning := collapse(metrics, pipeline.spec):
+            self.tracker.say(f"{where}: {warning}")
+        self.process.stop.together(lambda: self._draw(pipeline, at.total))
+
+    def finish(self, networks: Mapping[str, Network], at: TrainingState) -> None:
+        """Measure, export the pipeline with the training posteriors, and say where everything lies."""
+        pipeline = self._pipeline(self.phases[-1], networks)
+        metrics = self._metrics(pipeline)
+        self.process.stop.end()
+        if not self.process.state.is_main_process:
+            return
+        side = self.process.status.side
+        for warning in filter(None, (collapse(metrics, pipeline.spec), worse_than_class_means(metrics))):
+            side.tell(warning, warning)
+        steps = {phase.name: self.config.capped(phase.steps) for phase in self.phases}
+        summary = {"samples_per_second": at.rates, "steps": steps, "seed": self.config.seed}
+        again = (self.folder / "summary.json").is_file()  # finished by an earlier launch, which logged the figures
+        self.process.status.begin(again=True)  # what it said of an earlier pipeline holds no more
+        export(self.folder, pipeline, self.data, {**metrics, **summary}, side)
+        self._draw(pipeline, at.total, log=not again)
+        self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks, self.validation is not None))
+
+    def _pipeline(self, phase: Phase, networks: Mapping[str, Network]) -> Pipeline:
+        """The pipeline of the networks as they are in `phase`."""
+        begun = [one for one in self.phases[: self.phases.index(phase) + 1] if self.config.capped(one.steps)]
+        return make_pipeline(self.config.system, self.data.shards.spec, networks, begun, self.given)
+
+    def _metrics(self, pipeline: Pipeline) -> dict[str, Any]:
+        """The figures of merit over all ranks; empty without a validation set. Clusters get names in `pipeline`."""
+        together, validation = self.process.stop.together, self.validation
+        together(lambda: name_the_clusters(pipeline, self.data))
+        if validation is None:
+            return {}
+        return validation.summarise(together(lambda: validation.measure(pipeline)))
+
+    def _draw(self, pipeline: Pipeline, step: int, log: bool = True) -> None:
+        if self.process.state.is_main_process:
+            with self.process.status.side.spared("figures"):
+                figures = self.drawn.draw(pipeline, self.folder / "figures")
+                for name, figure in figures.items() if log else ():
+                    self.tracker.figure(name, figure, step)
