@@ -1,0 +1,78 @@
+"""The power fails: what was not flushed is lost in part; then the same command again.
+
+The file operations of a small run are recorded with their contents. A cut plays them up to some point to a disk that
+keeps what was flushed and, of all else, whatever the seed decides (`helpers/power_cut.py`); every other disk keeps a
+journal. The run is then started on what is left. What was told to be safe must be there (a saved checkpoint, after the
+end the pipeline), and it must end with the weights and the pipeline of the undisturbed run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+from attacks.common import SMALL, Report, emptied, made_data, result, train, try_all, wrong
+from helpers import forked
+from helpers.file_operations import Operation, Recorded, read_record
+from helpers.power_cut import Disk, same_files
+
+from savae_dist.run import checkpoint
+
+
+def attack(work: Path, seed: int = 0, count: int | None = 50, jobs: int = 2, only: str = "") -> Report:
+    """`count` cuts at points that the seed draws, the last right after the end; or the one after `only` operations."""
+    made_data(emptied(work / "origin"))
+    folder, record = work / "undisturbed", work / "record"
+    shutil.copytree(work / "origin", folder)
+    ended = forked.train([*SMALL, "keep_checkpoints=1"], folder, Recorded(folder, record))
+    assert ended.codes == [0], ended.output
+    operations, expected = read_record(record), result(folder / "run")
+    check_complete(operations, folder, work / "replayed")
+    before = sum(one.kind == "found" for one in operations)
+    points = random.Random(seed).sample(range(before, len(operations)), (count or 50) - 1)
+    chosen = [int(only)] if only else sorted([*points, len(operations)])
+    report = try_all("power_cuts", chosen, lambda point: cut(work, operations, point, seed, expected), jobs)
+    report.numbers |= {"operations": len(operations) - before, "seed": seed}
+    return report
+
+
+def check_complete(operations: list[Operation], folder: Path, replayed: Path) -> None:
+    """The record is whole: played in full, with nothing lost, it makes the folder that it was taken from."""
+    disk = Disk()
+    for operation in operations:
+        disk.apply(operation)
+    disk.write_live(replayed)
+    assert same_files(folder, replayed), "some operations on files were not recorded; see helpers/file_operations.py"
+
+
+def cut(work: Path, operations: list[Operation], point: int, seed: int, expected: dict[str, str]) -> str | None:
+    """What went wrong with a cut after the first `point` operations and the start after it; None if nothing did."""
+    journal = bool(point % 2)
+    disk, folder = Disk(journal), work / f"cut-{point}"
+    for operation in operations[:point]:
+        disk.apply(operation)
+    disk.cut(random.Random(f"{seed} {point}"), folder)
+    shutil.rmtree(folder / "data", ignore_errors=True)  # the shards are not the run's to keep
+    shutil.copytree(work / "origin" / "data", folder / "data")
+    told = [operation.path for operation in operations[:point] if operation.kind == "promise"]
+    problem = broken_promise(folder / "run", told, expected)
+    problem = problem or wrong(folder, train(folder, "keep_checkpoints=1"), expected)
+    shutil.rmtree(folder)
+    kind = "a journal" if journal else "no journal"
+    return (
+        problem and f"{point}, {kind}: {problem}; again: python tests/attacks power_cuts --seed {seed} --only {point}"
+    )
+
+
+def broken_promise(run: Path, told: list[str], expected: dict[str, str]) -> str | None:
+    """What the run was told to be safe and is not there."""
+    saved = [name for name in told if name.startswith(checkpoint.PREFIX)]
+    whole = [path.name for path in checkpoint.checkpoints(run / "checkpoints") if checkpoint.problem(path) is None]
+    if saved and max(whole, default="") < saved[-1]:
+        return f"{saved[-1]} had been saved, and {whole or 'no checkpoint'} is there"
+    if "pipeline" in told:
+        pipeline = {name: digest for name, digest in expected.items() if name.startswith("pipeline/")}
+        if not whole or {name: digest for name, digest in result(run).items() if name in pipeline} != pipeline:
+            return "the run was done, and its pipeline is not whole"
+    return None
