@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, help="how many kills, cuts or signals")
     parser.add_argument("--only", metavar="CASE", help="one case, as a report names it")
     parser.add_argument("--jobs", type=int, help="cases that are tried at the same time")
-    parser.add_argument("--minutes", type=float, help="soak: for how long the run is trained and killed")
+    parser.add_argument("--minutes", type=float, help="soak: of training under kills; file_kills: at most")
     parser.add_argument("--every", type=float, nargs=2, metavar=("LOW", "HIGH"), help="soak: seconds between kills")
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder, which is removed")
     parser.add_argument("--json", type=Path, help="write the report to this file too")

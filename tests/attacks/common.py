@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -43,12 +45,27 @@ class Report:
         return "\n".join([*lines, *(f"FAILED {failure}" for failure in self.failures)])
 
 
-def try_all(attack: str, cases: Iterable[Case], attempt: Callable[[Case], str | None], jobs: int) -> Report:
-    """Try every case, `jobs` at a time; `attempt` returns what went wrong."""
-    start, cases = time.monotonic(), list(cases)
+def try_all(
+    attack: str, cases: Iterable[Case], attempt: Callable[[Case], str | None], jobs: int, minutes: float = math.inf
+) -> Report:
+    """Try every case, `jobs` at a time, those that come after so many minutes left out; `attempt` says what was wrong.
+
+    Each failure is told at once, on stderr.
+    """
+    start, report = time.monotonic(), Report(attack)
+
+    def one(case: Case) -> None:
+        if time.monotonic() - start < 60 * minutes:
+            problem = attempt(case)
+            report.tried += 1
+            if problem is not None:
+                report.failures.append(problem)
+                print(f"FAILED {problem}", file=sys.stderr)
+
     with ThreadPoolExecutor(jobs) as pool:
-        failures = [failure for failure in pool.map(attempt, cases) if failure is not None]
-    return Report(attack, len(cases), failures, seconds=time.monotonic() - start)
+        list(pool.map(one, cases))
+    report.seconds = time.monotonic() - start
+    return report
 
 
 def made_data(folder: Path, count: int = 32) -> None:

@@ -8,6 +8,7 @@ the pipeline of the undisturbed one, bit for bit, and leave no temporary file be
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 from pathlib import Path
@@ -31,8 +32,13 @@ class Kill(NamedTuple):
         return f"{self.keep}:{self.number}{'h' * self.half}"
 
 
-def attack(work: Path, seed: int = 0, count: int | None = None, jobs: int = 2, only: str = "") -> Report:
-    """All kills, or `count` of them drawn by the seed, or the one named like 1:17 or 2:40h (half of a write)."""
+def attack(
+    work: Path, seed: int = 0, count: int | None = None, jobs: int = 2, only: str = "", minutes: float = math.inf
+) -> Report:
+    """All kills in an order that the seed draws, or `count` of them, or the one named like 1:17 or 2:40h (half way).
+
+    After so many minutes no other is tried.
+    """
     made_data(emptied(work / "origin"))
     kills, expected, operations = [], {}, 0
     for keep in KEEP:
@@ -44,9 +50,9 @@ def attack(work: Path, seed: int = 0, count: int | None = None, jobs: int = 2, o
                 kills.append(Kill(keep, number, False))
             if kind == "write":
                 kills.append(Kill(keep, number, True))
-    drawn = random.Random(seed).sample(kills, count) if count else kills
+    drawn = random.Random(seed).sample(kills, count or len(kills))
     chosen = [kill for kill in drawn if only in ("", str(kill))]
-    report = try_all("file_kills", chosen, lambda kill: killed(work, kill, expected[kill.keep]), jobs)
+    report = try_all("file_kills", chosen, lambda kill: killed(work, kill, expected[kill.keep]), jobs, minutes)
     report.numbers |= {"operations": operations, "moments that differ": len(kills), "seed": seed}
     return report
 

@@ -32,15 +32,15 @@ from savae_dist.training.engine import PreparedUpdate
 RUN = ["networks.width=1", "networks.pools=1", "system.latent_dim=2", "system.critic_steps=1", "data.batch_size=8"]
 RUN += ["data.lanes=2", "max_steps=6", "checkpoint_every=4", "validate_every=3", "log_every=1", "timeout=30"]
 RUN += ["data.train=data", "data.validation=data", "output=run"]
-# Name -> the function that is called there, and at which of its calls the signal is sent.
+# Name -> the function that is called there: the signal is sent at its first call after so many finished steps.
 POINTS: dict[str, tuple[Any, str, int]] = {
-    "start": (Shards, "open", 1),
-    "first iteration": (PreparedUpdate, "step", 1),
-    "data wait": (Reader, "__getitem__", 3),
-    "validation": (Validation, "measure", 1),
-    "saving": (checkpoint, "save", 1),
-    "phase end": (Run, "_end", 1),
-    "finishing": (Run, "finish", 1),
+    "start": (Shards, "open", 0),
+    "first iteration": (PreparedUpdate, "step", 0),
+    "data wait": (Reader, "__getitem__", 2),
+    "validation": (Validation, "measure", 3),
+    "saving": (checkpoint, "save", 4),
+    "phase end": (Run, "_end", 6),
+    "finishing": (Run, "finish", 12),
 }
 OVER = ("finishing",)  # points at which training is over
 PATIENCE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "7"}  # of which the trainer keeps 5 seconds: 2 to agree on a step
@@ -76,8 +76,8 @@ class Signalled:
     def __call__(self) -> Iterator[None]:
         with self.steps.open("ab", buffering=0) as steps:
             if self.case is not None:
-                owner, name, call = POINTS[self.case.point]
-                setattr(owner, name, self._signalling(vars(owner)[name], call))
+                owner, name, after = POINTS[self.case.point]
+                setattr(owner, name, self._signalling(vars(owner)[name], after))
             beat = Status.beat
 
             def counted(status: Status, phase: str, step: int) -> None:
@@ -87,14 +87,14 @@ class Signalled:
             Status.beat = counted
             yield
 
-    def _signalling(self, plain: Any, call: int) -> Any:
-        of_class, calls = isinstance(plain, classmethod), 0
+    def _signalling(self, plain: Any, after: int) -> Any:
+        of_class, sent = isinstance(plain, classmethod), False
         function: Callable[..., Any] = plain.__func__ if of_class else plain
 
         def signalling(*arguments: Any, **more: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == call:
+            nonlocal sent
+            if not sent and self.steps.stat().st_size >= after:
+                sent = True
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(SLOW if self.case and self.case.slow else 0.3)
             return function(*arguments, **more)
@@ -138,6 +138,8 @@ def signalled(work: Path, case: Case, expected: dict[int, dict[str, str]]) -> st
 
 def lost(run: Path, case: Case, ended: forked.Ended, finished: int) -> str | None:
     """What a signalled launch did wrong, which had finished so many steps."""
+    if finished < POINTS[case.point][2]:
+        return f"ended after {finished} steps, before its point"
     if set(ended.codes) != {75} and not (case.point in OVER and set(ended.codes) == {0}):
         return f"ended with {ended.codes}, not 75: {last_line(ended.output)}"
     newest = checkpoint.newest(run / "checkpoints") if finished else None
