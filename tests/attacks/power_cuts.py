@@ -1,7 +1,7 @@
 """The power fails: what was not flushed is lost in part; then the same command again.
 
 The file operations of a small run are recorded with their contents. A cut plays them up to some point to a disk that
-keeps what was flushed and, of all else, whatever the seed decides (`helpers/power_cut.py`); every other disk keeps a
+keeps what was flushed and, of all else, whatever the seed decides (`helpers/power_cut.py`); every other one with a
 journal. The run is then started on what is left. What was told to be safe must be there (a saved checkpoint, after the
 end the pipeline), and it must end with the weights and the pipeline of the undisturbed run, bit for bit.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from attacks.common import SMALL, Report, emptied, made_data, result, train, try_all, wrong
 from helpers import forked
@@ -20,8 +21,21 @@ from helpers.power_cut import Disk, same_files
 from savae_dist.run import checkpoint
 
 
-def attack(work: Path, seed: int = 0, count: int | None = 50, jobs: int = 2, only: str = "") -> Report:
-    """`count` cuts at points that the seed draws, the last right after the end; or the one after `only` operations."""
+class Cut(NamedTuple):
+    """After so many operations."""
+
+    point: int
+    journal: bool
+
+    def __str__(self) -> str:
+        return f"{self.point}{'j' * self.journal}"
+
+
+def attack(work: Path, seed: int = 0, count: int = 50, jobs: int = 2, only: str = "") -> Report:
+    """`count` cuts at points that the seed draws, the last two right after the end; or the one named like 17 or 17j.
+
+    j: with a journal.
+    """
     made_data(emptied(work / "origin"))
     folder, record = work / "undisturbed", work / "record"
     shutil.copytree(work / "origin", folder)
@@ -30,9 +44,12 @@ def attack(work: Path, seed: int = 0, count: int | None = 50, jobs: int = 2, onl
     operations, expected = read_record(record), result(folder / "run")
     check_complete(operations, folder, work / "replayed")
     before = sum(one.kind == "found" for one in operations)
-    points = random.Random(seed).sample(range(before, len(operations)), (count or 50) - 1)
-    chosen = [int(only)] if only else sorted([*points, len(operations)])
-    report = try_all("power_cuts", chosen, lambda point: cut(work, operations, point, seed, expected), jobs)
+    points = random.Random(seed).sample(range(before, len(operations)), count - 2)
+    points = [*sorted(points), len(operations), len(operations)]
+    cuts = [Cut(point, number % 2 == 1) for number, point in enumerate(points)]
+    if only:
+        cuts = [Cut(int(only.removesuffix("j")), only.endswith("j"))]
+    report = try_all("power_cuts", cuts, lambda one: cut(work, operations, one, seed, expected), jobs)
     report.numbers |= {"operations": len(operations) - before, "seed": seed}
     return report
 
@@ -46,23 +63,19 @@ def check_complete(operations: list[Operation], folder: Path, replayed: Path) ->
     assert same_files(folder, replayed), "some operations on files were not recorded; see helpers/file_operations.py"
 
 
-def cut(work: Path, operations: list[Operation], point: int, seed: int, expected: dict[str, str]) -> str | None:
-    """What went wrong with a cut after the first `point` operations and the start after it; None if nothing did."""
-    journal = bool(point % 2)
-    disk, folder = Disk(journal), work / f"cut-{point}"
-    for operation in operations[:point]:
+def cut(work: Path, operations: list[Operation], one: Cut, seed: int, expected: dict[str, str]) -> str | None:
+    """What went wrong with a cut and the start after it; None if nothing did."""
+    disk, folder = Disk(one.journal), work / f"cut-{one}"
+    for operation in operations[: one.point]:
         disk.apply(operation)
-    disk.cut(random.Random(f"{seed} {point}"), folder)
+    disk.cut(random.Random(f"{seed} {one}"), folder)
     shutil.rmtree(folder / "data", ignore_errors=True)  # the shards are not the run's to keep
     shutil.copytree(work / "origin" / "data", folder / "data")
-    told = [operation.path for operation in operations[:point] if operation.kind == "promise"]
+    told = [operation.path for operation in operations[: one.point] if operation.kind == "promise"]
     problem = broken_promise(folder / "run", told, expected)
     problem = problem or wrong(folder, train(folder, "keep_checkpoints=1"), expected)
     shutil.rmtree(folder)
-    kind = "a journal" if journal else "no journal"
-    return (
-        problem and f"{point}, {kind}: {problem}; again: python tests/attacks power_cuts --seed {seed} --only {point}"
-    )
+    return problem and f"{one}: {problem}; again: python tests/attacks power_cuts --seed {seed} --only {one}"
 
 
 def broken_promise(run: Path, told: list[str], expected: dict[str, str]) -> str | None:

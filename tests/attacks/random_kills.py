@@ -7,13 +7,12 @@ undisturbed run, bit for bit.
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import psutil
 from attacks.common import Report, emptied, last_line, result
@@ -38,6 +37,22 @@ class Launch:
             words = command(2, *arguments)
             self.launcher = subprocess.Popen(words, cwd=folder, env=environment(), stdout=log, stderr=log)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing behind, also where the attack itself was interrupted."""
+        for process in self._family():
+            process.kill()
+        self.launcher.wait(30)
+
+    def _family(self) -> list[psutil.Process]:
+        """The launcher and all below it."""
+        if self.launcher.poll() is not None:
+            return []
+        launcher = psutil.Process(self.launcher.pid)
+        return [launcher, *launcher.children(recursive=True)]
+
     def ended_within(self, seconds: float, look: Look) -> bool:
         """Whether it ended by itself in that time."""
         until = time.monotonic() + seconds
@@ -50,12 +65,12 @@ class Launch:
 
     def kill(self, victim: str) -> str | None:
         """Kill the victim; what of the launch did not end by itself afterwards is told, and killed too."""
-        ranks = trainers(self.launcher.pid)
-        family = [psutil.Process(self.launcher.pid), *psutil.Process(self.launcher.pid).children(recursive=True)]
+        family = self._family()
+        ranks = trainers(self.launcher.pid) if family else {}
         wanted = {"rank 0": [0], "rank 1": [1], "both ranks": [0, 1]}.get(victim, [])
-        for process in [ranks[rank] for rank in wanted if rank in ranks] or [self.launcher.pid]:
-            if psutil.pid_exists(process):
-                os.kill(process, signal.SIGKILL)
+        victims = [process for process in family if process.pid in [ranks.get(rank) for rank in wanted]]
+        for process in victims or family[:1]:
+            process.kill()  # unless it has ended: psutil knows it from another process of that number
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and any(alive(process) for process in family):
             self.launcher.poll()
@@ -69,23 +84,32 @@ class Launch:
 
 
 def alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def nothing(ranks: dict[int, int]) -> None:
     """Look at nothing."""
 
 
-def undisturbed(folder: Path, arguments: list[str], look: Look = nothing) -> float:
+def undisturbed(folder: Path, arguments: list[str], look: Look = nothing, limit: float = LIMIT) -> float:
     """Train without a kill; seconds from the start of the launcher to its end."""
-    start, launch = time.monotonic(), Launch(folder, arguments)
-    assert launch.ended_within(LIMIT, look) or not launch.kill("the launcher"), f"more than {LIMIT:g} s"
+    start = time.monotonic()
+    with Launch(folder, arguments) as launch:
+        assert launch.ended_within(limit, look), f"more than {limit:g} s: {launch.log.read_text()}"
     assert launch.launcher.returncode == 0, launch.log.read_text()
     return time.monotonic() - start
 
 
 def killed_until_done(
-    folder: Path, arguments: list[str], kills: int, draw: Callable[[], tuple[float, str]], look: Look = nothing
+    folder: Path,
+    arguments: list[str],
+    kills: int,
+    draw: Callable[[], tuple[float, str]],
+    look: Look = nothing,
+    limit: float = LIMIT,
 ) -> tuple[int, list[str]]:
     """Start the command until it is done, and kill it up to `kills` times; how often it was, and what went wrong.
 
@@ -93,15 +117,18 @@ def killed_until_done(
     """
     done, wrong = 0, []
     for _ in range(2 * kills + 5):
-        launch = Launch(folder, arguments)
-        seconds, victim = draw() if done < kills else (LIMIT, "the launcher")
-        if not launch.ended_within(seconds, look):
-            done += 1
-            if problem := launch.kill(victim):
-                wrong.append(problem)
-        elif launch.launcher.returncode == 0:
+        seconds, victim = draw() if done < kills else (limit, "the launcher")
+        with Launch(folder, arguments) as launch:
+            ended = launch.ended_within(seconds, look)
+            if not ended:
+                done += 1
+                problem = launch.kill(victim)
+                wrong += [problem] if problem else []
+        if not ended:
+            continue
+        if launch.launcher.returncode == 0:
             return done, wrong
-        elif (said := status(folder / "run"))["exit_code"] != 75:
+        if (said := status(folder / "run"))["exit_code"] != 75:
             return done, [*wrong, f"a start after kill {done} ended with {said}: {last_line(launch.log.read_text())}"]
     return done, [*wrong, f"it was not done after {2 * kills + 5} starts"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from attacks.common import Report, emptied, result
-from attacks.random_kills import VICTIMS, killed_until_done, undisturbed
+from attacks.random_kills import LIMIT, VICTIMS, killed_until_done, undisturbed
 from helpers.launching import shards
 
 RUN = ["networks.width=4", "system.latent_dim=3", "data.batch_size=16", "data.shuffle_window=2", "keep_checkpoints=2"]
@@ -89,19 +89,22 @@ def sized(work: Path, seconds: float, every: tuple[float, float]) -> list[str]:
 def attack(work: Path, seed: int = 0, minutes: float = 60.0, every: tuple[float, float] = (60.0, 120.0)) -> Report:
     """Kills for `minutes`, `every` so many seconds (from, to); then the undisturbed run."""
     arguments = sized(work, 60 * minutes, every)
-    return soaked(work, arguments, seed, every, kills=10_000)
+    return soaked(work, arguments, seed, every, kills=int(4 * 60 * minutes / sum(every)), limit=180 * minutes)
 
 
-def soaked(work: Path, arguments: list[str], seed: int, every: tuple[float, float], kills: int) -> Report:
+def soaked(
+    work: Path, arguments: list[str], seed: int, every: tuple[float, float], kills: int, limit: float = LIMIT
+) -> Report:
+    """At most so many kills, and no launch that lasts longer than `limit` seconds."""
     start, chance = time.monotonic(), random.Random(seed)
     for name in ("killed", "undisturbed"):
         shards(emptied(work / name) / "data")
     under_kills, alone = Held(), Held()
     draw = lambda: (chance.uniform(*every), chance.choice(VICTIMS[:3]))  # noqa: E731
-    done, wrong = killed_until_done(work / "killed", arguments, kills, draw, under_kills.look)
+    done, wrong = killed_until_done(work / "killed", arguments, kills, draw, under_kills.look, limit)
     lasted = time.monotonic() - start
     alone.began = time.monotonic()
-    seconds = undisturbed(work / "undisturbed", arguments, alone.look)
+    seconds = undisturbed(work / "undisturbed", arguments, alone.look, limit)
     report = Report("soak", 3, wrong, seconds=time.monotonic() - start)
     if not wrong and result(work / "killed" / "run") != result(work / "undisturbed" / "run"):
         report.failures.append(f"killed {done} times, it ended with other weights or another pipeline")
