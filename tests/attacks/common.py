@@ -85,9 +85,13 @@ def train(folder: Path, *arguments: str, number: int = -1, half: bool = False) -
 
 def result(run: Path) -> dict[str, str]:
     """What must be equal in the end: name -> sha256 of the last checkpoint's tensors and of the whole pipeline."""
-    checkpoints = sorted((run / "checkpoints").glob("step-*"))
-    files = {f"last/{p.relative_to(checkpoints[-1])}": p for p in checkpoints[-1].rglob("*.safetensors")}
-    files |= {str(p.relative_to(run)): p for p in (run / "pipeline").rglob("*") if p.is_file()}
+    last = max((run / "checkpoints").glob("step-*"))
+    return digests(last, "*.safetensors") | digests(run / "pipeline", "*")
+
+
+def digests(folder: Path, pattern: str) -> dict[str, str]:
+    """The sha256 of every file of that name below a folder, by its path."""
+    files = {f"{folder.name}/{p.relative_to(folder)}": p for p in folder.rglob(pattern) if p.is_file()}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 

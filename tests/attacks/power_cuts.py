@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from attacks.common import SMALL, Report, emptied, made_data, result, train, try_all, wrong
+from attacks.common import SMALL, Report, digests, emptied, made_data, result, train, try_all, wrong
 from helpers import forked
 from helpers.file_operations import Operation, Recorded, read_record
 from helpers.power_cut import Disk, same_files
@@ -81,11 +81,11 @@ def cut(work: Path, operations: list[Operation], one: Cut, seed: int, expected: 
 def broken_promise(run: Path, told: list[str], expected: dict[str, str]) -> str | None:
     """What the run was told to be safe and is not there."""
     saved = [name for name in told if name.startswith(checkpoint.PREFIX)]
-    whole = [path.name for path in checkpoint.checkpoints(run / "checkpoints") if checkpoint.problem(path) is None]
-    if saved and max(whole, default="") < saved[-1]:
-        return f"{saved[-1]} had been saved, and {whole or 'no checkpoint'} is there"
-    if "pipeline" in told:
-        pipeline = {name: digest for name, digest in expected.items() if name.startswith("pipeline/")}
-        if not whole or {name: digest for name, digest in result(run).items() if name in pipeline} != pipeline:
-            return "the run was done, and its pipeline is not whole"
+    whole = [path for path in checkpoint.checkpoints(run / "checkpoints") if checkpoint.problem(path) is None]
+    last = max((checkpoint.read_state(path).total for path in whole), default=0)
+    if saved and last < int(saved[-1].removeprefix(checkpoint.PREFIX)):
+        return f"{saved[-1]} had been saved, and {f'step {last}' if last else 'no checkpoint'} is there"
+    pipeline = {name: digest for name, digest in expected.items() if name.startswith("pipeline/")}
+    if "pipeline" in told and not pipeline.items() <= digests(run / "pipeline", "*").items():
+        return "the run was done, and its pipeline is not whole"
     return None
