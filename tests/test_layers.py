@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "files": frozenset(),
     "tool_command": frozenset(),
     "locks": frozenset(),
+    "import_file": frozenset(),
     "latents": frozenset(),
     "preprocess": frozenset(),
     "config": frozenset(),  # and so nothing in it loads torch
@@ -33,11 +34,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "data.reading": frozenset({"data.order", "data.index", "data.remote", "data.formats"}),
     "data.packing": frozenset(
         {"data.order", "data.index", "data.remote", "data.formats", "data.processes", "files", "locks"}
+        | {"import_file"}
     ),
     "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote"}),
     "distributed": frozenset({"config", "precision", "locks"}),
     "pipeline": frozenset({"networks", "latents", "preprocess", "files"}),
-    "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config"}),
+    "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config", "import_file"}),
     "load_config": frozenset({"config", "systems"}),
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config"}),
     "evaluation": frozenset({"systems", "pipeline", "data", "networks", "preprocess"}),

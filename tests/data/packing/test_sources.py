@@ -23,11 +23,12 @@ from savae_dist.data import Order, Reader, Request, Shards, pack
 from savae_dist.data.formats.images import decode_picture
 from savae_dist.data.formats.npy import encode_npy
 from savae_dist.data.order.permutation import PACK, permutation
-from savae_dist.data.packing.packer import DROPPED, Options, pack_source
+from savae_dist.data.packing.packer import Options, pack_source
 from savae_dist.data.packing.sources import Source, arrays, idx
 from savae_dist.data.packing.sources.base import resolve
 from savae_dist.data.packing.sources.images import fitted, images
 from savae_dist.data.packing.sources.tables import Columns, hub, table
+from savae_dist.data.packing.told import DROPPED
 from savae_dist.errors import BadSample, ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -381,7 +382,7 @@ def broken(tmp_path: Path) -> dict[str, tuple[object, str]]:
         "does not begin as an idx": (idx, "idx"),
         "it needs path,label": (images, "list.csv"),
         "neither a folder": (images, "nowhere"),
-        "holds no .png": (images, "empty"),
+        "holds no files and none that can be read; convert them to .png": (images, "empty"),
     }
 
 

@@ -63,7 +63,7 @@ def list_files(source: Path, usable: Callable[[str], bool], rules: Rules, hint: 
     files = [name for name in seen if usable(name.rpartition("/")[2])]
     others = [name for name in seen if not usable(name.rpartition("/")[2])]
     if not files:
-        raise DataError(f"{source} holds {_kinds(others) or 'no files'}, none of which can be read; {hint}")
+        raise DataError(f"{source} holds {_kinds(others) or 'no files'} and none that can be read; {hint}")
     notes = [Note("passed over", f"{_kinds(others)}: {hint}", "")] if others else []
     if hidden:
         notes.append(Note("passed over", f"{len(hidden)} whose name begins with a dot ({hidden[0]})", ""))
