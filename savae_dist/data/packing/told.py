@@ -40,7 +40,7 @@ def save(folder: Path, source: Source, parts: Sequence[Part]) -> None:
     lost = sorted(str(label) for label in source.labels if label not in found)
     notes = list(source.notes)
     if lost:
-        notes.append(Note("classes", f"lost as a whole, since no sample of them can be used: {', '.join(lost)}", ""))
+        notes.append(Note("labels", f"lost as a whole, since no sample of them can be used: {', '.join(lost)}", ""))
     rows = [(note.topic, note.text, 0, note.name) for note in notes]
     sums: dict[tuple[str, str], tuple[int, str]] = {}
     for topic, text, n, name in (row for part in parts for row in part.notes):

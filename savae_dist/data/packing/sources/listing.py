@@ -91,7 +91,7 @@ def _labelled(source: Path, names: Sequence[str], rules: Rules, notes: list[Note
     if rules.label == "top" and folders and min(len(one) for one in folders) > 1:
         first, last = ({one[i] for one in folders} for i in (0, -1))
         told = f"{', '.join(sorted(first)[:SHOWN])}: of the first folder; --label parent takes the last"
-        notes.append(Note("classes", f"{told} ({', '.join(sorted(last)[:SHOWN])})", ""))
+        notes.append(Note("labels", f"{told} ({', '.join(sorted(last)[:SHOWN])})", ""))
     return found, notes
 
 
