@@ -13,6 +13,7 @@ from savae_dist.data.packing.digits import pack_digits
 from savae_dist.data.packing.packer import Options, pack_source
 from savae_dist.data.packing.readers import READERS
 from savae_dist.data.packing.sources import Source, arrays, idx
+from savae_dist.data.packing.sources.arrays import Meant
 from savae_dist.data.packing.sources.listing import Rules
 from savae_dist.data.packing.splits import Splits
 from savae_dist.errors import UserError
@@ -27,7 +28,7 @@ def from_images(a: argparse.Namespace) -> Source:
 
 
 def from_arrays(a: argparse.Namespace) -> Source:
-    return arrays(a.source, a.labels)
+    return arrays(a.source, a.labels, Meant(a.x, a.y, a.group_by, a.kind, a.range), splits(a))
 
 
 def from_idx(a: argparse.Namespace) -> Source:
@@ -83,6 +84,12 @@ def digits(a: argparse.Namespace) -> list[dict[str, Any]]:
 def numbers(text: str) -> tuple[int, ...]:
     """`28,28` or `28x28`; one number is a square."""
     return tuple(int(part) for part in text.replace("x", ",").split(","))
+
+
+def limits(text: str) -> tuple[float, float]:
+    """`0,4095`"""
+    low, high = (float(part) for part in text.split(","))
+    return low, high
 
 
 def size(text: str) -> tuple[int, int]:
@@ -155,6 +162,11 @@ def file_options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--group-by", default="", metavar="RULE", help="what goes to one set: folder, a column, or a regex (...)"
     )
+    return parser
+
+
+def set_options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--validation", type=float, default=0.0, metavar="SHARE", help="of the groups")
     parser.add_argument("--test", type=float, default=0.0, metavar="SHARE", help="of the groups")
     parser.add_argument("--leave-out", action="append", default=[], metavar="GROUP", help="it is the test set")
@@ -165,7 +177,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make_shards", description="Pack a source into indexed WebDataset shards.")
     kinds = parser.add_subparsers(required=True, metavar="KIND")
     common, pictures, columns = common_options(), picture_options(), column_options()
-    files = file_options()
+    files, sets = file_options(), set_options()
 
     def kind(name: str, read: Any, what: str, help: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         one = kinds.add_parser(name, help=help, parents=[*parents, common])
@@ -174,14 +186,29 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         one.set_defaults(read=read, rate=0.0)
         return one
 
-    kind("images", from_images, "FOLDER|FILE.csv", "one sub-folder per class, or a CSV of path,label", pictures, files)
-    for name, read, what, help in (
-        ("arrays", from_arrays, "FILE.npz|FILE.npy", "x (uint8 images or float windows) and y"),
-        ("idx", from_idx, "FILE[.gz]", "MNIST's format; labels from the labels-idx1 file beside it"),
-    ):
-        one = kind(name, read, what, help)
-        one.add_argument("--labels", metavar="FILE", help="of the same length")
-        one.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="sampling rate of windows")
+    kind(
+        "images",
+        from_images,
+        "FOLDER|FILE.csv",
+        "one sub-folder per class, or a CSV of path,label",
+        pictures,
+        files,
+        sets,
+    )
+    one = kind("arrays", from_arrays, "FILE.npz|FILE.npy", "x (images or windows) and y", sets)
+    one.add_argument(
+        "--x", default="", metavar="NAME", help="array of samples; default: x, or Keras' and MedMNIST's names"
+    )
+    one.add_argument("--y", default="", metavar="NAME", help="array of labels; default: y")
+    one.add_argument("--group-by", default="", metavar="NAME", help="array of what goes to one set")
+    one.add_argument(
+        "--kind", choices=("images", "signals"), default="", help="where the type of the values does not say"
+    )
+    one.add_argument("--range", type=limits, metavar="LOW,HIGH", help="values that become black and white")
+    other = kind("idx", from_idx, "FILE[.gz]", "MNIST's format; labels from the labels-idx1 file beside it")
+    for each in (one, other):
+        each.add_argument("--labels", metavar="FILE", help="of the same length")
+        each.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="sampling rate of windows")
     kind("table", from_table, "FILE|FOLDER", ".parquet or .arrow", columns, pictures)
     one = kind("hub", from_hub, "NAME", "any data set that datasets.load_dataset streams", columns, pictures)
     one.add_argument("--split", default="train")
@@ -189,7 +216,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     one.add_argument("--revision", metavar="COMMIT", help="of its repository")
     one.add_argument("--data-files", action="append", default=[], metavar="FILE", help="for NAME parquet, csv, ...")
     recording_options(
-        kind("recordings", from_recordings, "FOLDER|FILE.csv", f"windows of {' '.join(READERS)} files", files)
+        kind("recordings", from_recordings, "FOLDER|FILE.csv", f"windows of {' '.join(READERS)} files", files, sets)
     )
     one = kinds.add_parser("digits", help="scikit-learn's 8x8 digits, into OUT/train and OUT/validation")
     one.add_argument("out", metavar="OUT")

@@ -372,11 +372,11 @@ def broken(tmp_path: Path) -> dict[str, tuple[object, str]]:
     (tmp_path / "list.csv").write_text("file,label\na,1\n")
     (tmp_path / "empty").mkdir()
     return {
-        "holds no array x": (arrays, "z.npz"),
+        "holds no array x, but z": (arrays, "z.npz"),
         "pickle.npz": (arrays, "pickle.npz"),
         "one label per sample": (arrays, "y.npz"),
         "0.5 is no class": (arrays, "half.npz"),
-        "x is int32": (arrays, "int.npy"),
+        "samples are int32 4; give uint8": (arrays, "int.npy"),
         "cut short": (arrays, "cut.npy"),
         "missing or not an .npz": (arrays, "none.npz"),
         "does not begin as an idx": (idx, "idx"),
