@@ -62,7 +62,7 @@ def test_arrays_by_name(tmp_path: Path) -> None:
     assert [one.label for one in found[""]] == Y.tolist()
     with pytest.raises(DataError, match="holds no array x, but pictures, digits; name one with --x"):
         arrays(tmp_path / "a.npz")
-    with pytest.raises(DataError, match="holds no array z, .* name one with --y"):
+    with pytest.raises(DataError, match=r"holds no array z, .* name one with --y"):
         arrays(tmp_path / "a.npz", meant=Meant("pictures", "z"))
 
 
