@@ -52,5 +52,5 @@ $(VENV)/.core: $(VENV)/.torch pyproject.toml hatch_build.py
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) install -c constraints.txt -e ".[dev,deepspeed,remote]"
+	$(PIP) install -c constraints.txt -e ".[dev,deepspeed,remote,signals]"
 	@touch $@

@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "tool_command": frozenset(),
     "locks": frozenset(),
     "streams": frozenset(),
+    "import_file": frozenset(),
     "latents": frozenset(),
     "preprocess": frozenset(),
     "config": frozenset({"untrusted"}),  # and so nothing in it loads torch
@@ -37,11 +38,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "data.reading": frozenset({"data.order", "data.index", "data.remote", "data.formats", "data.processes"}),
     "data.packing": frozenset(
         {"data.order", "data.index", "data.remote", "data.formats", "data.processes", "files", "locks"}
+        | {"import_file"}
     ),
     "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote"}),
     "distributed": frozenset({"config", "precision", "locks"}),
     "pipeline": frozenset({"networks", "latents", "preprocess", "files", "untrusted"}),
-    "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config"}),
+    "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config", "import_file"}),
     "load_config": frozenset({"config", "systems"}),
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config"}),
     "evaluation": frozenset({"systems", "pipeline", "data", "networks", "preprocess"}),

@@ -11,7 +11,11 @@ from typing import Any
 from savae_dist.data import Shards, summary
 from savae_dist.data.packing.digits import pack_digits
 from savae_dist.data.packing.packer import Options, pack_source
+from savae_dist.data.packing.readers import READERS
 from savae_dist.data.packing.sources import Source, arrays, idx
+from savae_dist.data.packing.sources.arrays import Meant
+from savae_dist.data.packing.sources.listing import Rules
+from savae_dist.data.packing.splits import Splits
 from savae_dist.errors import UserError
 
 # Each imports what reads its files only when it is chosen.
@@ -20,11 +24,11 @@ from savae_dist.errors import UserError
 def from_images(a: argparse.Namespace) -> Source:
     from savae_dist.data.packing.sources.images import images
 
-    return images(a.source, a.size, a.mode)
+    return images(a.source, a.size, a.mode, rules=Rules(a.label, a.group_by), splits=splits(a))
 
 
 def from_arrays(a: argparse.Namespace) -> Source:
-    return arrays(a.source, a.labels)
+    return arrays(a.source, a.labels, Meant(a.x, a.y, a.group_by, a.kind, a.range), splits(a))
 
 
 def from_idx(a: argparse.Namespace) -> Source:
@@ -45,11 +49,19 @@ def from_hub(a: argparse.Namespace) -> Source:
 
 
 def from_recordings(a: argparse.Namespace) -> Source:
+    from savae_dist.data.packing.readers.own import OwnReader
+    from savae_dist.data.packing.readers.signal import Choice
     from savae_dist.data.packing.sources.recordings import Windows, recordings
 
-    windows = Windows(a.length, a.hop or a.length, a.rate, a.source_rate, tuple(a.variable))
-    shares = {"validation": a.validation, "test": a.test}
-    return recordings(a.source, windows, annotations=a.annotations, shares=shares, seed=a.seed)
+    choice = Choice(tuple(a.variable), a.time_axis, a.irregular_times)
+    reader = OwnReader.parse(a.reader) if a.reader else None
+    windows = Windows(a.length, a.hop or a.length, a.rate, a.source_rate, choice, a.read_as, reader)
+    rules = Rules(a.label, a.group_by)
+    return recordings(a.source, windows, annotations=a.annotations, rules=rules, splits=splits(a))
+
+
+def splits(a: argparse.Namespace) -> Splits:
+    return Splits({"validation": a.validation, "test": a.test}, tuple(a.leave_out), a.seed)
 
 
 def packed(a: argparse.Namespace) -> list[dict[str, Any]]:
@@ -72,6 +84,12 @@ def digits(a: argparse.Namespace) -> list[dict[str, Any]]:
 def numbers(text: str) -> tuple[int, ...]:
     """`28,28` or `28x28`; one number is a square."""
     return tuple(int(part) for part in text.replace("x", ",").split(","))
+
+
+def limits(text: str) -> tuple[float, float]:
+    """`0,4095`"""
+    low, high = (float(part) for part in text.split(","))
+    return low, high
 
 
 def size(text: str) -> tuple[int, int]:
@@ -117,16 +135,49 @@ def recording_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hop", type=int, default=0, metavar="N", help="from window to window; default: --length")
     parser.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="resample to it; default: as recorded")
     parser.add_argument("--source-rate", type=float, default=0.0, metavar="HZ", help="where a file does not say")
-    parser.add_argument("--variable", action="append", default=[], metavar="NAME", help="array or column; * and ? work")
+    parser.add_argument(
+        "--variable", action="append", default=[], metavar="NAME", help="array, column or its number; * and ? work"
+    )
+    parser.add_argument(
+        "--time-axis", choices=("longer", "first", "last"), default="longer", help="of arrays with two axes"
+    )
+    parser.add_argument(
+        "--irregular-times",
+        choices=("refuse", "interpolate", "ignore"),
+        default="refuse",
+        help="where the steps of a column of times differ",
+    )
+    parser.add_argument(
+        "--as", dest="read_as", default="", metavar=".csv", help=f"how to read other files: {' '.join(READERS)}"
+    )
+    parser.add_argument("--reader", metavar="FILE.py:NAME", help="your function(path) -> (x, rate[, attributes])")
     parser.add_argument("--annotations", metavar="FILE.csv", help="columns path,start,end,label; in seconds")
-    parser.add_argument("--validation", type=float, default=0.0, metavar="SHARE", help="of the recordings")
-    parser.add_argument("--test", type=float, default=0.0, metavar="SHARE", help="of the recordings")
+
+
+def file_options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--label", default="top", metavar="RULE", help="class of a file: top or parent folder, none, or a regex (...)"
+    )
+    parser.add_argument(
+        "--group-by", default="", metavar="RULE", help="what goes to one set: folder, a column, or a regex (...)"
+    )
+    return parser
+
+
+def set_options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--validation", type=float, default=0.0, metavar="SHARE", help="of the groups")
+    parser.add_argument("--test", type=float, default=0.0, metavar="SHARE", help="of the groups")
+    parser.add_argument("--leave-out", action="append", default=[], metavar="GROUP", help="it is the test set")
+    return parser
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make_shards", description="Pack a source into indexed WebDataset shards.")
     kinds = parser.add_subparsers(required=True, metavar="KIND")
     common, pictures, columns = common_options(), picture_options(), column_options()
+    files, sets = file_options(), set_options()
 
     def kind(name: str, read: Any, what: str, help: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         one = kinds.add_parser(name, help=help, parents=[*parents, common])
@@ -135,14 +186,29 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         one.set_defaults(read=read, rate=0.0)
         return one
 
-    kind("images", from_images, "FOLDER|FILE.csv", "one sub-folder per class, or a CSV of path,label", pictures)
-    for name, read, what, help in (
-        ("arrays", from_arrays, "FILE.npz|FILE.npy", "x (uint8 images or float windows) and y"),
-        ("idx", from_idx, "FILE[.gz]", "MNIST's format; labels from the labels-idx1 file beside it"),
-    ):
-        one = kind(name, read, what, help)
-        one.add_argument("--labels", metavar="FILE", help="of the same length")
-        one.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="sampling rate of windows")
+    kind(
+        "images",
+        from_images,
+        "FOLDER|FILE.csv",
+        "one sub-folder per class, or a CSV of path,label",
+        pictures,
+        files,
+        sets,
+    )
+    one = kind("arrays", from_arrays, "FILE.npz|FILE.npy", "x (images or windows) and y", sets)
+    one.add_argument(
+        "--x", default="", metavar="NAME", help="array of samples; default: x, or Keras' and MedMNIST's names"
+    )
+    one.add_argument("--y", default="", metavar="NAME", help="array of labels; default: y")
+    one.add_argument("--group-by", default="", metavar="NAME", help="array of what goes to one set")
+    one.add_argument(
+        "--kind", choices=("images", "signals"), default="", help="where the type of the values does not say"
+    )
+    one.add_argument("--range", type=limits, metavar="LOW,HIGH", help="values that become black and white")
+    other = kind("idx", from_idx, "FILE[.gz]", "MNIST's format; labels from the labels-idx1 file beside it")
+    for each in (one, other):
+        each.add_argument("--labels", metavar="FILE", help="of the same length")
+        each.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="sampling rate of windows")
     kind("table", from_table, "FILE|FOLDER", ".parquet or .arrow", columns, pictures)
     one = kind("hub", from_hub, "NAME", "any data set that datasets.load_dataset streams", columns, pictures)
     one.add_argument("--split", default="train")
@@ -150,7 +216,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     one.add_argument("--revision", metavar="COMMIT", help="of its repository")
     one.add_argument("--data-files", action="append", default=[], metavar="FILE", help="for NAME parquet, csv, ...")
     recording_options(
-        kind("recordings", from_recordings, "FOLDER|FILE.csv", "windows of .wav .npy .npz .csv .mat signals")
+        kind("recordings", from_recordings, "FOLDER|FILE.csv", f"windows of {' '.join(READERS)} files", files, sets)
     )
     one = kinds.add_parser("digits", help="scikit-learn's 8x8 digits, into OUT/train and OUT/validation")
     one.add_argument("out", metavar="OUT")

@@ -19,6 +19,7 @@ from savae_dist.data.order.permutation import PACK, permutation
 from savae_dist.data.packing.packer import Options, pack_source
 from savae_dist.data.packing.sources import arrays
 from savae_dist.data.packing.sources.recordings import Windows, recordings
+from savae_dist.data.packing.splits import Splits
 
 RNG = np.random.default_rng(0)
 N = 50
@@ -229,7 +230,7 @@ def test_real_recordings_come_back(tmp_path, layout):
         whole = signal[: len(signal) // 1024 * 1024].reshape(-1, 1024).astype(np.float32)
         wanted |= {(folder.name, window.tobytes()) for window in whole}
     source = recordings(
-        tmp_path / "source", Windows(1024, 1024, 0.0, 12000.0), shares={"validation": 0.15, "test": 0.2}
+        tmp_path / "source", Windows(1024, 1024, 0.0, 12000.0), splits=Splits({"validation": 0.15, "test": 0.2})
     )
     made = pack_source(source, tmp_path / "s", Options(layout=layout), processes=2)
     got, total = set(), 0

@@ -60,6 +60,6 @@ def test_a_file_that_trains_when_it_is_imported_is_refused(tmp_path: Path) -> No
     file = tmp_path / "unguarded.py"
     file.write_text("import sys\nsys.exit(3)\n")
     for _ in range(2):  # the second time too: nothing of the first is left
-        with pytest.raises(ConfigError, match=r"exits when it is imported: start the training under `if __name__"):
+        with pytest.raises(ConfigError, match=r"exits when it is imported: put what it starts under `if __name__"):
             enter(file)
     assert str(file) not in sys.modules

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,17 +20,17 @@ from savae_dist.data.index.scan import Layout
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.index.tables import index_shard, write_index
 from savae_dist.data.order.permutation import PACK, permutation
+from savae_dist.data.packing import told
 from savae_dist.data.packing.pack import check_options, entries_of, summary, write_tar
-from savae_dist.data.packing.sources.base import Bad, Source, resolve
+from savae_dist.data.packing.sources.base import Bad, Note, Source, resolve
 from savae_dist.data.packing.spool import Form, Part, Spool, checked, write_part
 from savae_dist.data.processes import run_jobs
 from savae_dist.errors import ConfigError, DataError, SaveError
 from savae_dist.files import flush, publish, read_object, remove_drafts, remove_replaced, write_json
 from savae_dist.locks import locked, try_lock
 
-DROPPED = "dropped.csv"
 PLAN, WHOLE = "plan.json", "whole.json"  # in the work folder: what is made, and what was made to its end
-FIRST = 5  # names shown in messages
+FIRST = 5  # rates shown in a message
 
 
 @dataclass(frozen=True)
@@ -82,11 +80,11 @@ def pack_source(
                 if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
                     raise ConfigError(f"{out} exists and is not empty; name another folder or pass --overwrite")
                 _make(source, options, plan, work, out, processes)
-            told = _tell(source, out)
+            summaries = _tell(source, out)
             _tidy(work, out)
     except OSError as error:
         raise SaveError(f"{out} cannot be written ({error}); free some space and run the same command again") from error
-    return told
+    return summaries
 
 
 @contextmanager
@@ -130,9 +128,9 @@ def _tidy(work: Path, out: Path) -> None:
 
 def _tell(source: Source, out: Path) -> list[dict[str, Any]]:
     """The summary of each set."""
-    bad = _read_dropped(out)
+    said = told.read(out)
     folders = [out] if "" in source.splits else [out / name for name in dict.fromkeys(source.splits)]
-    return [summary(Shards.open(folder)) | bad for folder in folders]
+    return [summary(Shards.open(folder)) | said for folder in folders]
 
 
 def _make(source: Source, options: Options, plan: dict[str, Any], work: Path, out: Path, processes: int) -> None:
@@ -155,7 +153,7 @@ def _make(source: Source, options: Options, plan: dict[str, Any], work: Path, ou
         if options.labelled is not None and split in ("", "train"):
             spool.keep_labels(options.labelled, options.seed)
         _write(spool, options, names, rate, new / split, work / f"shards{split and '-'}{split}", processes)
-    _save_dropped(new, parts)
+    told.save(new, source, parts)
     for folder in (new, *(path for path in new.iterdir() if path.is_dir())):
         remove_drafts(folder)
     write_json(work / WHOLE, plan)
@@ -180,9 +178,11 @@ def _begin(source: Source, options: Options, plan: dict[str, Any], work: Path) -
     items = checked(item for part in range(len(source.splits)) for item in source.read(part))
     bad: list[tuple[str, str]] = []
     for item in items:  # the first usable sample decides, whoever reads it later
+        if isinstance(item, Note):
+            continue
         if isinstance(item, Bad):
             bad.append(item)
-            _check_budget(bad, options.bad_budget)
+            told.check_budget(bad, options.bad_budget)
             continue
         form = Form(item.x.dtype.name, item.x.shape)
         if options.layout == "samples" and len(form.shape) == 3 and form.shape[2] != 3:
@@ -190,21 +190,21 @@ def _begin(source: Source, options: Options, plan: dict[str, Any], work: Path) -
         work.mkdir()
         write_json(work / PLAN, {"plan": plan, "form": asdict(form)})
         return form
-    raise DataError(f"the source holds no usable sample: {_told(bad) or 'it is empty'}; name another")
+    raise DataError(f"the source holds no usable sample: {told.told(bad) or 'it is empty'}; name another")
 
 
 def _read(source: Source, form: Form, work: Path, budget: int, processes: int) -> list[Part]:
     """Every part into the work folder; those that are there are left as they are."""
     paths = [work / f"part-{number:06d}.json" for number in range(len(source.splits))]
     bad = [one for path in paths if path.exists() for one in Part.load(path).bad]
-    _check_budget(bad, budget)
+    told.check_budget(bad, budget)
 
     def read(number: int) -> None:
         write_part(paths[number], source.read(number), form)
 
     def after(number: int) -> None:
         bad.extend(Part.load(paths[number]).bad)
-        _check_budget(bad, budget)
+        told.check_budget(bad, budget)
 
     run_jobs([i for i, path in enumerate(paths) if not path.exists()], read, processes, "reading", after)
     return [Part.load(path) for path in paths]
@@ -237,31 +237,3 @@ def _one_rate(given: float, parts: Sequence[Part]) -> float:
         shown = ", ".join(f"{rate:g}" for rate in rates[:FIRST])
         raise DataError(f"the recordings have {len(rates)} sampling rates ({shown} Hz); bring them to one with --rate")
     return rates[0] if rates else given
-
-
-def _told(bad: Sequence[tuple[str, str]]) -> str:
-    reasons = ", ".join(f"{reason}: {n}" for reason, n in sorted(Counter(reason for reason, _ in bad).items()))
-    return f"{reasons} ({', '.join(name for _, name in bad[:FIRST])}{', ...' * (len(bad) > FIRST)})" if bad else ""
-
-
-def _check_budget(bad: Sequence[tuple[str, str]], budget: int) -> None:
-    if len(bad) > budget:
-        raise DataError(
-            f"unusable samples {_told(bad)}: more than --bad-budget {budget}; "
-            "repair or remove them (shape: images take --size and --mode), or raise the budget"
-        )
-
-
-def _save_dropped(folder: Path, parts: Sequence[Part]) -> None:
-    bad = [one for part in parts for one in part.bad]
-    if bad:
-        with (folder / DROPPED).open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("reason", "name"), *bad])
-
-
-def _read_dropped(folder: Path) -> dict[str, Any]:
-    if not (folder / DROPPED).exists():
-        return {}
-    with (folder / DROPPED).open(newline="") as file:
-        bad = [(row["reason"], row["name"]) for row in csv.DictReader(file)]
-    return {"dropped": f"{len(bad)}, {_told(bad)}, all in {DROPPED}"}

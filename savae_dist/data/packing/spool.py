@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -13,7 +14,7 @@ import numpy as np
 
 from savae_dist.data.formats.npy import stored
 from savae_dist.data.order.permutation import LABELS, permutation
-from savae_dist.data.packing.sources.base import Bad, Item
+from savae_dist.data.packing.sources.base import Bad, Item, Note
 from savae_dist.errors import BadSample, DataError
 from savae_dist.files import flush, write_json
 
@@ -35,13 +36,15 @@ class Form:
 class Part:
     """What was read from one part. labels: those that occur; a record holds the place of its own in this list, or -1.
 
-    rates: of the samples that name theirs. bad: (reason, name) of each sample that could not be used.
+    rates: of the samples that name theirs. bad: (reason, name) of each sample that could not be used. notes: topic and
+    text of each note, of how many files it was said, and of which first.
     """
 
     count: int
     labels: list[str | int]
     rates: list[float]
     bad: list[tuple[str, str]]
+    notes: list[tuple[str, str, int, str]]
 
     @classmethod
     def load(cls, path: Path) -> Part:
@@ -51,7 +54,7 @@ class Part:
 def checked(items: Iterator[Item], form: Form | None = None) -> Iterator[Item]:
     """The same items with x as stored; Bad where it is of no use or, given a form, of another one."""
     for number, item in enumerate(items):
-        if isinstance(item, Bad):
+        if isinstance(item, Bad | Note):
             yield item
             continue
         try:
@@ -69,11 +72,15 @@ def write_part(path: Path, items: Iterator[Item], form: Form) -> None:
     labels: dict[str | int, int] = {}
     rates: set[float] = set()
     bad: list[tuple[str, str]] = []
+    notes: list[Note] = []
     count = at = 0
     with path.with_suffix(".records").open("wb") as records, path.with_suffix(".attributes").open("wb") as attributes:
         for item in checked(items, form):
             if isinstance(item, Bad):
                 bad.append(item)
+                continue
+            if isinstance(item, Note):
+                notes.append(item)
                 continue
             text = json.dumps(item.attributes, separators=(",", ":")).encode() if item.attributes else b""
             label = -1 if item.label is None else labels.setdefault(item.label, len(labels))
@@ -86,7 +93,14 @@ def write_part(path: Path, items: Iterator[Item], form: Form) -> None:
             count += 1
     for file in (records, attributes):
         flush(Path(file.name))
-    write_json(path.with_suffix(".json"), asdict(Part(count, list(labels), sorted(rates), bad)))
+    write_json(path.with_suffix(".json"), asdict(Part(count, list(labels), sorted(rates), bad, counted(notes))))
+
+
+def counted(notes: Sequence[Note]) -> list[tuple[str, str, int, str]]:
+    """Each topic and text once, with how often it was said and of which file first."""
+    first = {(note.topic, note.text): note.name for note in reversed(notes)}
+    counts = Counter((note.topic, note.text) for note in notes)
+    return [(topic, text, n, first[topic, text]) for (topic, text), n in counts.items()]
 
 
 class Spool:

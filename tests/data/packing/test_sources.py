@@ -23,11 +23,12 @@ from savae_dist.data import Order, Reader, Request, Shards, pack
 from savae_dist.data.formats.images import decode_picture
 from savae_dist.data.formats.npy import encode_npy
 from savae_dist.data.order.permutation import PACK, permutation
-from savae_dist.data.packing.packer import DROPPED, Options, pack_source
+from savae_dist.data.packing.packer import Options, pack_source
 from savae_dist.data.packing.sources import Source, arrays, idx
 from savae_dist.data.packing.sources.base import resolve
 from savae_dist.data.packing.sources.images import fitted, images
 from savae_dist.data.packing.sources.tables import Columns, hub, table
+from savae_dist.data.packing.told import DROPPED
 from savae_dist.errors import BadSample, ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -371,17 +372,17 @@ def broken(tmp_path: Path) -> dict[str, tuple[object, str]]:
     (tmp_path / "list.csv").write_text("file,label\na,1\n")
     (tmp_path / "empty").mkdir()
     return {
-        "holds no array x": (arrays, "z.npz"),
+        "holds no array x, but z": (arrays, "z.npz"),
         "pickle.npz": (arrays, "pickle.npz"),
         "one label per sample": (arrays, "y.npz"),
         "0.5 is no class": (arrays, "half.npz"),
-        "x is int32": (arrays, "int.npy"),
+        "samples are int32 4; give uint8": (arrays, "int.npy"),
         "cut short": (arrays, "cut.npy"),
         "missing or not an .npz": (arrays, "none.npz"),
         "does not begin as an idx": (idx, "idx"),
         "it needs path,label": (images, "list.csv"),
         "neither a folder": (images, "nowhere"),
-        "holds no .png": (images, "empty"),
+        "holds no files and none that can be read; convert them to .png": (images, "empty"),
     }
 
 

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
-import struct
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
-from typing import IO, cast
+from typing import NamedTuple
 
 import numpy as np
 
+from savae_dist.data.formats.axes import Kind, Reading, read_axes
 from savae_dist.data.formats.npy import as_stored
-from savae_dist.data.packing.sources.base import Item, Sample, Source, as_label, identity
-from savae_dist.errors import BadSample, DataError
+from savae_dist.data.packing.array_files import HINT, UNREADABLE, load_array, open_rows, read_exactly, unreadable
+from savae_dist.data.packing.sources.base import Bad, Item, Label, Note, Sample, Source, as_label, identity
+from savae_dist.data.packing.splits import Splits, divide
+from savae_dist.errors import BadSample, ConfigError, DataError
 
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]
 ROWS = 8192  # rows per part
-UNREADABLE = (OSError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile)
-IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-HINT = "write it with numpy.savez(path, x=x, y=y)"
+# Set, samples and labels as Keras and MedMNIST call them.
+SETS = (
+    ("train", "x_train", "y_train"),
+    ("test", "x_test", "y_test"),
+    ("train", "train_images", "train_labels"),
+    ("validation", "val_images", "val_labels"),
+    ("test", "test_images", "test_labels"),
+)
 
 
 def read_arrays(path: str | os.PathLike[str]) -> Arrays:
@@ -38,7 +45,7 @@ def read_arrays(path: str | os.PathLike[str]) -> Arrays:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("x", "y", "class_names") if name in archive}
     except UNREADABLE as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if "x" not in arrays or arrays["x"].ndim == 0:
         raise DataError(f"{path} holds no array x; {HINT}")
     try:
@@ -62,24 +69,65 @@ def read_digits() -> Arrays:
     return x, digits.target.astype(np.int64), tuple(str(name) for name in digits.target_names)
 
 
-def arrays(path: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None) -> Source:
+@dataclass(frozen=True)
+class Meant:
+    """Which arrays of an `.npz` are meant, and how their samples are understood.
+
+    x, y, group: names; "": `x` and `y`, or the sets of Keras (`x_train`, `y_train`, ...) and MedMNIST (`train_images`,
+    ...). group: what goes to one set, one value a sample; without it each sample is on its own. kind, limits: see
+    `axes.read_axes`.
+    """
+
+    x: str = ""
+    y: str = ""
+    group: str = ""
+    kind: Kind = ""
+    limits: tuple[float, float] | None = None
+
+    def sets(self, held: Collection[str], path: Path) -> list[tuple[str, str, str]]:
+        """Set, name of the samples and name of the labels ("": unlabelled); DataError where they are not there."""
+        found = [(split, x, y if y in held else "") for split, x, y in SETS if x in held]
+        if found and not self.x and "x" not in held:
+            return found
+        x, y = self.x or "x", self.y or ("y" if "y" in held else "")
+        for option, name in (("x", x), ("y", y or x), ("group-by", self.group or x)):
+            if name not in held:
+                there = ", ".join(held) or "nothing"
+                raise DataError(f"{path} holds no array {name}, but {there}; name one with --{option}, or {HINT}")
+        return [("", x, y)]
+
+
+class Rows(NamedTuple):
+    """Some rows of an array in a file, which go to one set."""
+
+    path: Path
+    member: str
+    rows: np.ndarray
+    labels: list[Label]
+    split: str
+
+
+def arrays(
+    path: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None = None,
+    meant: Meant | None = None,
+    splits: Splits | None = None,
+) -> Source:
     """An `.npz` with `x`, `y` and `class_names` (both optional), or an `.npy`; `labels`: an `.npy` in place of `y`."""
-    path = Path(path).absolute()
-    names: tuple[str, ...] = ()
-    compressed = path.suffix.lower() != ".npy"
-    if compressed:
-        if not zipfile.is_zipfile(path):
-            raise DataError(f"{path} is missing or not an .npz; {HINT}")
-        with np.load(path, allow_pickle=False) as archive:
-            held = set(archive.files)
-            if "x" not in held:
-                raise DataError(f"{path} holds no array x; {HINT}")
-            if "class_names" in held:
-                names = tuple(str(name) for name in _load(path, "class_names").ravel())
-        y = _load(path, "y") if "y" in held and labels is None else None
-    else:
-        y = None
-    return _rows(path, y if labels is None else _load(Path(labels)), compressed, names)
+    path, meant = Path(path).absolute(), meant or Meant()
+    given = None if labels is None else load_array(Path(labels))
+    if path.suffix.lower() == ".npy":
+        return _source(path, [("", "", given)], meant, splits or Splits())
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is missing or not an .npz; {HINT}")
+    with np.load(path, allow_pickle=False) as archive:
+        held = archive.files
+    sets = meant.sets(held, path)
+    names = tuple(str(name) for name in load_array(path, "class_names").ravel()) if "class_names" in held else ()
+    unused = set(held) - {"class_names", meant.group} - {name for _, x, y in sets for name in (x, y)}
+    notes = [Note("passed over", f"arrays {', '.join(sorted(unused))} of {path.name}", "")] if unused else []
+    tables = [(split, x, given if given is not None else load_array(path, y) if y else None) for split, x, y in sets]
+    return _source(path, tables, meant, splits or Splits(), names, notes)
 
 
 def idx(path: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None) -> Source:
@@ -91,90 +139,114 @@ def idx(path: str | os.PathLike[str], labels: str | os.PathLike[str] | None = No
     y = None
     if labels is not None:
         with ExitStack() as stack:
-            file, dtype, shape = _open(Path(labels), stack)
-            y = np.frombuffer(_exactly(file, int(np.prod(shape)) * dtype.itemsize, labels), dtype).reshape(shape)
-    return _rows(path, y, path.suffix == ".gz")
+            file, dtype, shape = open_rows(Path(labels), "", stack)
+            y = np.frombuffer(read_exactly(file, int(np.prod(shape)) * dtype.itemsize, labels), dtype).reshape(shape)
+    return _source(path, [("", "", y)], Meant(), Splits())
 
 
-def _rows(path: Path, y: np.ndarray | None, compressed: bool, names: tuple[str, ...] = ()) -> Source:
-    """Parts of `ROWS` rows; one part where the file is compressed, since it opens only from its start."""
+def _source(
+    path: Path,
+    tables: Sequence[tuple[str, str, np.ndarray | None]],
+    meant: Meant,
+    splits: Splits,
+    names: tuple[str, ...] = (),
+    notes: Sequence[Note] = (),
+) -> Source:
+    """tables: set, array and labels of each array of samples."""
+    parts: list[Rows] = []
+    told = list(notes)
+    readings = {}
+    for split, member, y in tables:
+        with ExitStack() as stack:
+            file, dtype, shape = open_rows(path, member, stack)
+        if not shape:
+            raise DataError(f"{path}: {member or 'x'} is a single {dtype}; give one sample a row")
+        readings[member] = _reading(path, member, dtype, shape[1:], meant)
+        labels, how = labels_of(y, shape[0], path)
+        texts = [readings[member].told, how, f"{split}: {member}" if split else ""]
+        told += [Note("understood", text, "") for text in texts if text]
+        whole = path.suffix in (".gz", ".npz") or isinstance(file, io.BytesIO)  # it opens only from its start
+        parts += _parts(
+            path, member, labels, _sets(path, labels, split, meant, splits), max(shape[0], 1) if whole else ROWS
+        )
+    if splits.wanted:
+        told.append(Note("divided", f"by {meant.group or 'sample'}", ""))
+    options = {
+        "source": "arrays",
+        "meant": meant,
+        "parts": [(p.member, p.split, sha256(p.rows.tobytes()).hexdigest(), p.labels) for p in parts],
+    }
+    read = partial(_read_rows, parts, readings)
+    return Source(read, tuple(part.split for part in parts), identity(options, [path]), names, tuple(told))
+
+
+def labels_of(y: np.ndarray | None, count: int, path: Path) -> tuple[list[Label], str]:
+    """The label of each of `count` samples, and in words what was done to find it.
+
+    y: [count], or [count, 1], or one-hot [count, classes].
+    """
+    if y is None:
+        return [None] * count, ""
+    how = ""
+    if y.shape == (count, 1):
+        y = y[:, 0]
+    elif y.ndim == 2 and len(y) == count and count and y.shape[1] > 1:
+        if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
+            raise DataError(
+                f"{path}: y is {y.shape} and not one-hot; several labels a sample are no classes: choose one"
+            )
+        how, y = f"labels are one-hot, {y.shape[1]} classes", y.argmax(axis=1)
+    if y.shape != (count,):
+        raise DataError(f"{path}: y is {y.shape}; give one label per sample of x ({count}), -1 where unlabelled")
+    return [as_label(label) for label in y.tolist()], how
+
+
+def _reading(path: Path, member: str, dtype: np.dtype, shape: tuple[int, ...], meant: Meant) -> Reading:
+    try:
+        return read_axes(dtype, shape, meant.kind, meant.limits)
+    except ConfigError as error:
+        raise DataError(f"{path}, {member or 'x'}: {error}") from error
+
+
+def _sets(path: Path, labels: Sequence[Label], split: str, meant: Meant, splits: Splits) -> np.ndarray:
+    """The set of each row."""
+    if split and splits.wanted:
+        raise ConfigError(f"{path} names its sets itself; leave --validation, --test and --leave-out away")
+    if not splits.wanted:
+        return np.full(len(labels), split, dtype="<U10")
+    groups = (
+        [str(group) for group in load_array(path, meant.group)] if meant.group else [str(i) for i in range(len(labels))]
+    )
+    if len(groups) != len(labels):
+        raise DataError(
+            f"{path}: --group-by {meant.group} has {len(groups)} values, and there are {len(labels)} samples"
+        )
+    return np.array(divide(groups, labels, splits), dtype="<U10")
+
+
+def _parts(path: Path, member: str, labels: list[Label], sets: np.ndarray, step: int) -> list[Rows]:
+    """Rows of one set each, `step` rows of the file at most."""
+    parts = []
+    for split in dict.fromkeys(sets.tolist()) or [""]:
+        for start in range(0, max(len(sets), 1), step):
+            rows = start + np.flatnonzero(sets[start : start + step] == split)
+            if len(rows) or not len(sets):
+                parts.append(Rows(path, member, rows, [labels[row] for row in rows.tolist()], split))
+    return parts
+
+
+def _read_rows(parts: Sequence[Rows], readings: dict[str, Reading], part: int) -> Iterator[Item]:
+    path, member, rows, labels, _ = parts[part]
+    apply, at = readings[member].apply, 0
     with ExitStack() as stack:
-        file, dtype, shape = _open(path, stack)
-    if not shape or (dtype.kind not in "fbu" and dtype.newbyteorder("=") != np.int16):
-        raise DataError(f"{path}: x is {dtype} {shape}; give uint8 or bool images, or float or int16 windows")
-    if y is not None and y.shape != shape[:1]:
-        raise DataError(f"{path}: y is {y.shape}; give one label per sample of x ({shape[0]}), -1 where unlabelled")
-    step = max(shape[0], 1) if compressed or isinstance(file, io.BytesIO) else ROWS
-    options = {"source": "arrays", "y": None if y is None else [as_label(label) for label in y.tolist()]}
-    read = partial(_read_rows, path, y, step)
-    return Source(read, ("",) * max(1, -(-shape[0] // step)), identity(options, [path]), names)
-
-
-def _read_rows(path: Path, y: np.ndarray | None, step: int, part: int) -> Iterator[Item]:
-    with ExitStack() as stack:
-        file, dtype, shape = _open(path, stack)
+        file, dtype, shape = open_rows(path, member, stack)
         size = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-        if part:
-            file.seek(part * step * size, os.SEEK_CUR)
-        for row in range(part * step, min(part * step + step, shape[0])):
-            x = np.frombuffer(_exactly(file, size, path), dtype).reshape(shape[1:])
-            yield Sample(x, None if y is None else as_label(y[row].item()), {})
-
-
-def _open(path: Path, stack: ExitStack) -> tuple[IO[bytes], np.dtype, tuple[int, ...]]:
-    """The array of an `.npz` (its `x`), `.npy`, idx or idx.gz file at its first value; its dtype and shape."""
-    try:
-        file: IO[bytes] = stack.enter_context(path.open("rb"))
-        if path.suffix.lower() == ".npy":
-            return _npy(file, path)
-        if zipfile.is_zipfile(path):
-            file = stack.enter_context(stack.enter_context(zipfile.ZipFile(file)).open("x.npy"))
-            return _npy(file, path)
-        if path.suffix == ".gz":
-            file = stack.enter_context(cast(IO[bytes], gzip.GzipFile(fileobj=file)))
-        zeros, code, dims = struct.unpack(">HBB", file.read(4))
-        if zeros or code not in IDX_TYPES:
-            raise ValueError("it does not begin as an idx file does")
-        return file, np.dtype(IDX_TYPES[code]), struct.unpack(f">{dims}I", file.read(4 * dims))
-    except (*UNREADABLE, KeyError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _npy(file: IO[bytes], path: Path) -> tuple[IO[bytes], np.dtype, tuple[int, ...]]:
-    version = np.lib.format.read_magic(file)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        raise ValueError(f"npy version {version}")
-    shape, fortran, dtype = readers[version](file)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects")
-    if fortran and len(shape) > 1:  # stored by columns: no row of it is in one piece, so it is read as a whole
-        count = int(np.prod(shape, dtype=np.int64))
-        columns = np.frombuffer(_exactly(file, count * dtype.itemsize, path), dtype).reshape(shape, order="F")
-        file = io.BytesIO(columns.tobytes())
-    return file, dtype, shape
-
-
-def _exactly(file: IO[bytes], size: int, path: str | os.PathLike[str]) -> bytes:
-    try:
-        data = file.read(size)
-    except UNREADABLE as error:
-        raise _unreadable(path, error) from error
-    if len(data) != size:
-        raise DataError(f"{path} is cut short; copy or make it again")
-    return data
-
-
-def _load(path: Path, name: str = "") -> np.ndarray:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return loaded[name]
-    except (*UNREADABLE, KeyError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: str | os.PathLike[str], error: Exception) -> DataError:
-    return DataError(f"{path} cannot be read ({' '.join(str(error).split())}); {HINT}")
+        for row, label in zip(rows.tolist(), labels, strict=True):
+            if row > at:
+                file.seek((row - at) * size, os.SEEK_CUR)
+            at = row + 1
+            x = np.frombuffer(read_exactly(file, size, path), dtype).reshape(shape[1:])
+            try:
+                yield Sample(apply(x), label, {})
+            except BadSample as error:
+                yield Bad(str(error), f"{path} row {row}")

@@ -38,7 +38,18 @@ class Bad(NamedTuple):
     name: str
 
 
-Item = Sample | Bad
+class Note(NamedTuple):
+    """What a person should know of what was read: notes of one topic and text are counted and shown in the summary.
+
+    name: of the file that it is said of, "" if it is said of the whole source.
+    """
+
+    topic: str
+    text: str
+    name: str
+
+
+Item = Sample | Bad | Note
 
 
 @dataclass(frozen=True)
@@ -48,12 +59,16 @@ class Source:
     splits: for each part the set that it goes to (`train`, `validation`, `test`), "" where there is one set only.
     identity: digest of all that the samples depend on; with another one, half-done work is not continued.
     class_names: in the order of the labels; empty: sorted names as they are found, or numbers.
+    notes: what is to be told of the source as a whole. labels: those that its files have, where they are known before
+    they are read: a class of which no sample can be used is then told.
     """
 
     read: Callable[[int], Iterator[Item]]
     splits: tuple[str, ...]
     identity: str
     class_names: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+    labels: frozenset[str | int] = frozenset()
 
 
 def identity(options: dict[str, Any], files: Iterable[str | os.PathLike[str]]) -> str:
@@ -110,8 +125,8 @@ def by_name(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def read_table(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[dict[str, str]]:
-    """The rows of a CSV with a header, by column name; missing optional columns are empty."""
+def read_table(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a CSV with a header, by column name; DataError where a needed column is not there."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
@@ -122,18 +137,9 @@ def read_table(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = 
         raise DataError(f"{path} cannot be read as CSV ({error}); its first line is {','.join(needed)}") from error
     if not set(needed) <= set(columns) or not rows:
         raise DataError(f"{path} has the columns {','.join(columns)} and {len(rows)} rows; it needs {','.join(needed)}")
-    return [{name: (row.get(name) or "").strip() for name in (*needed, *optional)} for row in rows]
-
-
-def find_files(folder: Path, extensions: tuple[str, ...]) -> list[tuple[Path, str, Label]]:
-    """Path, name in the folder and class (first sub-folder; None directly in `folder`) of all files, sorted."""
-    if not folder.is_dir():
-        raise DataError(f"{folder} is neither a folder nor a .csv; name a folder with one sub-folder per class")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in extensions and path.is_file())
-    if not paths:
-        raise DataError(f"{folder} holds no {' '.join(extensions)} files; name another folder")
-    names = [path.relative_to(folder) for path in paths]
-    return [
-        (path, name.as_posix(), name.parts[0] if len(name.parts) > 1 else None)
-        for path, name in zip(paths, names, strict=True)
-    ]
+    if len(set(columns)) != len(columns):
+        raise DataError(f"{path} has a column twice: {','.join(columns)}; rename one")
+    for number, row in enumerate(rows, start=2):
+        if any(value is None for value in row.values()) or None in row:
+            raise DataError(f"{path}, row {number}: not {len(columns)} cells; quote commas that stand in a cell")
+    return [{name: value.strip() for name, value in row.items()} for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,57 +11,73 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from savae_dist.data.formats.images import Mode, decode_picture
-from savae_dist.data.packing.sources.base import (
-    Bad,
-    Item,
-    Label,
-    Sample,
-    Source,
-    as_label,
-    by_name,
-    find_files,
-    read_table,
-)
-from savae_dist.data.packing.sources.base import identity as identity_of
+from savae_dist.data.packing.sources.base import Bad, Item, Note, Sample, Source, by_name, identity
+from savae_dist.data.packing.sources.listing import Listed, Rules, list_files
+from savae_dist.data.packing.splits import Splits, check_given, divide
 from savae_dist.errors import BadSample
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FILES = 256  # files per part
-Listed = tuple[Path, str, Label]
 
 
-def images(source: str | os.PathLike[str], size: tuple[int, int] | None = None, mode: Mode = "auto") -> Source:
-    """A folder in which each sub-folder is a class, or a CSV with the columns path (relative to it) and label.
+def images(
+    source: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    mode: Mode = "auto",
+    *,
+    rules: Rules | None = None,
+    splits: Splits | None = None,
+) -> Source:
+    """A folder in which each sub-folder is a class, or a CSV with the columns path (relative to it), label and split.
 
-    size: (height, width); other images are scaled and cropped to it. mode: `auto` keeps gray gray.
+    size: (height, width); other images are scaled and cropped to it. mode: `auto` keeps gray gray. splits: by image
+    where `rules` name no group.
     """
-    path = Path(source).absolute()
-    if path.suffix.lower() == ".csv":
-        rows = read_table(path, ("path", "label"))
-        files: list[Listed] = [(path.parent / row["path"], row["path"], as_label(row["label"])) for row in rows]
-        names: tuple[str, ...] = ()
-    else:
-        files = find_files(path, EXTENSIONS)
-        names = by_name(str(label) for _, _, label in files if label is not None)
-    options = {"source": "images", "size": size, "mode": mode, "labels": [label for _, _, label in files]}
+    path, rules, splits = Path(source).absolute(), rules or Rules(), splits or Splits()
+    hint = f"convert them to {' '.join(EXTENSIONS)}"
+    files, notes = list_files(path, lambda name: name.lower().endswith(EXTENSIONS), rules, hint)
+    names = () if path.suffix.lower() == ".csv" else by_name(str(one.label) for one in files if one.label is not None)
+    parts, sets = _parts(files, rules, splits)
+    if any(sets):
+        notes.append(Note("divided", f"by {rules.group or 'image'}", ""))
+    options = {"source": "images", "size": size, "mode": mode, "labels": [one.label for one in files], "sets": sets}
     return Source(
-        partial(_read_files, files, size, mode),
-        ("",) * -(-len(files) // FILES),
-        identity_of(options, (file for file, _, _ in files)),
+        partial(_read_files, parts, size, mode),
+        sets,
+        identity(options, (one.path for one in files)),
         names,
+        tuple(notes),
+        frozenset(one.label for one in files if one.label is not None),
     )
 
 
-def _read_files(files: list[Listed], size: tuple[int, int] | None, mode: Mode, part: int) -> Iterator[Item]:
-    for path, name, label in files[part * FILES : (part + 1) * FILES]:
+def _parts(files: Sequence[Listed], rules: Rules, splits: Splits) -> tuple[list[list[Listed]], tuple[str, ...]]:
+    """Some hundred files of one set each, and the set of each part."""
+    groups, given = [one.group or one.name for one in files], [one.split for one in files]
+    if any(given):
+        check_given(groups, given)
+    sets = tuple(given) if any(given) else divide(groups, [one.label for one in files], splits)
+    parts: list[list[Listed]] = []
+    names: list[str] = []
+    for name in dict.fromkeys(sets):
+        mine = [one for one, own in zip(files, sets, strict=True) if own == name]
+        parts += [mine[start : start + FILES] for start in range(0, len(mine), FILES)]
+        names += [name] * -(-len(mine) // FILES)
+    return parts, tuple(names)
+
+
+def _read_files(
+    parts: Sequence[Sequence[Listed]], size: tuple[int, int] | None, mode: Mode, part: int
+) -> Iterator[Item]:
+    for one in parts[part]:
         try:
-            yield Sample(fitted(path.read_bytes(), size, mode), label, {"path": name})
+            yield Sample(fitted(one.path.read_bytes(), size, mode), one.label, {"path": one.name})
         except FileNotFoundError:
-            yield Bad("missing", str(path))
+            yield Bad("missing", str(one.path))
         except OSError as error:
-            yield Bad(f"unreadable: {error.strerror}", str(path))
+            yield Bad(f"unreadable: {error.strerror}", str(one.path))
         except BadSample as error:
-            yield Bad(str(error), str(path))
+            yield Bad(str(error), str(one.path))
 
 
 def fitted(data: bytes, size: tuple[int, int] | None = None, mode: Mode = "auto") -> np.ndarray:

@@ -1,48 +1,37 @@
-"""Recordings of signals to windows; the sets are split by recording, since windows of one overlap."""
+"""Recordings of signals to windows; the sets are split by recording or machine, since windows of one are alike."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from savae_dist.data.order.permutation import PACK, permutation
-from savae_dist.data.packing.sources.base import (
-    Bad,
-    Item,
-    Label,
-    Sample,
-    Source,
-    as_label,
-    find_files,
-    identity,
-    read_table,
-)
-from savae_dist.data.packing.sources.signals import EXTENSIONS, read_signal, resample
+from savae_dist.data.packing.readers import READERS, kind_of, read_recording
+from savae_dist.data.packing.readers.own import OwnReader
+from savae_dist.data.packing.readers.signal import Choice, Signal, Unreadable
+from savae_dist.data.packing.resampling import Resampled
+from savae_dist.data.packing.sources.annotations import Segment, label_at, main_label, number, read_annotations
+from savae_dist.data.packing.sources.base import Bad, Item, Label, Note, Sample, Source, identity
+from savae_dist.data.packing.sources.listing import Listed, Rules, list_files
+from savae_dist.data.packing.splits import Splits, check_given, divide
 from savae_dist.errors import BadSample, ConfigError, DataError
 
-SPLITS = ("train", "validation", "test")
-EDGE = 1e-6  # tolerance in samples: seconds written as decimals are rounded
-
-
-class Segment(NamedTuple):
-    """What is going on from `start` to `end`, in seconds of the recording (in samples if its rate is unknown)."""
-
-    start: float
-    end: float
-    label: Label
+AT_ONCE = 1 << 20  # samples of a channel that are read at once
+HINT = "--as .csv reads them as tables of text, --reader FILE.py:function by a function of yours"
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One file, as listed. Files with the same `name` belong together and go to the same set."""
+    """One file, as listed. Files with the same `name` belong together.
+
+    rate: in Hz as the list says, 0 if it does not. variables: that the list names for this file alone.
+    """
 
     path: Path
     file: str
@@ -50,7 +39,7 @@ class Recording:
     label: Label
     machine: str = ""
     rate: float = 0.0
-    split: str = ""
+    variables: tuple[str, ...] = ()
     segments: tuple[Segment, ...] = ()
 
 
@@ -58,18 +47,27 @@ class Recording:
 class Windows:
     """length, hop: in samples at `rate`. rate: in Hz, 0: as recorded. source_rate: where a file does not say its own.
 
-    variables: see `signals.read_signal`.
+    choice: which arrays of a file are channels. kind: the end of a name by which to read all files that have no reader.
+    reader: one of the user's own, for all files.
     """
 
     length: int
     hop: int
     rate: float = 0.0
     source_rate: float = 0.0
-    variables: tuple[str, ...] = ()
+    choice: Choice = field(default_factory=Choice)
+    kind: str = ""
+    reader: OwnReader | None = None
 
     def __post_init__(self) -> None:
         if min(self.length, self.hop) < 1 or not (0 <= self.rate < math.inf and 0 <= self.source_rate < math.inf):
             raise ConfigError("--length and --hop must be at least 1 sample, --rate and --source-rate positive")
+        if self.kind and self.kind not in READERS:
+            raise ConfigError(f"--as {self.kind}: there is a reader for {' '.join(READERS)}")
+
+    def usable(self, name: str) -> bool:
+        """Whether a file of that name is read."""
+        return bool(self.kind or self.reader or kind_of(name))
 
 
 def recordings(
@@ -77,160 +75,102 @@ def recordings(
     windows: Windows,
     *,
     annotations: str | os.PathLike[str] | None = None,
-    shares: Mapping[str, float] | None = None,
-    seed: int = 0,
+    rules: Rules | None = None,
+    splits: Splits | None = None,
 ) -> Source:
     """A folder in which each sub-folder is a class, or a CSV with the columns path and label.
 
-    The CSV may also have the columns recording, machine, rate (Hz) and split; where it names splits, they hold.
-    annotations: a CSV with the columns path, start, end, label. A window has the label of the annotation that it lies
-    in as a whole, else none; the label of its recording counts only where that has no annotations.
-    shares: of the recordings in `validation` and `test`; the rest is `train`. None or zeros: one set.
+    The CSV may also have the columns recording, machine, rate (Hz), variable and split; where it names splits, they
+    hold. annotations: a CSV with the columns path, start, end, label. A window has the label of the annotation that it
+    lies in as a whole, else none; the label of its recording counts only where that has no annotations.
+    splits: what belongs together is what `rules` say, else the machine where there is one, else the recording.
     """
-    path = Path(source).absolute()
-    found = _listed(path) if path.suffix.lower() == ".csv" else _in_folder(path)
+    path, rules, splits = Path(source).absolute(), rules or Rules(), splits or Splits()
+    listed, notes = list_files(path, windows.usable, rules, HINT)
+    found = [_recording(one, path, windows) for one in listed]
     if annotations is not None:
-        found = _annotated(found, Path(annotations))
-    splits = _given_splits(found) or split(found, shares or {}, seed)
-    options = {"source": "recordings", "windows": windows, "recordings": found, "splits": splits}
-    return Source(partial(_read_windows, found, windows), splits, identity(options, (one.path for one in found)))
+        segments = read_annotations(Path(annotations), {one.file for one in found})
+        found = [replace(one, segments=segments.get(one.file, ())) for one in found]
+    groups = [one.group or recording.machine or recording.name for one, recording in zip(listed, found, strict=True)]
+    sets, told = _sets(listed, found, groups, rules, splits)
+    options = {"source": "recordings", "windows": windows, "recordings": found, "splits": sets}
+    return Source(
+        partial(_read_windows, found, windows),
+        sets,
+        identity(options, (one.path for one in found)),
+        notes=(*notes, *told),
+        labels=frozenset(one.label for one in found if one.label is not None and not one.segments),
+    )
 
 
-def _in_folder(folder: Path) -> list[Recording]:
-    return [Recording(path, name, name, label) for path, name, label in find_files(folder, EXTENSIONS)]
+def _recording(one: Listed, source: Path, windows: Windows) -> Recording:
+    if not windows.usable(one.path.name):
+        raise DataError(f"{source}: {one.name} is none of {' '.join(READERS)}; {HINT}")
+    row = one.columns
+    variables = (row["variable"],) if row.get("variable") else ()
+    rate = number(row.get("rate") or "0", source)
+    name = row.get("recording") or one.name
+    return Recording(one.path, one.name, name, one.label, row.get("machine", ""), rate, variables)
 
 
-def _listed(path: Path) -> list[Recording]:
-    found = []
-    for row in read_table(path, ("path", "label"), ("recording", "machine", "rate", "split")):
-        file = path.parent / row["path"]
-        if file.suffix.lower() not in EXTENSIONS:
-            raise DataError(f"{path}: {row['path']} is none of {' '.join(EXTENSIONS)}; convert it")
-        name, rate = row["recording"] or row["path"], _number(row["rate"] or "0", path)
-        found.append(Recording(file, row["path"], name, as_label(row["label"]), row["machine"], rate, row["split"]))
-    return found
-
-
-def _number(text: str, path: Path) -> float:
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise DataError(f"{path}: {text!r} is no number; correct it") from error
-    if not 0 <= value < math.inf:
-        raise DataError(f"{path}: {text} is not a number from 0 on; correct it")
-    return value
-
-
-def _annotated(found: list[Recording], path: Path) -> list[Recording]:
-    """The recordings with their segments: in order, neighbours of one label joined, contradictions refused."""
-    segments = defaultdict(list)
-    for row in read_table(path, ("path", "start", "end", "label")):
-        one = Segment(_number(row["start"], path), _number(row["end"], path), as_label(row["label"]))
-        if one.start >= one.end:
-            raise DataError(f"{path}: {row['path']} from {one.start:g} to {one.end:g} is no interval; correct it")
-        segments[row["path"]].append(one)
-    if unknown := segments.keys() - {one.file for one in found}:
-        raise DataError(f"{path} names {min(unknown)}, which is no recording here; write paths as in the source")
-    return [replace(one, segments=_joined(segments[one.file], f"{path}: {one.file}")) for one in found]
-
-
-def _joined(segments: Sequence[Segment], where: str) -> tuple[Segment, ...]:
-    joined: list[Segment] = []
-    for one in sorted(segments, key=lambda segment: segment[:2]):
-        if joined and one.start <= joined[-1].end and one.label == joined[-1].label:
-            one = Segment(joined[-1].start, max(one.end, joined[-1].end), one.label)
-            joined.pop()
-        elif joined and one.start < joined[-1].end:
-            raise DataError(f"{where} has two labels at {one.start:g}; correct one")
-        joined.append(one)
-    return tuple(joined)
-
-
-def _given_splits(found: Sequence[Recording]) -> tuple[str, ...]:
-    splits = {one.name: one.split for one in found}
-    if not any(splits.values()):
-        return ()
-    for one in found:
-        if one.split not in SPLITS or splits[one.name] != one.split:
-            raise DataError(f"recording {one.name} is in {one.split!r}; give each one of {', '.join(SPLITS)}, always")
-    return tuple(one.split for one in found)
-
-
-def main_label(one: Recording) -> Label:
-    """The label of the recording, or that of most of its annotated time."""
-    if not one.segments:
-        return one.label
-    time: defaultdict[str, float] = defaultdict(float)
-    for segment in one.segments:
-        time[str(segment.label)] += segment.end - segment.start
-    return max(sorted(time), key=lambda label: time[label])
-
-
-def split(found: Sequence[Recording], shares: Mapping[str, float], seed: int) -> tuple[str, ...]:
-    """The set of every recording: of each class the share nearest to what is asked, at least one where there is one.
-
-    A class with fewer recordings than sets is in `train` first, then in `validation`.
-    """
-    if not any(shares.values()):
-        return ("",) * len(found)
-    rest = 1 - sum(shares.values())
-    if min(shares.values()) < 0 or rest <= 0:
-        raise ConfigError(f"the shares of {' and '.join(shares)} must be from 0 on and sum to less than 1")
-    wanted = {name: share for name in SPLITS if (share := {"train": rest, **shares}.get(name, 0.0)) > 0}
-    by_class = defaultdict(list)
-    for name, label in sorted({one.name: str(main_label(one)) for one in reversed(found)}.items()):
-        by_class[label].append(name)
-    chosen: dict[str, str] = {}
-    for number, label in enumerate(sorted(by_class)):
-        names = [by_class[label][i] for i in permutation(len(by_class[label]), seed, PACK, number)]
-        counts = apportion(len(names), list(wanted.values()))
-        chosen |= dict(zip(names, np.repeat(list(wanted), counts).tolist(), strict=True))
-    if missing := wanted.keys() - set(chosen.values()):
-        raise ConfigError(f"{len(chosen)} recordings are too few for a {' and a '.join(sorted(missing))} set; lower it")
-    return tuple(chosen[one.name] for one in found)
-
-
-def apportion(n: int, shares: Sequence[float]) -> list[int]:
-    """`n` by largest remainders; then who has none takes one from who has most, as long as that keeps one."""
-    counts = [math.floor(n * share + EDGE) for share in shares]
-    remainders = sorted(range(len(shares)), key=lambda i: (counts[i] - n * shares[i], i))
-    for i in remainders[: n - sum(counts)]:
-        counts[i] += 1
-    for i, count in enumerate(counts):
-        most = counts.index(max(counts))
-        if count == 0 and counts[most] > 1:
-            counts[i], counts[most] = 1, counts[most] - 1
-    return counts
+def _sets(
+    listed: Sequence[Listed], found: Sequence[Recording], groups: Sequence[str], rules: Rules, splits: Splits
+) -> tuple[tuple[str, ...], list[Note]]:
+    """The set of every recording, and by what they were divided."""
+    given = tuple(one.split for one in listed)
+    if any(given):
+        if splits.wanted:
+            raise ConfigError("the source names its sets itself; leave --validation, --test and --leave-out away")
+        check_given(groups, given)
+        sets = given
+    else:
+        labels = [main_label(one.segments) if one.segments else one.label for one in found]
+        sets = divide(groups, labels, splits)
+    if not any(sets):
+        return sets, []
+    by = rules.group or ("machine" if any(one.machine for one in found) else "recording")
+    counts = Counter(dict(zip(groups, sets, strict=True)).values())
+    told = ", ".join(f"{n} in {name}" for name, n in sorted(counts.items()))
+    return sets, [Note("divided", f"by {by}: {told}", "")]
 
 
 def _read_windows(found: Sequence[Recording], windows: Windows, part: int) -> Iterator[Item]:
-    """The windows of one recording, which is in memory as a whole: what bounds the memory is the longest one."""
+    """The windows of one recording, which is read in pieces: it may be larger than the memory."""
     one = found[part]
+    choice = replace(windows.choice, variables=one.variables) if one.variables else windows.choice
+    kind = kind_of(one.path.name) or windows.kind
     try:
-        x, own = read_signal(one.path, windows.variables)
-        recorded = one.rate or own or windows.source_rate
-        if windows.rate and not recorded:
-            raise BadSample("sampling rate unknown, give --source-rate")
-        rate = windows.rate or recorded
-        x = (resample(x, recorded, rate) if rate else x).astype(np.float32)
-        if x.shape[1] < windows.length:
-            raise BadSample("shorter than a window")
+        with read_recording(one.path, choice, kind, windows.reader) as signal:
+            yield Note("channels", ", ".join(signal.channels), one.file)
+            yield from (Note("left out", text, one.file) for text in signal.left_out)
+            yield from _windows_of(one, signal, windows)
+    except Unreadable as error:
+        yield Bad(str(error), f"{one.path}: {error.found}")
     except BadSample as error:
         yield Bad(str(error), str(one.path))
-        return
+
+
+def _windows_of(one: Recording, signal: Signal, windows: Windows) -> Iterator[Item]:
+    recorded = one.rate or signal.rate or windows.source_rate
+    if one.rate and signal.rate and one.rate != signal.rate:
+        yield Note("rate", f"{one.rate:g} Hz as the list says, not the file's {signal.rate:g}", one.file)
+    if windows.rate and not recorded:
+        raise BadSample("sampling rate unknown, give --source-rate")
+    rate = windows.rate or recorded
+    at_rate = Resampled(signal, recorded, rate) if rate else signal
+    if at_rate.length < windows.length:
+        raise Unreadable("shorter than a window", f"{at_rate.length} samples of {windows.length}")
     kept = {"recording": one.name, "file": one.file, "machine": one.machine, "rate": rate, "source_rate": recorded}
-    for start in range(0, x.shape[1] - windows.length + 1, windows.hop):
-        window = x[:, start : start + windows.length]
-        label = label_at(one, start, start + windows.length, rate)
-        yield Sample(window if len(window) > 1 else window[0], label, {**kept, "start": start})
-
-
-def label_at(one: Recording, first: int, end: int, rate: float) -> Label:
-    """The label of the samples first .. end - 1 at `rate` Hz."""
-    if not one.segments:
-        return one.label
-    scale = rate or 1.0
-    for segment in one.segments:
-        if segment.start * scale <= first + EDGE and end <= segment.end * scale + EDGE:
-            return segment.label
-    return None
+    kept |= signal.attributes
+    count = (at_rate.length - windows.length) // windows.hop + 1
+    together = max(1, (AT_ONCE - windows.length) // windows.hop + 1)
+    for first in range(0, count, together):
+        here = range(first, min(first + together, count))
+        begin = here[0] * windows.hop
+        x = at_rate.read(begin, here[-1] * windows.hop + windows.length).astype(np.float32)
+        for k in here:
+            start = k * windows.hop
+            window = x[:, start - begin : start - begin + windows.length]
+            segments = one.segments
+            label = label_at(segments, start, start + windows.length, rate) if segments else one.label
+            yield Sample(window if len(window) > 1 else window[0], label, {**kept, "start": start})
