@@ -15,7 +15,7 @@ from savae_dist.config.identity import FREE_KEYS, as_dict
 from savae_dist.config.schema import OptimizerConfig, RunConfig
 from savae_dist.load_config import load
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.systems import SAVAE
+from savae_dist.systems import SYSTEMS
 
 README = (ROOT / "README.md").read_text()
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
@@ -62,7 +62,7 @@ def test_the_reference_has_every_key_with_its_default() -> None:
         key: None if default == "none" and key == "data.augment" else yaml.safe_load(default)
         for key, _, default in rows
     }
-    plain = as_dict(RunConfig(system=SAVAE(), optimizers={"NAME": OptimizerConfig()}))
+    plain = as_dict(RunConfig(system=SYSTEMS["savae"], optimizers={"NAME": OptimizerConfig()}))
     known = {key.removeprefix("optimizers.NAME."): value for key, value in plain.items()} | {"data.augment": None}
     known.pop("system.name")
     assert len(told) == len(rows)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from savae_dist.benchmarks import comparisons, scaling
+from savae_dist.benchmarks.setting import in_numbers
 from savae_dist.errors import UserError
 from savae_dist.load_config import load
 from savae_dist.sweeps.trials import named
@@ -26,7 +27,7 @@ CONSTANT = "optimizers.vec.schedule=constant"
 def step(a: argparse.Namespace) -> Iterator[str]:
     keys = {"networks.width": a.width, "data.batch_size": a.batch, "system.beta": a.beta, "system.gamma": a.gamma}
     asked = [f"{key}={value}" for key, value in keys.items()]
-    config = load([*asked, CONSTANT])
+    config = in_numbers(load([*asked, CONSTANT]))
     phases = scaling.phases_named(config, a.phase)
     about = ", ".join(asked)
     return comparisons.beside_bare_loop(
@@ -36,14 +37,14 @@ def step(a: argparse.Namespace) -> Iterator[str]:
 
 def systems(a: argparse.Namespace) -> Iterator[str]:
     _, starts = named(a.config)
-    configs = {name: load([*words, *a.changes]) for name, words in starts.items()}
+    configs = {name: in_numbers(load([*words, *a.changes])) for name, words in starts.items()}
     return comparisons.side_by_side(configs, a.rounds, a.seconds, a.threads)
 
 
 def scale(a: argparse.Namespace) -> Iterator[str]:
     """Measure, if this process is a rank; else start the ranks, which measure and print."""
     asked = [f"networks.width={a.width}", f"data.batch_size={a.batch}", *a.changes]
-    config = load(asked)
+    config = in_numbers(load(asked))
     phases = scaling.phases_named(config, a.phase)
     if "RANK" in os.environ:
         return scaling.one_and_several(config, phases, ", ".join(asked), a.rounds, a.seconds)

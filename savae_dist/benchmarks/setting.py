@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from savae_dist.config import auto
 from savae_dist.config.schema import RunConfig
 from savae_dist.data import Shards, pack
 from savae_dist.networks import Network
@@ -16,6 +17,7 @@ from savae_dist.networks import Network
 Step = Callable[[], object]  # one iteration
 
 SYNTHETIC = 4096  # samples of the synthetic set
+SHAPE = (1, 28, 28)  # of each
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,20 @@ class Setting:
         """Fresh networks with the same weights at each call, on the device and in the memory format of a run."""
         torch.manual_seed(self.config.seed)
         widths = self.config.networks
+        assert widths.pools != "auto"
         networks = self.config.system.build(self.shards.spec, widths.width, widths.norm, widths.pools)
         for network in networks.values():
             network.to(self.device, memory_format=torch.channels_last)
         return networks
 
 
+def in_numbers(config: RunConfig) -> RunConfig:
+    """The configuration with a number for each `auto`, as it would have on the synthetic set."""
+    return auto.resolve(config, SHAPE, {})
+
+
 def synthetic(folder: Path) -> Shards:
     """Pack 28x28 images of noise with labels of ten classes."""
-    x = np.random.default_rng(0).integers(0, 256, (SYNTHETIC, 28, 28), np.uint8)
+    x = np.random.default_rng(0).integers(0, 256, (SYNTHETIC, *SHAPE[1:]), np.uint8)
     pack(x, np.arange(SYNTHETIC) % 10, folder, shard_size=SYNTHETIC // 4)
     return Shards.open(folder)

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from savae_dist.config.auto import AUTO, IN_NAMES
 from savae_dist.config.schema import RunConfig
 
 # Keys that may change when a run is resumed: they alter neither the mathematics nor the order of the data.
@@ -60,5 +61,6 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 
 def digest(config: RunConfig) -> str:
-    """Eight hexadecimal digits of the run's identity."""
-    return hashlib.sha256(repr(sorted(identity(config).items())).encode()).hexdigest()[:8]
+    """Eight hexadecimal digits of the run's identity, in which `auto` counts as the number that it once was."""
+    values = {key: IN_NAMES[key] if value == AUTO else value for key, value in identity(config).items()}
+    return hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()[:8]

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from savae_dist.config.effect import needs
 from savae_dist.errors import ConfigError
 
+Auto = Literal["auto"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 MAX_LANES = 65_536
@@ -64,7 +65,7 @@ def check_augmentations(names: Iterable[str]) -> None:
 
 @dataclass
 class NetworksConfig:
-    """width: the paper's open channel number w. pools: halvings of the input, more for large ones.
+    """width: the paper's open channel number w. pools: halvings of the input; auto: by its size (`config.auto`).
     norm: `batch` normalises over a process's part of the global batch, `sync_batch` (GPUs) over all processes' parts.
 
     initial: trained networks to start from: a finished run, a pipeline, a checkpoint, one network's folder, or a
@@ -73,12 +74,12 @@ class NetworksConfig:
 
     width: int = 16
     norm: Literal["batch", "sync_batch", "group", "none"] = "batch"
-    pools: int = 2
+    pools: int | Auto = "auto"
     initial: str | None = None
 
     def check(self) -> None:
         at_least_one({"networks.width": self.width})
-        if not 0 <= self.pools <= 6:
+        if self.pools != "auto" and not 0 <= self.pools <= 6:
             raise ConfigError(f"networks.pools must lie between 0 and 6, not {self.pools}")
 
 
@@ -105,7 +106,7 @@ class DataConfig:
     batch_size: int = 128
     workers: int = 0
     shuffle_window: int = 16
-    lanes: int | Literal["auto"] = "auto"
+    lanes: int | Auto = "auto"
     normalise: Literal["window", "dataset", "none"] = "window"
     cache: Literal["none", "memory"] = "none"
     cache_dir: str | None = None

@@ -182,15 +182,24 @@ class Run:
 
     def _prepare(self, phase: Phase) -> dict[str, PreparedUpdate]:
         """The updates with their optimisers, loaded from the checkpoint if the phase had begun."""
+        updates = self.updates_of(phase, self.config.compile)
+        if self.training.step:
+            assert self.resumed_from is not None
+            checkpoint.load_updates(self.resumed_from, updates)
+            self.process.state.wait_for_everyone()  # until all have read it: rank 0 may soon replace it
+        return updates
+
+    def updates_of(self, phase: Phase, compile: bool) -> dict[str, PreparedUpdate]:
+        """The updates with their optimisers, before their first step."""
         config = self.config
-        updates = {
+        return {
             update.name: PreparedUpdate(
                 update,
                 phase,
                 self.networks,
                 replace(optimizer := config.optimizers[update.name], lr=optimizer.lr * self.training.lr_scale),
                 precision=config.precision,
-                compile=config.compile,
+                compile=compile,
                 ema=config.ema,
                 zero=self.process.zero,
                 ddp=config.ddp,
@@ -198,11 +207,6 @@ class Run:
             for update in phase.updates
             if update.active
         }
-        if self.training.step:
-            assert self.resumed_from is not None
-            checkpoint.load_updates(self.resumed_from, updates)
-            self.process.state.wait_for_everyone()  # until all have read it: rank 0 may soon replace it
-        return updates
 
     def _log(self, phase: Phase, updates: Updates, clock: Clock) -> None:
         """Losses and rates to TensorBoard and the progress; DivergedError after too many skipped steps in a row."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from savae_dist.config import identity
+from savae_dist.config import auto, identity
 from savae_dist.config.effect import no_effect
 from savae_dist.config.schema import DataConfig, RunConfig
 from savae_dist.data import (
@@ -54,17 +54,20 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     going_back: after it has diverged, to go on from the last good checkpoint and not from the newest.
     """
     data, state, folder = config.data, process.state, Path(config.output or ".")
-    phases = config.system.phases()
     if process.zero:
-        check_zero(phases)
+        check_zero(config.system.phases())
     shards, validation_shards = open_shards(data)
+    found = newest_checkpoint(config, process.peers, going_back)
+    stored = checkpoint.read_state(found).config if found is not None else {}
+    config = auto.resolve(config, shards.spec.shape, stored)
+    phases = config.system.phases()
     split = BatchSplit(data.batch_size, state.process_index, state.num_processes, config.accumulate)
     augment = Augmentation(data.augment, shards.spec) if data.augment else None
     builder = BatchBuilder(split, state.device, lambda x: normalise(x, shards.spec), config.seed, augment)
 
     networks, given = build_networks(config, shards.spec, split, state.device)
     start = starting_state(config, shards, networks, phases[0], split.ranks)
-    training, resumed_from = resume(config, start, networks, process.peers, going_back)
+    training = resume(config, start, networks, found, going_back)
 
     proportions = Proportions(tuple(data.weights), data.labelled_fraction, data.balance)
     order = training_order(
@@ -87,7 +90,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     # Made last, because it must be closed: an error before this line leaves no progress bar open.
     tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes, process.status.side)
     results = Results(config, process, folder, phases, given, training_data, validation, tracker)
-    return Run(config, process, folder, phases, networks, training_data, training, resumed_from, tracker, results)
+    return Run(config, process, folder, phases, networks, training_data, training, found, tracker, results)
 
 
 def begin_folder(config: RunConfig, folder: Path, process: Process) -> None:
@@ -148,6 +151,7 @@ def build_networks(
             "networks.norm=sync_batch needs GPUs; on CPUs networks.norm=group is the same on all processes"
         )
     norm = "batch" if together else sizes.norm
+    assert sizes.pools != "auto"
     networks: dict[str, Network] = config.system.build(spec, sizes.width, norm, sizes.pools)
     check_fit(config.system, networks)
     initial = find_initial(sizes.initial, networks) if sizes.initial is not None else {}
@@ -187,22 +191,31 @@ def _shown(value: object) -> object:
     return retry.shown(value) if isinstance(value, str) and is_remote(value) else value
 
 
-def resume(
-    config: RunConfig, start: TrainingState, networks: dict[str, Network], peers: Peers, going_back: Retry | None
-) -> tuple[TrainingState, Path | None]:
-    """The state of the newest checkpoint in the run's folder, its networks loaded; or `start`. The same on all ranks.
+def newest_checkpoint(config: RunConfig, peers: Peers, going_back: Retry | None) -> Path | None:
+    """The newest checkpoint in the run's folder that verifies, the same on all ranks; for a retry the newest good one.
 
-    For a retry it is the newest good one, and the state says how often and at which rates.
-
-    ConfigError if the folder is used and `resume=never`; CheckpointError if it belongs to another run.
+    None if there is none; ConfigError if the folder is used and `resume=never`.
     """
     folder = Path(config.output or ".")
     if config.resume == "never" and (folder / "config.yaml").exists():
         raise ConfigError(f"output={folder} is already used and resume=never; choose another output")
     newest = checkpoint.newest if going_back is None else checkpoint.newest_good
-    found = peers.choose(folder / "checkpoints", newest, checkpoint.problem)
+    return peers.choose(folder / "checkpoints", newest, checkpoint.problem)
+
+
+def resume(
+    config: RunConfig,
+    start: TrainingState,
+    networks: dict[str, Network],
+    found: Path | None,
+    going_back: Retry | None,
+) -> TrainingState:
+    """The state of the checkpoint that was found, its networks loaded; or `start`.
+
+    For a retry the state says how often and at which rates. CheckpointError if it belongs to another run.
+    """
     if found is None:
-        return again(start, going_back), None
+        return again(start, going_back)
     state = checkpoint.read_state(found)
     if config.data.lanes == "auto":  # `auto` depends on the number of processes, which may have changed
         start.lanes = state.lanes
@@ -221,7 +234,7 @@ def resume(
         place = f"step {state.step:,} of phase {shown(state.phase)} and {state.total:,} in all"
         raise CheckpointError(f"{found / 'state.json'} stands at {place}, which this run does not have; restore it")
     checkpoint.load_all_networks(found / "networks", networks)
-    return again(state, going_back), found
+    return again(state, going_back)
 
 
 def again(state: TrainingState, going_back: Retry | None) -> TrainingState:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from savae_dist.config.effect import field_values
 from savae_dist.data import Mixture, Request, Sequential, Shards, survey
 from savae_dist.data.index.report import MANY
 from savae_dist.distributed import launch
+from savae_dist.run import memory
 from savae_dist.run.run import Run
 from savae_dist.run.validation import HOLD_OUT, UNMEASURED
 
@@ -23,7 +25,7 @@ def describe(run: Run) -> str:
         f"launch:     {launch.describe(process.state, run.config.precision, process.zero)}",
         f"data:       {data.shards.describe()}; {validation}{untrained}",
         *held_out(data.shards, shards),
-        f"system:     {run.config.system.name}, {sizes} parameters",
+        f"system:     {run.config.system.name}{chosen(run)}, {sizes} parameters",
         f"phases:     {steps}, global batch {data.builder.split.size} ({run.training.lanes} lanes)",
         f"output:     {run.folder}{going_on}",
     ]
@@ -50,6 +52,14 @@ def held_out(training: Shards, validation: Shards | None) -> list[str]:
     return lines
 
 
+def chosen(run: Run) -> str:
+    """`, K = 128, 3 pools`: what a run may have chosen itself (`config.auto`), where system and networks have it."""
+    system = field_values(run.config.system)
+    code = f", K = {system['latent_dim']}" if "latent_dim" in system else ""
+    pools = {network.init_arguments.get("pools") for network in run.networks.values()} - {None}
+    return code + "".join(f", {number} pools" for number in pools)
+
+
 def check(run: Run) -> str:
     """The report of `--check`: all that is known before the first step, with a first batch read as a trial."""
     split, bad = run.data.builder.split, []
@@ -65,6 +75,7 @@ def check(run: Run) -> str:
         lines += ["", UNMEASURED, f"{HOLD_OUT}, whole recordings where the shards name them"]
     lines += ["", f"first batch: {tuple(batch.x.shape)} on {batch.x.device}, {low:.3g} to {high:.3g}"]
     lines += [f"             {shard}: {key}: {reason}; another sample took its place" for reason, shard, key in bad]
+    lines += ["", "memory", *memory.report(run)]
     return "\n".join(lines)
 
 

@@ -10,8 +10,8 @@ from savae_dist.systems.vae import VAE
 from savae_dist.systems.vae_gan import VAEGAN
 
 SYSTEMS: dict[str, System] = {
-    "savae": SAVAE(),
-    "vae": VAE(),
+    "savae": SAVAE(latent_dim="auto"),
+    "vae": VAE(latent_dim="auto"),
     "dfc_vae": DFCVAE(),
     "vae_wgan": DFCVAE("vae_wgan", adversarial="wasserstein"),
     "vae_gan": VAEGAN(),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 from torch import Tensor
 
 from savae_dist.config.effect import field_values
+from savae_dist.config.schema import Auto
 from savae_dist.networks import Network
 from savae_dist.preprocess import DataSpec
 
@@ -122,11 +123,18 @@ class Phase:
         return max(step.batch for step in self.optimizer_steps()) + 1
 
 
+def code_size(latent_dim: int | Auto) -> int:
+    """latent_dim; ValueError where it is still `auto`, which a run replaces before it builds a system."""
+    if latent_dim == "auto":
+        raise ValueError("system.latent_dim=auto is for runs, which know their samples: give a number here")
+    return latent_dim
+
+
 def check_numbers(system: DataclassInstance, at_least_one: Iterable[str], not_negative: Iterable[str] = ()) -> None:
     """ValueError that names the key if one of a system's numbers is too small, or one of the latter not finite."""
     values = field_values(system)
     for key in at_least_one:
-        if values[key] < 1:
+        if values[key] != "auto" and values[key] < 1:
             raise ValueError(f"system.{key} must be at least 1, not {values[key]}")
     for key in not_negative:
         if not 0 <= values[key] < math.inf:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from savae_dist.config.effect import needs
+from savae_dist.config.schema import Auto
 from savae_dist.latents import Posterior
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, Network
 from savae_dist.networks.base import Norm, output_for
@@ -23,7 +24,7 @@ from savae_dist.networks.conv import FEATURE_STAGES, FeatureTap
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
 from savae_dist.systems.losses import AdversarialForm, Reduction
-from savae_dist.systems.phases import Batch, BatchUse, Loss, Phase, Recalibration, Update, check_numbers
+from savae_dist.systems.phases import Batch, BatchUse, Loss, Phase, Recalibration, Update, check_numbers, code_size
 
 Terms = dict[str, Tensor]
 LatentInput = Literal["sample", "mean"]
@@ -54,7 +55,7 @@ class SAVAE:
     citation: ClassVar[str] = CITATION
 
     name: Literal["savae"] = "savae"
-    latent_dim: int = 2  # K; the paper compares 2 and 100
+    latent_dim: int | Auto = 2  # K; the paper compares 2 and 100; auto: by the samples (`config.auto`)
     vec_steps: int = 2000
     decoder_steps: int = 2000
 
@@ -101,21 +102,22 @@ class SAVAE:
         """The networks of section 3.2."""
         if spec.classes < 2:
             raise ValueError(f"system.name=savae needs labels of at least 2 classes; data.train has {spec.classes}")
+        k = code_size(self.latent_dim)
         spectral = self.critic_regulariser == "spectral_norm"
         output = output_for(spec.shape)
         networks: dict[str, Network] = {
-            "encoder": ConvEncoder(spec.shape, self.latent_dim, width, pools, self.feature_tap),
-            "classifier": DenseClassifier(self.latent_dim, spec.classes, norm_kind=norm),
-            "decoder": ConvDecoder(spec.shape, self.latent_dim, width, pools, norm, output),
+            "encoder": ConvEncoder(spec.shape, k, width, pools, self.feature_tap),
+            "classifier": DenseClassifier(k, spec.classes, norm_kind=norm),
+            "decoder": ConvDecoder(spec.shape, k, width, pools, norm, output),
             "critic": ConvCritic(spec.shape, width, pools, spectral),
         }
         if self.reconstruction_weight:
             small = max(width // 2, 4)
-            networks["content"] = ConvDecoder(spec.shape, self.latent_dim, small, pools, norm, output)
+            networks["content"] = ConvDecoder(spec.shape, k, small, pools, norm, output)
         return networks
 
     def phases(self) -> tuple[Phase, ...]:
-        z = (self.latent_dim,)
+        z = (0 if self.latent_dim == "auto" else self.latent_dim,)
         content = ("content",) if self.reconstruction_weight else ()
         draws = {"z": z, "again": z} if self.unlabelled == "consistency" else {"z": z}
         vec = Update("vec", ("encoder", "classifier", *content), (self.vec_loss,), noise=draws)

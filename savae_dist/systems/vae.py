@@ -8,11 +8,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from savae_dist.config.schema import Auto
 from savae_dist.networks import Backbone, Network, make_autoencoder
 from savae_dist.networks.base import Norm
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
-from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
+from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers, code_size
 
 CITATION = """@inproceedings{kingma2014auto,
   title     = {Auto-Encoding Variational Bayes},
@@ -35,7 +36,7 @@ class VAE:
     citation: ClassVar[str] = CITATION
 
     name: Literal["vae"] = "vae"
-    latent_dim: int = 2
+    latent_dim: int | Auto = 2  # auto: by the samples (`config.auto`)
     steps: int = 4000
     kl_weight: float = 1.0
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
@@ -46,10 +47,11 @@ class VAE:
         check_numbers(self, ("latent_dim",), ("steps", "kl_weight"))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
-        return make_autoencoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools)
+        return make_autoencoder(self.backbone, spec.shape, code_size(self.latent_dim), width, norm, pools)
 
     def phases(self) -> tuple[Phase, ...]:
-        vae = Update("vae", ("encoder", "decoder"), (self.vae_loss,), noise={"z": (self.latent_dim,)})
+        z = (0 if self.latent_dim == "auto" else self.latent_dim,)
+        vae = Update("vae", ("encoder", "decoder"), (self.vae_loss,), noise={"z": z})
         return (Phase("vae", self.steps, (vae,), recalibrate=Recalibration(vae.trains, self.vae_loss, vae)),)
 
     def vae_loss(self, nets: SimpleNamespace, batch: Batch) -> dict[str, Tensor]:

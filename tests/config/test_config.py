@@ -48,7 +48,7 @@ def test_no_argument_is_the_demo_preset() -> None:
 def test_defaults_of_a_file_that_says_nothing(tmp_path: Path) -> None:
     config = load([write(tmp_path / "empty.yaml", "")])
     assert config.system.name == "savae"
-    assert (config.system.latent_dim, config.networks.width, config.data.batch_size) == (2, 16, 128)
+    assert (config.system.latent_dim, config.networks.width, config.data.batch_size) == ("auto", 16, 128)
     assert config.data.train is None
     assert config.data.lanes == "auto"
     assert (config.precision, config.resume, config.max_steps) == ("fp32", "auto", None)
@@ -58,7 +58,7 @@ def test_defaults_of_a_file_that_says_nothing(tmp_path: Path) -> None:
 def test_defaults_below_the_file_below_the_command_line(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.yaml", "seed: 5\nnetworks: {width: 9}\nsystem: {beta: 0.5}\n")
     config = load([path, "networks.width=4", "system.gamma=0"])
-    assert (config.seed, config.networks.width, config.networks.pools) == (5, 4, 2)
+    assert (config.seed, config.networks.width, config.networks.pools) == (5, 4, "auto")
     assert (config.system.beta, config.system.gamma) == (0.5, 0.0)
 
 
