@@ -10,6 +10,7 @@ import pytest
 from helpers.features import vgg19_weights
 from safetensors.torch import save_file
 
+from savae_dist.config import auto
 from savae_dist.config.arguments import PRESET_FOLDERS
 from savae_dist.config.identity import as_dict
 from savae_dist.config.schema import RunConfig
@@ -119,7 +120,7 @@ def test_a_preset_trains(path: Path, tmp_path: Path) -> None:
     ends = checkpoints(out / "checkpoints")
     assert [problem(end) for end in ends] == [None] * len(phases)
     assert [read_state(end).phase_end for end in ends] == [True] * len(phases)
-    assert load([str(out / "config.yaml")]) == config
+    assert load([str(out / "config.yaml")]) == auto.resolve(config, pipeline.spec.shape, {})
     figures = {figure.stem for figure in (out / "figures").glob("*.png")}
     assert ("reconstructions" in figures) == ("encoder" in config.system.pipeline)
     assert "samples" in figures

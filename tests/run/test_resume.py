@@ -19,8 +19,10 @@ import pytest
 from helpers.launching import SMALL, command, environment, equal, shards, status, wait_until_it_trains, weights
 
 from savae_dist.config.identity import identity
+from savae_dist.data import pack
 from savae_dist.errors import CheckpointError, OccupiedError
 from savae_dist.load_config import load
+from savae_dist.run.checkpoint import newest, read_state
 from savae_dist.run.setup import resume
 from savae_dist.run.training_state import TrainingState
 from savae_dist.train import main
@@ -220,9 +222,25 @@ def test_a_refusal_shows_no_password_and_no_signature(tmp_path: Path) -> None:
     before, now = (load([f"data.train=[{url}]", f"output={tmp_path}"]) for url in urls)
     there, here = (TrainingState("vec", 1, 1, 0, config=identity(config)) for config in (before, now))
     (tmp_path / "state.json").write_text(json.dumps(asdict(there)))
-    peers: Any = SimpleNamespace(choose=lambda *found: tmp_path)
     with pytest.raises(
         CheckpointError, match=r"data\.train=\['https://host/a\.tar'\], not \['https://host/b"
     ) as caught:
-        resume(now, here, {}, peers)
+        resume(now, here, {}, tmp_path, None)
     assert not any(word in str(caught.value) for word in ("secret", "hidden"))
+
+
+def test_what_was_auto_stays_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run of before, with two pools and two dimensions where `auto` would be three and 128 by now."""
+    pack(np.zeros((8, 40, 40, 3), np.uint8), np.arange(8) % 2, tmp_path / "shards")
+    arguments = [f"data.train={tmp_path / 'shards'}", f"output={tmp_path / 'run'}", "networks.width=2"]
+    arguments += ["data.batch_size=4", "max_steps=1", "system.name=vae"]
+    assert main([*arguments, "networks.pools=2", "system.latent_dim=2"]) == 0
+    assert main(arguments) == 0
+    assert "vae, K = 2, 2 pools" in capsys.readouterr().err
+    assert main([*arguments, "networks.pools=3"]) == 76
+    assert "was trained with networks.pools=2, not 3: restore it" in capsys.readouterr().err
+    assert load([str(tmp_path / "run" / "config.yaml")]).networks.pools == 2
+    assert main([*arguments[:1], f"output={tmp_path / 'new'}", *arguments[2:]]) == 0
+    assert "vae, K = 128, 3 pools" in capsys.readouterr().err
+    stored = read_state(newest(tmp_path / "new" / "checkpoints") or tmp_path).config
+    assert (stored["networks.pools"], stored["system.latent_dim"]) == (3, 128)

@@ -23,7 +23,7 @@ def built() -> dict[str, Network]:
 
 def test_ours_fit() -> None:
     for name in ("vae", "savae", "aae_unsupervised", "wgan"):
-        system = SYSTEMS[name]
+        system = replace(SYSTEMS[name], latent_dim=3)
         check_fit(system, system.build(IMAGE, 4, "group", 2))
     assert check_fit(VAE(), built()) is None
 
