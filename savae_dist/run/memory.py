@@ -12,7 +12,7 @@ import resource
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ from torch.utils._pytree import tree_leaves
 from savae_dist.data import Request
 from savae_dist.distributed.environment import ranks_of_node, world_size
 from savae_dist.networks import FeatureNetwork
-from savae_dist.run.run import Run
+from savae_dist.run.run import Run, Updates
 from savae_dist.systems.phases import OptimizerStep, Phase
 from savae_dist.training.batch_norm import batch_norms
-from savae_dist.training.batches import BatchSplit
-from savae_dist.training.engine import PreparedUpdate
+from savae_dist.training.batches import BatchSplit, PlannedStep
+from savae_dist.training.engine import run_phase
 
 FEW, MORE = 2, 4  # samples; a batch norm needs two
 MARGIN = 0.9  # of the memory, since allocators and convolutions need some besides the tensors
@@ -150,12 +150,12 @@ def phase_cost(run: Run, phase: Phase) -> PhaseCost:
         updates = run.updates_of(phase, compile=False)
         active = [step for step in phase.optimizer_steps() if step.update.active and not step.repeat]
         for step in active:
-            take(run, updates[step.update.name], step, FEW)
+            take(run, updates, step, FEW)
         for step in active:
             timelines = []
             for samples in (FEW, MORE):
                 held.after.clear()
-                take(run, updates[step.update.name], step, samples)
+                take(run, updates, step, samples)
                 timelines.append([*held.after])
             steps.append(StepCost.between(f"{phase.name}/{step.update.name}", *timelines))
     saved = sum(value.nbytes for update in updates.values() for value in update.state()[0].values())
@@ -165,12 +165,12 @@ def phase_cost(run: Run, phase: Phase) -> PhaseCost:
     return PhaseCost(steps, saved + tensor_bytes(averages))
 
 
-def take(run: Run, update: PreparedUpdate, step: OptimizerStep, samples: int) -> None:
-    """One optimiser step on the first samples of the data, or on some of them several times if there are too few."""
-    builder = run.data.builder
-    raw = run.data.reader[Request(0, samples, range(samples))]
-    batch = builder.batch(raw)
-    update.step(step.loss_index, [replace(batch, noise=builder.noise(step, 0, raw.slot))], 0)
+def take(run: Run, updates: Updates, step: OptimizerStep, samples: int) -> None:
+    """One optimiser step on the first samples of the data, which begin anew where there are too few."""
+    planned = PlannedStep(step, 0, 0, [range(samples)], ends_iteration=True)
+    raw = (run.data.reader[Request(0, samples, slots)] for slots in planned.reads)
+    for _ in run_phase([planned], raw, updates, run.data.builder):
+        pass
 
 
 def tensor_bytes(networks: Iterable[nn.Module]) -> int:

@@ -54,8 +54,8 @@ def held_out(training: Shards, validation: Shards | None) -> list[str]:
 
 def chosen(run: Run) -> str:
     """`, K = 128, 3 pools`: what a run may have chosen itself (`config.auto`), where system and networks have it."""
-    system = field_values(run.config.system)
-    code = f", K = {system['latent_dim']}" if "latent_dim" in system else ""
+    values = field_values(run.config.system)
+    code = f", K = {values['latent_dim']}" if "latent_dim" in values else ""
     pools = {network.init_arguments.get("pools") for network in run.networks.values()} - {None}
     return code + "".join(f", {number} pools" for number in pools)
 

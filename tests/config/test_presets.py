@@ -81,7 +81,8 @@ def small_set(preset: str, folder: Path) -> tuple[np.ndarray, list[str]]:
     if signal:
         x = rng.normal(size=(len(y), 1024)).astype(np.float32)
     else:
-        x = rng.integers(0, 256, (len(y), 28, 28)).astype(np.uint8)
+        colour = (3,) * (preset == "photos")
+        x = rng.integers(0, 256, (len(y), 28, 28, *colour)).astype(np.uint8)
     y[LABELLED.get(preset, len(y)) :] = -1
     for part in ("train", "validation"):
         pack(x, y, folder / part, rate=12_000.0 if signal else 0.0)
