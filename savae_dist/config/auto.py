@@ -19,6 +19,7 @@ FEWEST_POOLS, MOST_POOLS = 2, 6
 LARGEST_END = {3: 8, 2: 64}  # by the length of the shape: elements along an axis that the last pool may leave
 PLANE, LARGE = 2, 128
 PLANE_VALUES = 1024  # a grey image of 32x32
+MOST_STORED = 2**16  # dimensions; sizes that a damaged file gives are allocated before they are refused
 
 # What `auto` stands for in the name of a run's folder: the defaults of before, so that older runs keep their folders.
 IN_NAMES = {"networks.pools": FEWEST_POOLS, "system.latent_dim": PLANE}
@@ -36,12 +37,18 @@ def latent_dim_for(shape: Sequence[int]) -> int:
     return PLANE if shape[0] == 1 and math.prod(shape) <= PLANE_VALUES else LARGE
 
 
+def _stored(values: Mapping[str, Any], key: str, most: int, otherwise: int) -> int:
+    """What a checkpoint has stored; `otherwise` if it has nothing or no such number, and then it is refused later."""
+    value = values.get(key)
+    return value if type(value) is int and 0 <= value <= most else otherwise
+
+
 def resolve(config: RunConfig, shape: Sequence[int], stored: Mapping[str, Any]) -> RunConfig:
     """The configuration with a number for each `auto`: what the run's checkpoint has `stored`, or what fits `shape`."""
     if config.networks.pools == AUTO:
-        pools = stored.get("networks.pools", pools_for(shape))
+        pools = _stored(stored, "networks.pools", MOST_POOLS, pools_for(shape))
         config = replace(config, networks=replace(config.networks, pools=pools))
     if field_values(config.system).get("latent_dim") == AUTO:
-        latent_dim = stored.get("system.latent_dim", latent_dim_for(shape))
+        latent_dim = _stored(stored, "system.latent_dim", MOST_STORED, latent_dim_for(shape))
         config = replace(config, system=replace(config.system, latent_dim=latent_dim))
     return config

@@ -47,6 +47,9 @@ def test_what_is_chosen_stays() -> None:
     assert auto.resolve(chosen, (1, 8, 8), {"networks.pools": 6, "system.latent_dim": 6}) == chosen
     stored = auto.resolve(asked, shape, {"networks.pools": 2, "system.latent_dim": 2})
     assert (stored.networks.pools, stored.system.latent_dim) == (2, 2)
+    for damaged in (10**9, -1, "2", None, True):
+        values = {"networks.pools": damaged, "system.latent_dim": damaged}
+        assert auto.resolve(asked, shape, values) == chosen
 
 
 @pytest.mark.parametrize("name", ["savae", "vae", "dcgan"])

@@ -11,8 +11,6 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -220,7 +218,7 @@ def test_a_refusal_shows_no_password_and_no_signature(tmp_path: Path) -> None:
     """It goes into status.json and logs."""
     urls = [f"https://me:{word}@host/{name}.tar?signature={word}" for name, word in (("a", "secret"), ("b", "hidden"))]
     before, now = (load([f"data.train=[{url}]", f"output={tmp_path}"]) for url in urls)
-    there, here = (TrainingState("vec", 1, 1, 0, config=identity(config)) for config in (before, now))
+    there, here = (TrainingState("vec", 1, 1, 0, lanes=8, config=identity(config)) for config in (before, now))
     (tmp_path / "state.json").write_text(json.dumps(asdict(there)))
     with pytest.raises(
         CheckpointError, match=r"data\.train=\['https://host/a\.tar'\], not \['https://host/b"
