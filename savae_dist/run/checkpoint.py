@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -219,6 +219,8 @@ def read_state(checkpoint: Path) -> TrainingState:
             "the version of savae_dist that wrote it, or choose another output"
         )
     check(values, STATE, path, CheckpointError, RESTORE)
+    if unknown := values.keys() - {field.name for field in fields(TrainingState)}:
+        raise CheckpointError(f"{path} has {shown(min(unknown))}, which this version does not know; {RESTORE}")
     return TrainingState(**values)
 
 
@@ -265,4 +267,4 @@ def load_all_networks(folder: Path, networks: Mapping[str, Network]) -> None:
     loaded = load_networks(folder, networks)
     for name, network in networks.items():
         if name not in loaded and not isinstance(network, FeatureNetwork):
-            raise CheckpointError(f"{folder} holds no {name}; {RESTORE}")
+            raise CheckpointError(f"{folder / name} is missing; {RESTORE}")

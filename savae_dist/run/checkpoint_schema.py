@@ -52,4 +52,4 @@ VALUES = {
     "skipped": listed(COUNT, 2, 2),
     "scaler": nullable(record({**SCALER, "_growth_tracker": COUNT})),
 }
-OPTIONAL_VALUES = {"stateless": listed(text())}  # not in older ones
+OPTIONAL_VALUES = {"stateless": nullable(listed(text()))}  # not in older ones

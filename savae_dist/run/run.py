@@ -133,10 +133,11 @@ class Run:
         with self.process.stop.patient():
             for pause in (*SAVE_AGAIN, None):
                 message = self._try_to_save(updates)
-                if not rank_sums(torch.tensor(float(bool(message)))).item():
+                failed, gone = rank_sums(torch.tensor([bool(message), not self.folder.is_dir()], dtype=torch.float64))
+                if not failed:
                     self.saved = self.training.total
                     return
-                if pause is None:
+                if pause is None or gone:
                     raise SaveError(message or "rank 0 could not save; see status.json")
                 self.tracker.say(f"savae_dist: {message}; trying again")
                 time.sleep(pause)

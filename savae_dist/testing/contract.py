@@ -121,6 +121,7 @@ def check_resume(system: System, folder: Path, spec: DataSpec = IMAGE) -> None:
     That holds for networks, optimisers and averages. folder: for the checkpoints.
     """
     whole = SmallRun(system, spec, ema=0.5)
+    folder.mkdir(parents=True, exist_ok=True)
     for number, phase in enumerate(whole.phases):
         start = whole.weights()
         whole.run(phase, 3)

@@ -257,7 +257,7 @@ CONTENTS = {  # what a checkpoint lacks although its manifest fits, and what is 
     "one state": (lambda path: without(path / "updates/critic.safetensors", 3), "lacks critic.*/exp_avg"),
     "a shape": (lambda path: scaled(path / "updates/critic.safetensors"), r"is \[3\], not"),
     "an update": (lambda path: (path / "updates/critic.json").unlink(), "updates/critic"),
-    "an average": (lambda path: shutil.rmtree(path / "ema" / "decoder"), "updates/decoder"),
+    "an average": (lambda path: shutil.rmtree(path / "ema" / "decoder"), "ema/decoder"),
     "counts": (lambda path: edited(path / "updates/critic.json", skipped=[]), "updates/critic"),
     "another optimiser": (lambda path: edited(path / "updates/critic.json", optimizer="SGD"), "SGD, not of Adam"),
     "a state": (lambda path: edited(path / "state.json", steps=3), "state.json"),
@@ -279,7 +279,7 @@ def test_a_checkpoint_that_lacks_something_is_refused(lack: str, folder: Path) -
 
 def resume_from(path: Path, trainer: SmallRun) -> None:
     read_state(path)
-    load_all_networks(path, trainer.networks)
+    load_all_networks(path / "networks", trainer.networks)
     trainer.prepare("decoder")
     load_updates(path, trainer.updates)
 

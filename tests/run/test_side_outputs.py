@@ -59,6 +59,7 @@ def test_a_run_without_its_side_outputs(
     words: list[str], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each name is taken by something else, so that nothing can be written there."""
+    (tmp_path / "checkpoints").mkdir()  # by which the folder is known as a run's
     (tmp_path / "tensorboard").touch()
     (tmp_path / "figures").touch()
     (tmp_path / "summary.json").mkdir()
@@ -86,6 +87,7 @@ def test_a_status_that_cannot_be_written(
 def test_a_pipeline_that_cannot_be_written(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "checkpoints").mkdir()  # by which the folder is known as a run's
     (tmp_path / "pipeline").touch()
     assert main([*words, f"output={tmp_path}"]) == 74
     line = capsys.readouterr().err.splitlines()[-1]

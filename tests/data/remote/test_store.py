@@ -312,9 +312,9 @@ def test_what_cannot_work_is_named(served: Web, tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(_registry, "s3", raising=False)  # fsspec keeps the class once a test has used it
     with pytest.raises(ConfigError, match=r"pip install savae-dist\[remote\]"):
-        Store(tmp_path / "cache").read("s3://bucket/index.json")
+        Store(tmp_path / "cache").read("s3://bucket/index.json", 1000)
     with pytest.raises(ConfigError, match="nosuch"):
-        Store(tmp_path / "cache").read("nosuch://bucket/index.json")
+        Store(tmp_path / "cache").read("nosuch://bucket/index.json", 1000)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"data\.cache_dir"):
         Store(tmp_path / "file").open(f"{served.url}/0.tar", SIZE, None)
