@@ -133,10 +133,10 @@ def _rename(draft: Path, target: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, with those above it that are missing, and flush their names to the disk."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    """Make a folder, with those above it that are missing, and flush their names to the disk; its own in any case."""
+    missing = [folder for folder in path.parents if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
-    for folder in missing:
+    for folder in (path, *missing):
         _flush_one(folder.parent)
 
 

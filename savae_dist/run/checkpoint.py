@@ -72,9 +72,10 @@ def save(
     try:
         if not folder.parent.is_dir():  # a run's folder that is gone is not made anew without its rest
             raise FileNotFoundError(f"{folder.parent} is gone")
-        make_folder(folder)
+        if not folder.is_dir():
+            make_folder(folder)
         with side.spared("an old checkpoint", "removed"):  # now, to have its space
-            _remove_drafts(folder)
+            sweep(folder)
         _write(draft, networks, updates, states, state)
         # The target may exist already: as a damaged checkpoint, or as the same state saved before.
         publish(draft, target)
@@ -127,7 +128,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _remove_drafts(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove what killed processes left, but not an older checkpoint whose place was not taken after all."""
     for draft in set(folder.glob(f".{PREFIX}*")) - set(checkpoints(folder)):
         shutil.rmtree(draft)

@@ -100,6 +100,7 @@ def begin_folder(config: RunConfig, folder: Path, process: Process) -> None:
         try:
             make_folder(folder)
             remove_drafts(folder)
+            checkpoint.sweep(folder / "checkpoints")
             write_text(folder / "config.yaml", identity.to_yaml(config))
         except OSError as reason:
             error = checkpoint.not_saved(folder / "config.yaml", "the configuration", folder, reason)

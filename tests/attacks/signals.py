@@ -24,6 +24,7 @@ from helpers import forked
 
 from savae_dist.data import Reader, Shards
 from savae_dist.run import checkpoint
+from savae_dist.run.results import Results
 from savae_dist.run.run import Run
 from savae_dist.run.status_file import Status
 from savae_dist.run.validation import Validation
@@ -40,7 +41,7 @@ POINTS: dict[str, tuple[Any, str, int]] = {
     "validation": (Validation, "measure", 3),
     "saving": (checkpoint, "save", 4),
     "phase end": (Run, "_end", 6),
-    "finishing": (Run, "finish", 12),
+    "finishing": (Results, "finish", 12),
 }
 OVER = ("finishing",)  # points at which training is over
 PATIENCE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "7"}  # of which the trainer keeps 5 seconds: 2 to agree on a step

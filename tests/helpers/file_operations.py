@@ -22,7 +22,7 @@ import safetensors
 import safetensors.torch
 
 from savae_dist.run import checkpoint
-from savae_dist.run.run import Run
+from savae_dist.run.results import Results
 
 CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
@@ -57,13 +57,13 @@ class Watch:
         self.lock = threading.RLock()  # TensorBoard writes in a thread
 
     def inside(self, path: Any, dir_fd: int | None = None) -> str | None:
-        """The path below the folder; None if it lies elsewhere."""
+        """The path below the folder, "" for the folder itself; None if it lies elsewhere."""
         if isinstance(path, int):
             path = os.readlink(f"/proc/self/fd/{path}")
         elif dir_fd is not None:
             path = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), os.fsdecode(path))
         whole = os.path.abspath(os.fsdecode(path))
-        return whole[len(self.folder) + 1 :] if whole.startswith(self.folder + "/") else None
+        return whole[len(self.folder) + 1 :] if whole == self.folder or whole.startswith(self.folder + "/") else None
 
     def number(self, status: os.stat_result, new: bool = False) -> int:
         """The number of a file; inodes alone would not do, since those of removed files are given out again."""
@@ -242,18 +242,18 @@ class Recorded:
     @contextmanager
     def __call__(self) -> Iterator[None]:
         watch = Watch(self.folder)
-        saved, finished = checkpoint.save, Run.finish
+        saved, finished = checkpoint.save, Results.finish
 
         def save(*arguments: Any, **more: Any) -> Path:
             path = saved(*arguments, **more)
             watch.promise(path.name)
             return path
 
-        def finish(run: Run) -> None:
-            finished(run)
+        def finish(*arguments: Any) -> None:
+            finished(*arguments)
             watch.promise("pipeline")
 
-        checkpoint.save, Run.finish = save, finish
+        checkpoint.save, Results.finish = save, finish
         with watch.installed():
             yield
         lines = [json.dumps({**asdict(one), "data": one.data.decode("latin-1")}) for one in watch.operations]
