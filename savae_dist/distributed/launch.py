@@ -18,7 +18,7 @@ from accelerate.utils import DistributedType, parse_flag_from_env
 
 from savae_dist.config.schema import Precision
 from savae_dist.distributed.environment import world_size
-from savae_dist.distributed.signals import lost_peer
+from savae_dist.distributed.lost_peer import lost_peer
 from savae_dist.errors import ConfigError, RankLost
 from savae_dist.precision import NEEDS_GPU, set_tf32
 

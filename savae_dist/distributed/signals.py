@@ -1,10 +1,9 @@
-"""Ending a run from outside: signals, the agreement of all ranks on when to stop, and ranks that are gone."""
+"""Ending a run from outside: signals, and the agreement of all ranks on when to stop."""
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import signal
 import socket
 import sys
@@ -20,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from savae_dist.distributed.lost_peer import lost_peer
 from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import Interrupted, Preempted, UserError
 
@@ -31,31 +31,6 @@ LAUNCHER_SECONDS, LAST_WORDS_SECONDS = 30.0, 5.0
 TICK_SECONDS = 0.5  # between two looks at the launcher, and at what the peers say
 UNWINDING_SECONDS = 5.0  # for which a process that leaves its wait is not interrupted again
 FAILED = 1000  # a rank's vote when it could not do its part; above every signal's number
-
-# Errors of gloo and NCCL when a peer is gone or cannot be reached. Their failed checks ("enforce fail", "invalid
-# usage") are bugs and must not match.
-GLOO = re.compile(
-    r"gloo/gloo/(transport|rendezvous)/"
-    r"|^(Application timeout caused pair closure|Connection closed by peer|Gloo connectFullMesh failed|Socket closed"
-    r"|Timeout waiting for key|Wait timeout)"
-)
-NCCL = re.compile(r"remote process exited|system error|time[d ]?-?out|abort|network|connection", re.IGNORECASE)
-
-
-def lost_peer(error: BaseException) -> str | None:
-    """The reason in one line if `error` came from a collective whose peer is gone or out of reach; else None.
-
-    gloo raises bare RuntimeErrors, from `backward` as well. They are recognised by their text, which mostly begins with
-    a source line of gloo's transport.
-    """
-    text = " ".join(str(error).split())
-    if isinstance(error, dist.DistStoreError | dist.DistNetworkError):
-        found = True
-    elif isinstance(error, dist.DistBackendError):
-        found = NCCL.search(text) is not None
-    else:
-        found = type(error) is RuntimeError and "enforce fail" not in text and GLOO.search(text) is not None
-    return re.sub(r"^\[\S*\] ", "", text).partition(". ")[0][:150].rstrip(".") if found else None
 
 
 def has_peers() -> bool:
@@ -114,6 +89,7 @@ class Stop:
         self._interrupts = 0  # Ctrl-C, here
         self._peers: Peers | None = None
         self._wished, self._settled, self._over = threading.Event(), threading.Event(), threading.Event()
+        self._listener: threading.Thread | None = None
         self._patient, self._delivering = True, threading.Lock()
         self._owner = os.getpid()
 
@@ -135,6 +111,9 @@ class Stop:
         self._wished.set()
         self._bell.send(bytes(1))  # the watcher reads it and ends
         self._watcher.join()
+        if self._listener is not None:
+            # Else Python may end while it is inside the store's C++ code, which aborts the process.
+            self._listener.join(LAST_WORDS_SECONDS)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
@@ -150,7 +129,8 @@ class Stop:
         """The ranks that must agree, once they are connected."""
         self._peers = peers
         if peers.ranks > 1:
-            threading.Thread(target=self._listen, args=(peers,), name="peers' stop", daemon=True).start()
+            self._listener = threading.Thread(target=self._listen, args=(peers,), name="peers' stop", daemon=True)
+            self._listener.start()
 
     def begin(self) -> None:
         """Training begins: from now on a signal is kept until the ranks agree."""

@@ -12,8 +12,9 @@ from savae_dist.config.schema import RunConfig
 from savae_dist.distributed import launch
 from savae_dist.distributed.environment import is_main, world_size
 from savae_dist.distributed.folder_lock import FolderLock
+from savae_dist.distributed.lost_peer import lost_peer
 from savae_dist.distributed.ranks import Peers
-from savae_dist.distributed.signals import Stop, has_peers, lost_peer
+from savae_dist.distributed.signals import Stop, has_peers
 from savae_dist.errors import ConfigError, Preempted, RankLost, told_by
 from savae_dist.run import start_report
 from savae_dist.run.output_folder import check_output

@@ -16,7 +16,8 @@ from helpers.launching import environment
 from torch._dynamo.exc import InternalTorchDynamoError
 
 from savae_dist.distributed import signals
-from savae_dist.distributed.signals import SIGNALS, Halt, Stop, lost_peer
+from savae_dist.distributed.lost_peer import lost_peer
+from savae_dist.distributed.signals import SIGNALS, Halt, Stop
 from savae_dist.errors import DataError, Interrupted, OutageError, Preempted, told_by
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp"
