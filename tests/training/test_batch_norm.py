@@ -19,7 +19,7 @@ from savae_dist.training.batches import BatchSplit
 
 def build(norm: str, device: str) -> dict[str, Network]:
     config = load(["demo", "networks.width=4", "system.latent_dim=3"])
-    config.networks = replace(config.networks, norm=norm)
+    config.networks = replace(config.networks, norm=norm, pools=2)
     return build_networks(config, IMAGE, BatchSplit(8), torch.device(device))[0]
 
 
