@@ -32,7 +32,6 @@ def test_random_kills_of_two_ranks_and_what_they_hold(tmp_path: Path) -> None:
     report = soak.soaked(tmp_path, random_kills.RUN, seed=1, every=(5.0, 12.0), kills=2, short=True)
     assert report.failures == []
     assert report.numbers["kills"] == 2
-    assert report.numbers["held, undisturbed"] != "descriptors 0 +0.0, megabytes 0 +0.0, maps 0 +0.0"
 
 
 def test_growth_is_seen() -> None:
