@@ -12,7 +12,7 @@ from torch import Tensor
 CENTRE, RADIAL, TANGENTIAL = 1.4, 0.5, 0.05
 RADIUS, TURNS = 3.0, 2.0  # outer radius and number of turns of the swiss roll
 
-LEAST, MOST = -30.0, 20.0  # of an encoder's log-variances: beyond 88 exp overflows in float32
+LEAST, MOST = -30.0, 20.0  # log-variances are kept within these: exp overflows in float32 beyond 88
 
 
 def full_precision(x: Tensor) -> Tensor:

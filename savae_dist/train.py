@@ -20,7 +20,7 @@ from savae_dist.streams import spared_streams
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    with spared_streams():  # a terminal or a log that is gone must not end a training
+    with spared_streams():  # training goes on without its terminal or log
         return _main(argv)
 
 

@@ -17,7 +17,7 @@ from savae_dist.networks import Network
 Step = Callable[[], object]  # one iteration
 
 SYNTHETIC = 4096  # samples of the synthetic set
-SHAPE = (1, 28, 28)  # of each
+SHAPE = (1, 28, 28)  # channels, height, width
 
 
 @dataclass(frozen=True)

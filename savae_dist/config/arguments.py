@@ -27,7 +27,7 @@ PRESET_FOLDERS = (
 )
 DEFAULT = "demo"
 INTERPOLATION = "${"
-LONGEST_NAME = 250  # of a file whose name looks like key=value
+LONGEST_NAME = 250  # file systems allow 255 bytes; a longer key=value is no file
 
 
 @dataclass(frozen=True)

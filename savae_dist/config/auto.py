@@ -18,7 +18,7 @@ AUTO: Auto = "auto"
 FEWEST_POOLS, MOST_POOLS = 2, 6
 LARGEST_END = {3: 8, 2: 64}  # by the length of the shape: elements along an axis that the last pool may leave
 PLANE, LARGE = 2, 128
-PLANE_VALUES = 1024  # a grey image of 32x32
+PLANE_VALUES = 1024  # as many as a grey image of 32x32 has
 MOST_STORED = 2**16  # dimensions; sizes that a damaged file gives are allocated before they are refused
 
 # What `auto` stands for in the name of a run's folder: the defaults of before, so that older runs keep their folders.

@@ -57,7 +57,7 @@ def at_most(pattern: str) -> int:
 def _steps(text: str) -> int:
     """How many numbers a range `7..12` or `7..12..2` counts; 1 if it is none."""
     found = RANGE.fullmatch(text)
-    if found is None:  # of letters, perhaps, in the order A..Za..z
+    if found is None:  # it may be a range of letters, which go A..Za..z
         letters = re.fullmatch(r"([A-Za-z])\.\.([A-Za-z])(\.\.-?\d+)?", text)
         return abs(alphabet.index(letters[1]) - alphabet.index(letters[2])) + 1 if letters else 1
     if max(map(len, filter(None, found.groups()))) > 18:

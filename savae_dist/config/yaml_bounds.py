@@ -12,7 +12,7 @@ from savae_dist.errors import ConfigError
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 32  # lists and mappings inside one another
-MAX_DIGITS = 300  # of a whole number: one of more is beyond floating point
+MAX_DIGITS = 300  # a whole number with more digits is beyond floating point
 MAX_VALUES = 50_000  # with aliases unfolded
 
 
@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
 def check_bounds(text: str, where: str) -> None:
     """ConfigError that names the bound if the text is nested too deeply, or unfolds to too many values."""
     anchors: dict[str, int] = {}  # name -> values inside
-    levels: list[tuple[str | None, int]] = []  # of each open list or mapping: its anchor, and the values before it
+    levels: list[tuple[str | None, int]] = []  # for each open list or mapping its anchor, and the values before it
     count = 0
     for event in yaml.parse(text, Loader=LOADER):
         if isinstance(event, yaml.AliasEvent):

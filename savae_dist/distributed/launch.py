@@ -32,7 +32,8 @@ DEEPSPEED = {
     "DEEPSPEED_CONFIG_FILE": (("none",), "leave it out; zero_stage is all that the launch decides"),
 }
 _FOR_GPUS = {"--multi_gpu", "--multi-gpu"}
-ELASTIC = "TORCHELASTIC_RUN_ID"  # which torch's launcher, also Accelerate's of several processes, sets in its children
+# Set by torch's launcher in its children, and so by Accelerate's of several processes, which is built on it.
+ELASTIC = "TORCHELASTIC_RUN_ID"
 MAX_ABOVE = 8  # ancestors to search for the launcher: torchrun's agent or a shell may lie between
 # At its time-out NCCL ends the process without an error to catch. gloo is used in every iteration too, and must time
 # out first, because its error can be reported.

@@ -155,7 +155,8 @@ class Peers:
         """ConfigError on every rank unless all nodes see one and the same `folder`; leaves nothing behind."""
         if self.nodes == 1:
             return
-        token, made, error = folder / f".launch-{self.launch}.draft", False, None  # of a name that is swept
+        # Named as a draft, so that the next launch removes it if this one is killed.
+        token, made, error = folder / f".launch-{self.launch}.draft", False, None
         if self.rank == 0:
             try:
                 made = not folder.exists()

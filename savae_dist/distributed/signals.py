@@ -30,7 +30,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 LAUNCHER_SECONDS, LAST_WORDS_SECONDS = 30.0, 5.0
 TICK_SECONDS = 0.5  # between two looks at the launcher, and at what the peers say
 UNWINDING_SECONDS = 5.0  # for which a process that leaves its wait is not interrupted again
-FAILED = 1000  # a rank's vote when it could not do its part; above every signal's number
+FAILED = 1000  # the vote of a rank that could not do its part; above every signal's number
 
 
 def has_peers() -> bool:
@@ -195,7 +195,7 @@ class Stop:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.signal = self.signal or number
-        if os.getpid() != self._owner:  # a loader's worker, which inherits this handler
+        if os.getpid() != self._owner:  # this is a loader's worker, which inherits the handler
             return
         if number == signal.SIGINT:
             self._interrupts += 1
@@ -274,6 +274,5 @@ def _forget_the_bell() -> None:
     signal.set_wakeup_fd(-1)
 
 
-os.register_at_fork(
-    after_in_child=_forget_the_bell
-)  # a signal sent to a loader's worker must not stop the training process
+# A worker inherits the descriptor: without this, a signal sent to the worker would stop the training process.
+os.register_at_fork(after_in_child=_forget_the_bell)

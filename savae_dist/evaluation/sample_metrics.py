@@ -154,7 +154,7 @@ def measure_classes(
     y = y[y >= 0]
     drawn = y[torch.randint(len(y), (count,), generator=torch.Generator().manual_seed(seed))] if len(y) else y
     asked = drawn[torch.isin(drawn, torch.tensor(pipeline.labels, dtype=y.dtype))].sort().values
-    if len(asked) < 2:  # a covariance needs two samples
+    if len(asked) < 2:  # one sample has no covariance
         return {"label_frechet_distance": None, "label_agreement": None}
     each = zip(*asked.unique(return_counts=True), strict=True)
     codes = torch.cat([pipeline.latents(int(n), int(label), seed + int(label)) for label, n in each])

@@ -28,7 +28,7 @@ SLOPE = 0.2  # negative slope of every LeakyReLU
 FORMAT_VERSION = 1
 
 Norm = Literal["batch", "group", "none"]
-Output = Literal["sigmoid", "linear"]  # a decoder's: sigmoid for images in [0, 1], linear for signals
+Output = Literal["sigmoid", "linear"]  # last layer of a decoder: sigmoid for images in [0, 1], linear for signals
 
 
 class Network(nn.Module, PyTorchModelHubMixin):

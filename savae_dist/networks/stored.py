@@ -33,7 +33,7 @@ from savae_dist.untrusted import (
     whole,
 )
 
-LARGEST = 2**31 - 1  # of a whole number among a network's arguments
+LARGEST = 2**31 - 1  # the largest whole number that an argument of a network may be
 AGAIN = "save it again"
 CONFIG = record({"model_type": text(100), "format_version": whole()})
 # What a constructor may raise for arguments that have the right types but do not go together.
@@ -93,7 +93,7 @@ class _Unfilled(TorchFunctionMode):
     """Draws and norms are left out: the meta device has no values, and torch loads for seconds to find that out."""
 
     def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.mv, torch.vdot):  # of spectral norms
+        if func in (torch.mv, torch.vdot):  # used by spectral norms
             return args[0].new_empty(args[0].shape[: args[0].ndim - 1])
         if func in (Tensor.normal_, Tensor.div, nn.functional.normalize):
             return args[0]

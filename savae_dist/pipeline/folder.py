@@ -27,7 +27,7 @@ ROLES: dict[str, type[Network]] = {
 }
 
 
-MOST_CLASSES, MOST_ELEMENTS = 1 << 20, 1 << 28  # of the labels, of a sample
+MOST_CLASSES, MOST_ELEMENTS = 1 << 20, 1 << 28  # more classes, or elements of a sample, are refused
 
 
 def _name(value: str) -> None:
@@ -76,7 +76,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_network(folder: Path, name: str, place: str) -> Network:
-    if place not in (name, "."):  # a downloaded pipeline.json must not point outside its folder
+    if place not in (name, "."):  # pipeline.json may come from others: it must not point outside its folder
         raise ValueError(f"network {name!r} is said to lie in {place!r}")
     return ROLES.get(name, Network).from_pretrained(folder / place)
 

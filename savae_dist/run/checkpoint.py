@@ -70,7 +70,8 @@ def save(
         return target
     draft, side = draft_of(target), side or SideOutputs()
     try:
-        if not folder.parent.is_dir():  # a run's folder that is gone is not made anew without its rest
+        # A run's folder that was removed is not made again: its configuration and logs would be missing.
+        if not folder.parent.is_dir():
             raise FileNotFoundError(f"{folder.parent} is gone")
         if not folder.is_dir():
             make_folder(folder)

@@ -14,7 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-NUMBERS = count()  # of the files of this process, which may make two in one second
+NUMBERS = count()  # part of a file's name: a process may make two files in one second
 
 
 class EventFile:

@@ -32,8 +32,8 @@ from savae_dist.training.batches import BatchSplit, PlannedStep
 from savae_dist.training.engine import run_phase
 
 FEW, MORE = 2, 4  # samples; a batch norm needs two
-MARGIN = 0.9  # of the memory, since allocators and convolutions need some besides the tensors
-CGROUP = Path("/sys/fs/cgroup/memory.max")  # where a container has its limit
+MARGIN = 0.9  # share of the memory for tensors: allocators and convolutions need some besides
+CGROUP = Path("/sys/fs/cgroup/memory.max")  # holds a container's limit
 
 
 class HeldBytes(TorchDispatchMode):

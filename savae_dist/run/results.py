@@ -77,7 +77,8 @@ class Results:
         steps = {phase.name: self.config.capped(phase.steps) for phase in self.phases}
         summary = {"samples_per_second": at.rates, "steps": steps, "seed": self.config.seed}
         again = (self.folder / "summary.json").is_file()  # finished by an earlier launch, which logged the figures
-        self.process.status.begin(again=True)  # what it said of an earlier pipeline holds no more
+        # An earlier "done" must not stand in status.json while the pipeline is being replaced.
+        self.process.status.begin(again=True)
         export(self.folder, pipeline, self.data, {**metrics, **summary}, side)
         self._draw(pipeline, at.total, log=not again)
         self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks, self.validation is not None))

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from savae_dist.data import Proportions, RawBatch, Reader, Request, loader, training_order
 from savae_dist.data.index.scan import UNLABELLED
-from savae_dist.errors import DataError, WorkerLost
 from savae_dist.training.batches import BatchBuilder, PlannedStep, read_requests
 
 SURVEYED = 65_536  # class means, posteriors and batch-norm statistics are taken over at most so many training samples
@@ -31,15 +30,11 @@ class TrainingData:
 
     def planned(self, plan: Iterable[PlannedStep]) -> Iterator[RawBatch]:
         """Read what the plan asks for, in its order; report replaced samples, and why, on stderr."""
-        try:
-            requests = read_requests(plan, self.builder.split.size)
-            for raw in loader(self.reader, requests, self.workers, self.pin):
-                for reason, shard, key in raw.bad:
-                    print(f"savae_dist: {shard}: {key}: {reason}; another sample took its place", file=sys.stderr)
-                yield raw
-        except (DataError, WorkerLost) as error:
-            error.everywhere = False
-            raise
+        requests = read_requests(plan, self.builder.split.size)
+        for raw in loader(self.reader, requests, self.workers, self.pin):
+            for reason, shard, key in raw.bad:
+                print(f"savae_dist: {shard}: {key}: {reason}; another sample took its place", file=sys.stderr)
+            yield raw
 
     def survey(self, rank: int = 0, ranks: int = 1) -> Iterator[tuple[int, RawBatch]]:
         """(position, whole global batch) of the first part of the training order, each batch on one rank."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-FORMAT_VERSION = 2  # of checkpoints
+FORMAT_VERSION = 2  # raised when older checkpoints can no longer be continued
 
 
 @dataclass

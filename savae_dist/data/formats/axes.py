@@ -12,9 +12,9 @@ from savae_dist.errors import BadSample, ConfigError
 
 Kind = Literal["", "images", "signals"]
 COLOURS = (1, 3)
-MANY = 16  # channels of an image
-CHANNELS = 32  # of a signal
-SQUARE = 8  # a window is at least so many times as long as it has channels, if it has more than that many
+MANY = 16  # an image with more channels is refused
+CHANNELS = 32  # a signal with more is refused, unless it is said to be one
+SQUARE = 8  # with more channels than this, a window must be at least so many times as long as it has channels
 
 
 @dataclass(frozen=True)

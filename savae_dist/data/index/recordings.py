@@ -99,7 +99,8 @@ def _of_shard(shards: Shards, shard: int) -> np.ndarray:
             continue
         if name[2].lower() == "json":
             texts.setdefault(name[1], (entry.offset, MAX_JSON + 1 if entry.fault else entry.size))
-        else:  # what the index points into: the values of a block begin behind their header
+        else:
+            # The index gives where a block's values begin, which is behind their header, so inside the member.
             at = int(np.searchsorted(offsets, entry.offset))
             if at < len(offsets) and offsets[at] < entry.offset + entry.size:
                 rows.setdefault(name[1], int(in_file[at]))

@@ -28,7 +28,7 @@ from savae_dist.untrusted import (
 
 MAX_SIZE = 512 << 20  # bytes of an index: ten thousand shards that hold a thousand classes each take half of it
 MAX_ROWS, MAX_SHARD = 1 << 40, 1 << 50  # samples of a set, bytes of a shard: far above any, and sums fit in 64 bits
-MAX_ELEMENTS = 1 << 28  # of a sample: the largest image has so many in four channels
+MAX_ELEMENTS = 1 << 28  # in a sample: as many as the largest image that is decoded has, in four channels
 # The stored form by kind: dtype and number of axes.
 FORMS = {"image": ("uint8", (2, 3)), "signal": ("float32", (1, 2))}
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from savae_dist.data.index.recordings import NONE, recordings
 from savae_dist.data.index.scan import UNREADABLE
 from savae_dist.data.index.shards import Part, Shards
-from savae_dist.data.order.order import Sequential
+from savae_dist.data.order.order import Sequential, rows_of_members
 from savae_dist.data.order.permutation import HOLD_OUT, raw_bits
 from savae_dist.errors import ConfigError
 
@@ -50,15 +50,10 @@ class SequentialPart(Sequential):
         super().__init__(shards.members())
         assert shards.part is not None
         self._holds = shards.part.holds
-        self._rows: dict[int, np.ndarray] = {}  # of the last two shards: a batch may cross from one to the next
+        self._rows: dict[int, np.ndarray] = {}  # kept for the last two shards: a batch may cross from one to the next
 
     def locate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        shards, members = super().locate(positions)
-        rows = np.empty_like(members)
-        for shard in np.unique(shards).tolist():
-            here = shards == shard
-            rows[here] = self._of(shard)[members[here]]
-        return shards, rows
+        return rows_of_members(*super().locate(positions), self._of)
 
     def _of(self, shard: int) -> np.ndarray:
         if shard not in self._rows:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from savae_dist.data.index.scan import UNLABELLED
 from savae_dist.data.index.shards import Shards
-from savae_dist.data.order.order import Order
+from savae_dist.data.order.order import Order, rows_of_members
 from savae_dist.data.order.permutation import MIX, permutation
 from savae_dist.errors import ConfigError
 
@@ -41,11 +41,11 @@ class Stream:
 
     def locate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """int64 [n] positions, from 0 without end (epoch = position // size), to shards and rows, int64 [n] each."""
-        return self._unroll(*self.order.locate(positions))
+        return rows_of_members(*self.order.locate(positions), self._of)
 
     def window_of(self, position: int) -> tuple[np.ndarray, np.ndarray]:
         """Shards and rows of the group's samples in the window that `position` is drawn from, in no useful order."""
-        return self._unroll(*self.order.window_of(position))
+        return rows_of_members(*self.order.window_of(position), self._of)
 
     def redraw(self, position: int, attempt: int, count: int) -> int:
         """Which of `count` candidates takes the place of a bad sample at `position`."""
@@ -54,13 +54,6 @@ class Stream:
     def shards_between(self, first: int, last: int, step: int = 1) -> list[int]:
         """The shards that a stretch of positions draws from, as `Order.shards_between` says."""
         return self.order.shards_between(first, last, step)
-
-    def _unroll(self, shards: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.empty_like(members)
-        for shard in np.unique(shards).tolist():
-            here = shards == shard
-            rows[here] = self._of(shard)[members[here]]
-        return shards, rows
 
     def _of(self, shard: int) -> np.ndarray:
         """uint32: the rows of a shard that belong to the group; kept for the shards of one window per lane."""

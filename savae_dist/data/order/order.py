@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -190,6 +190,20 @@ class Sequential:
         # Of shards that start at the same place, all but the last are empty: side="right" takes the last.
         shard = np.searchsorted(self._starts, flat, side="right") - 1
         return shard, flat - self._starts[shard]
+
+
+def rows_of_members(
+    shards: np.ndarray, members: np.ndarray, rows_of: Callable[[int], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same shards, and the rows of the samples that are the `members`-th of their shard's own ones.
+
+    rows_of: the rows of a shard that count, in their order.
+    """
+    rows = np.empty_like(members)
+    for shard in np.unique(shards).tolist():
+        here = shards == shard
+        rows[here] = rows_of(shard)[members[here]]
+    return shards, rows
 
 
 def evaluation_requests(size: int, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[Request]:

@@ -46,6 +46,6 @@ def demo_shards(cache_dir: str | os.PathLike[str] | None = None) -> tuple[Path, 
     with PathLock(cache / ".lock") as lock:
         if not all((folder / INDEX).exists() for folder in folders):
             if lock.held:
-                remove_drafts(cache)  # of a process that was killed while it made them
+                remove_drafts(cache)  # left by a process that was killed while it made the digits
             pack_digits(cache, overwrite=True)
     return folders

@@ -50,7 +50,7 @@ class Fetcher:
         self._header = npy_head(self.dtype, self.shape)  # parsing one costs 20 us
         self._most, self._began = most_open(), time.time()
         self._files: dict[int, BinaryIO] = {}
-        self._tables: dict[int, np.ndarray] = {}  # of packed shards only the crcs
+        self._tables: dict[int, np.ndarray] = {}  # for packed shards only the crcs are kept
         if shards.packed:
             self._blocks, self._first = _all_blocks(shards)
             self._asked = np.zeros(len(self._blocks), bool)  # the system was asked to read it as a whole
@@ -122,7 +122,8 @@ class Fetcher:
             for index, row, offset in zip(here.tolist(), rows[here].tolist(), offsets[here].tolist(), strict=True):
                 target = bytes_of[index * size : (index + 1) * size]
                 count = self._read_into(shard, file, target, offset)
-                if count < size or zlib.crc32(target) != crcs[row]:  # what is not filled holds anything
+                # A row that was cut off is bad even if its crc fits by chance: the rest of the target is not its own.
+                if count < size or zlib.crc32(target) != crcs[row]:
                     faults[index] = self._damage(shard, count < size)
         return faults
 
@@ -167,7 +168,8 @@ class Fetcher:
 
     def _damage(self, shard: int, short: bool) -> str:
         """The reason of a sample whose crc is wrong; DataError where its shard was written after the start."""
-        if not self.shards.remote:  # what was fetched was written after the start, and was checked as a whole
+        # A remote shard's copy is always written after the start, and was checked as a whole when it was fetched.
+        if not self.shards.remote:
             path = self.shards.path(shard)
             now = path.stat() if path.exists() else os.fstat(self._open(shard).fileno())
             if now.st_ctime > self._began:

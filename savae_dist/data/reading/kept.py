@@ -23,7 +23,7 @@ class KeptBlocks:
         self.blocks = blocks
         self._base = np.cumsum(blocks["size"]) - blocks["size"]
         self._bytes = np.frombuffer(mmap.mmap(-1, int(blocks["size"].sum())), np.uint8)
-        self._rows = sliding_window_view(self._bytes, row_bytes)  # a row starts at every byte
+        self._rows = sliding_window_view(self._bytes, row_bytes)  # one view for each byte at which a row may start
         self.state = np.frombuffer(mmap.mmap(-1, len(blocks)), np.uint8)  # writable, and shared with forked workers
 
     def put(self, block: int, content: bytes) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from savae_dist.data.packing.readers.signal import Choice, OnDisk, Part, Signal
-from savae_dist.errors import DataError
+from savae_dist.data.packing.readers.signal import Choice, OnDisk, Part, Signal, not_installed
 
 
 def read_wav(path: Path, choice: Choice) -> Signal:
@@ -30,11 +29,11 @@ def read_wav(path: Path, choice: Choice) -> Signal:
 
 
 def read_flac(path: Path, choice: Choice) -> Signal:
-    """`.flac`, `.aiff` and other files of libsndfile, scaled to [-1, 1)."""
+    """Values are scaled to [-1, 1); read piece by piece."""
     try:
         import soundfile
     except ModuleNotFoundError as error:
-        raise DataError(f"{path}: reading it needs soundfile: pip install 'savae-dist[signals]'") from error
+        raise not_installed(path, "soundfile") from error
     with ExitStack() as stack:
         file = stack.enter_context(soundfile.SoundFile(path))
 

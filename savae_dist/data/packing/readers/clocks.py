@@ -15,7 +15,7 @@ TIMES = {"time", "t", "timestamp", "date", "datetime", "elapsed", "elapsed time"
 COUNTERS = {"", "index", "sample", "samples", "row", "no", "no.", "nr", "n", "id", "unnamed: 0"}
 UNITS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
 PARTS = ((0, 23, 3600.0), (0, 59, 60.0), (0, 60, 1.0))  # hour, minute, second: lowest, highest, in seconds
-STEP_TOLERANCE = 0.25  # of a step; written times are rounded
+STEP_TOLERANCE = 0.25  # share of a step by which a time may be off: written times are rounded
 MIN_ROWS = 8  # fewer rise in equal steps by chance
 
 
@@ -71,11 +71,9 @@ def _one_column(place: int, column: Column, named: bool) -> Clock | None:
         return None
     rises = len(values) >= MIN_ROWS and _equal_steps(values)
     shown = column.name or f"column {place + 1}"
-    if named and plain in COUNTERS and rises:
-        return Clock((place,), None, f"{shown} (counts rows)")
     if not rises:
         return None
-    if values[1] - values[0] == 1:
+    if (named and plain in COUNTERS) or values[1] - values[0] == 1:
         return Clock((place,), None, f"{shown} (counts rows)")
     return Clock((place,), values * UNITS.get(unit, 1.0), f"{shown} (rises in equal steps: time, taken as seconds)")
 

@@ -49,15 +49,12 @@ def open_text(path: Path, encoding: str) -> IO[str]:
     return path.open(encoding=encoding, errors="replace", newline="")
 
 
-def find_dialect(path: Path, decimal: str = "") -> Dialect:
-    """The dialect of a table of numbers; Unreadable where no separator makes one of it.
-
-    decimal: the sign, where `1,5` could be two columns or one.
-    """
+def find_dialect(path: Path) -> Dialect:
+    """The dialect of a table of numbers; Unreadable where no separator makes one of it."""
     encoding = _encoding(path)
     with open_text(path, encoding) as file:
         lines = [line.rstrip("\r\n") for line in _first_lines(file)]
-    candidates = [(mark, sign) for mark in SEPARATORS for sign in ".," if mark != sign and decimal in ("", sign)]
+    candidates = [(mark, sign) for mark in SEPARATORS for sign in ".," if mark != sign]
     found = [
         (first, columns, mark, sign)
         for mark, sign in candidates
@@ -69,8 +66,8 @@ def find_dialect(path: Path, decimal: str = "") -> Dialect:
     # The most columns; of equals the earlier candidate. A single column is what is left where no separator fits.
     first, columns, mark, sign = max(found, key=lambda one: (one[1] > 1, -one[0], one[1]))
     names, units = _heading(lines[:first], mark, columns)
-    used = {sign for sign in COMMENTS for line in lines if line.lstrip().startswith(sign)}
-    comment = next((sign for sign in COMMENTS if sign in used and len(sign) == 1), None)
+    begins = {line.lstrip()[:1] for line in lines}
+    comment = next((sign for sign in COMMENTS if sign in begins), None)
     return Dialect(encoding, mark, sign, first, columns, names, units, comment)
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from savae_dist.data.packing.readers.named import from_arrays
-from savae_dist.data.packing.readers.signal import Choice, Signal, Variable
-from savae_dist.errors import DataError
+from savae_dist.data.packing.readers.signal import Choice, Signal, Variable, not_installed
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-STARTS = (0, 512, 1024, 2048)  # where the signature may stand: a user block may come before
+STARTS = (0, 512, 1024, 2048)  # the signature stands at one of these: a block of the user's may come before it
 DEPTH = 8
 TURNED = {"longer": "longer", "first": "last", "last": "first"}  # MATLAB stores its arrays with their axes turned
 
@@ -30,7 +29,7 @@ def read_hdf5(path: Path, choice: Choice) -> Signal:
     try:
         import h5py
     except ModuleNotFoundError as error:
-        raise DataError(f"{path} is HDF5; reading it needs h5py: pip install 'savae-dist[signals]'") from error
+        raise not_installed(path, "h5py") from error
 
     with ExitStack() as stack:
         file = stack.enter_context(h5py.File(path, "r"))
@@ -57,8 +56,6 @@ def _flatten(file: Any, name: str, node: Any, depth: int = 0) -> Iterator[Variab
 
 def _group(file: Any, name: str, group: Any, depth: int) -> Iterator[Variable]:
     """A struct; a struct array where its fields hold references, one for each element."""
-    import h5py
-
     from savae_dist.data.packing.readers.matlab import NAMES, element_names
 
     lists = {f: group[f] for f in group if _is_references(group[f])}
@@ -70,7 +67,6 @@ def _group(file: Any, name: str, group: Any, depth: int) -> Iterator[Variable]:
         references = np.ravel(lists[field][()])
         for node, reference in zip(element_names(name, len(references), labels), references, strict=True):
             yield from _flatten(file, f"{node}.{field}", file[reference], depth + 1)
-    assert isinstance(group, h5py.Group)
 
 
 def _is_references(node: Any) -> bool:

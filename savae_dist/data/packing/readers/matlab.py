@@ -11,8 +11,8 @@ from savae_dist.data.packing.readers.hdf5 import is_hdf5, read_hdf5
 from savae_dist.data.packing.readers.named import from_arrays
 from savae_dist.data.packing.readers.signal import Choice, Signal, Unreadable, Variable
 
-DEPTH = 8  # of structs in structs
-NAMES = ("Name", "name")  # a field by which the elements of a struct array are told apart
+DEPTH = 8  # structs inside one another; deeper ones are passed over
+NAMES = ("Name", "name")  # the field that tells the elements of a struct array apart
 
 
 def read_mat(path: Path, choice: Choice) -> Signal:

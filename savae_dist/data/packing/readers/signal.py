@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
-from savae_dist.errors import BadSample
+from savae_dist.errors import BadSample, DataError
 
 MANY = 32  # channels; more than these may be segments of one signal
 SHOWN = 12  # names in a message
@@ -47,7 +48,7 @@ class Variable(NamedTuple):
     """An array in a file: its name there, "" if it has none, and its values, which may still lie on the disk."""
 
     name: str
-    values: Any  # what has shape, dtype and slices as numpy arrays do
+    values: Any  # an array, or anything with the shape, dtype and slices of one
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,11 @@ def chosen(variables: Sequence[Variable], wanted: Sequence[str], stem: str = "")
         bearing = [one for one in here if len(here) > 1 and stem and _bears(one.name, stem)]
         found += bearing or here
     return found
+
+
+def not_installed(path: Path, package: str) -> DataError:
+    """The error for a file whose reader needs a package of the extra `signals`."""
+    return DataError(f"{path}: reading it needs {package}: pip install 'savae-dist[signals]'")
 
 
 def listing(variables: Sequence[Variable]) -> str:

@@ -6,18 +6,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from savae_dist.data.packing.readers.signal import Choice, OnDisk, Part, Signal, Variable, chosen, not_asked_for
-from savae_dist.errors import DataError
+from savae_dist.data.packing.readers.signal import (
+    Choice,
+    OnDisk,
+    Part,
+    Signal,
+    Variable,
+    chosen,
+    not_asked_for,
+    not_installed,
+)
 
 INCREMENT = "wf_increment"  # seconds from value to value
 
 
 def read_tdms(path: Path, choice: Choice) -> Signal:
-    """Channels `group.name`; without a choice all of them. The rate is that of the first one taken."""
+    """Channels `group.name`; without a choice all of them. The rate is theirs where they share one."""
     try:
         from nptdms import TdmsFile
     except ModuleNotFoundError as error:
-        raise DataError(f"{path}: reading it needs npTDMS: pip install 'savae-dist[signals]'") from error
+        raise not_installed(path, "npTDMS") from error
     with ExitStack() as stack:
         file = stack.enter_context(TdmsFile.open(path))
         channels = {f"{group.name}.{one.name}": one for group in file.groups() for one in group.channels() if len(one)}
