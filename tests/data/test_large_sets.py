@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -44,7 +45,7 @@ print(shards.size, seconds, opened, private() - before)
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tars, tables of samples and labels are holes, which read as zeros: label 0, and crcs that must be right."""
+    """Tars and labels are holes, which read as zeros; all shards share their tables, whose crcs and digest are right."""
     folder = tmp_path_factory.mktemp("large")
     row = int(np.prod(SHAPE))
     block = ROWS * row
@@ -52,7 +53,10 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table["offset"], table["size"] = np.arange(BLOCKS) * block, block
     table["first"], table["crc"] = np.arange(BLOCKS) * ROWS, zlib.crc32(bytes(block))
     np.save(folder / "table.blocks.npy", table)
-    np.lib.format.open_memmap(folder / "table.idx.npy", "w+", SAMPLE, (BLOCKS * ROWS,))
+    samples = np.zeros(BLOCKS * ROWS, SAMPLE)
+    samples["offset"], samples["size"], samples["crc"] = np.arange(len(samples)) * row, row, zlib.crc32(bytes(row))
+    np.save(folder / "table.idx.npy", samples)
+    digest = hashlib.sha256(samples.tobytes() + table.tobytes()).hexdigest()
     np.lib.format.open_memmap(folder / "labels.npy", "w+", np.int32, (SHARDS * BLOCKS * ROWS,))
     shards = []
     for number in range(SHARDS):
@@ -64,8 +68,8 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shards.append(
             {
                 **{"name": name, "table": f"{number:05}", "count": BLOCKS * ROWS, "bytes": BLOCKS * block},
-                **{"first": number * BLOCKS * ROWS, "labels": {"0": BLOCKS * ROWS}, "sha256": ""},
-                **{"dropped": {}, "bad": {}, "whole": True},
+                **{"first": number * BLOCKS * ROWS, "labels": {"0": BLOCKS * ROWS}, "sha256": digest},
+                **{"dropped": {}, "bad": {}, "whole": True, "crc32": 0},
             }
         )
     index = {
