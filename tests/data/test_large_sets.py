@@ -45,7 +45,7 @@ print(shards.size, seconds, opened, private() - before)
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tars and labels are holes, which read as zeros; all shards share their tables, whose crcs and digest are right."""
+    """Tars and labels are holes, which read as zeros; all shards share their tables, whose crcs and digest fit."""
     folder = tmp_path_factory.mktemp("large")
     row = int(np.prod(SHAPE))
     block = ROWS * row
