@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import resource
 import sys
 import weakref
@@ -33,6 +34,7 @@ from savae_dist.training.engine import run_phase
 
 FEW, MORE = 2, 4  # samples; a batch norm needs two
 MARGIN = 0.9  # share of the memory for tensors: allocators and convolutions need some besides
+PROCESS = Path("/proc/self/status")  # Linux's account of this process
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # holds a container's limit
 
 
@@ -183,7 +185,12 @@ def sample_bytes(run: Run) -> int:
 
 
 def resident() -> int:
-    """The most that this process has held so far."""
+    """The most that this process has held so far.
+
+    On Linux `getrusage` would count what the process that started this one had held, since it is kept over exec.
+    """
+    if PROCESS.is_file():
+        return 1024 * int(re.findall(r"^VmHWM:\s+(\d+) kB", PROCESS.read_text(), re.MULTILINE)[0])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
