@@ -105,7 +105,8 @@ def test_a_cache_of_two_windows_is_enough(workers: int, served: Web, sets: Path,
         assert let_go(store) <= 2 * LANES  # what is mapped and gone takes up disk too
     assert same(seen, batches(local, steps=60))
     if not workers:  # whose batches under way reach beyond these small windows
-        assert 3 * len(local.names) < len(served.gets()) <= 4 * len(local.names)  # 3.2 epochs; few are fetched in vain
+        # 3.2 epochs: a shard that is read again soon after may still be held, and few are fetched in vain.
+        assert 2 * len(local.names) < len(served.gets()) <= 4 * len(local.names)
 
 
 def test_the_next_windows_are_fetched_while_this_one_is_read(served: Web, sets: Path, tmp_path: Path):
