@@ -87,9 +87,12 @@ def sized(work: Path, seconds: float, every: tuple[float, float]) -> list[str]:
 
 
 def attack(work: Path, seed: int = 0, minutes: float = 60.0, every: tuple[float, float] = (60.0, 120.0)) -> Report:
-    """Kills for `minutes`, `every` so many seconds (from, to); then the undisturbed run."""
+    """Kills for `minutes`, `every` so many seconds (from, to); then the undisturbed run.
+
+    On a machine that others load too it takes longer, and is killed as often until it is done.
+    """
     arguments = sized(work, 60 * minutes, every)
-    return soaked(work, arguments, seed, every, kills=int(4 * 60 * minutes / sum(every)), limit=180 * minutes)
+    return soaked(work, arguments, seed, every, kills=int(12 * 60 * minutes / sum(every)), limit=600 * minutes)
 
 
 def soaked(
