@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
-SERIAL := distributed or faults or slow
+SERIAL := distributed or faults
 
 # Threads of several processes on shared cores spin against each other; one each is 2-5 times faster.
 export OMP_NUM_THREADS ?= 1
@@ -25,7 +25,7 @@ test: $(VENV)/.dev ## set up and run every test
 	$(PYTEST) -m "$(SERIAL)" --durations 10
 
 quick: $(VENV)/.dev ## unit tests only
-	$(PYTEST) -n 2 --dist worksteal -m "not ($(SERIAL))"
+	$(PYTEST) -n 2 --dist worksteal -m "not ($(SERIAL) or slow)"
 
 lint: $(VENV)/.dev ## ruff and mypy, changing nothing
 	$(BIN)/ruff check .
