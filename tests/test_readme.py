@@ -18,15 +18,17 @@ from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.systems import SYSTEMS
 
 README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+ALL = "\n".join(PAGES.values())
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = ALL) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_own_system_runs_as_printed(tmp_path: Path) -> None:
-    (source,) = (block for block in blocks("python") if "class BetaVAE" in block)
+    (source,) = (block for block in blocks("python", README) if "class BetaVAE" in block)
     script = tmp_path / "beta_vae.py"
     script.write_text(source)
     run = tmp_path / "run"
@@ -51,9 +53,24 @@ def test_every_key_value_in_the_commands_is_a_key() -> None:
     assert checked >= 3
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:tools|launch_configs)/[\w/.]+\.(?:py|yaml)", README))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:tools|launch_configs|tests)/[\w/.]+\.(?:py|yaml)", ALL))))
 def test_every_file_that_is_named_exists(path: str) -> None:
     assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)(.*?)\)", PAGES[page]):
+        name, _, heading = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, target
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(README.encode()) <= 8192, "the README is to be read in five minutes; docs/ has room"
 
 
 def test_the_reference_has_every_key_with_its_default() -> None:

@@ -1,4 +1,4 @@
-"""The launch files: every field, what Accelerate makes of it, the Kubernetes manifests, and the README's table."""
+"""The launch files: every field, what Accelerate makes of it, the Kubernetes manifests, and the table in docs/launch.md."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from savae_dist import errors
 from savae_dist.load_config import load
 
 FOLDER = ROOT / "launch_configs"
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "launch.md").read_text()
 
 HERE = {"compute_environment": "LOCAL_MACHINE", "num_machines": 1, "machine_rank": 0, "mixed_precision": "no"}
 TWO_CPUS = {**HERE, "use_cpu": True, "gpu_ids": "-1,-1", "num_processes": 2, "main_process_port": 0}
@@ -127,12 +127,12 @@ def test_deepspeed_on_several_machines_starts_as_ddp_does(stage: int) -> None:
     assert arguments.rdzv_endpoint == "head:29511"
 
 
-# README.
+# docs/launch.md.
 
 
 def table() -> list[str]:
-    """The commands of the README's table of launches."""
-    rows = README.split("| launch | how |\n| --- | --- |\n")[1].split("\n\n")[0].splitlines()
+    """The commands of the table of launches."""
+    rows = PAGE.split("| launch | how |\n| --- | --- |\n")[1].split("\n\n")[0].splitlines()
     return [re.findall(r"`(.*?)`", row.split("|")[2])[0] for row in rows]
 
 
@@ -140,7 +140,7 @@ def test_each_file_has_the_line_that_starts_it() -> None:
     named = re.findall(r"launch_configs/[\w/]+\.(?:yaml|sh)", "\n".join(table()))
     starts = [p for f in ("accelerate/*", "slurm/*", "kubernetes/*") for p in FOLDER.glob(f) if p.name != "job.sh"]
     assert sorted(named) == sorted(str(p.relative_to(ROOT)) for p in starts)
-    rows = README.split("| launch | how |")[1]
+    rows = PAGE.split("| launch | how |")[1]
     assert all(word in rows for word in ("docker run", "`Dockerfile`", "launch_configs/container.sh"))
 
 
