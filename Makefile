@@ -11,7 +11,7 @@ SERIAL := distributed or faults
 # Threads of several processes on shared cores spin against each other; one each is 2-5 times faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test quick lint format clean
+.PHONY: help demo test quick lint docs format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -32,12 +32,15 @@ lint: $(VENV)/.dev ## ruff and mypy, changing nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.dev ## the documentation as a site in site/; a broken link ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 format: $(VENV)/.dev ## let ruff put imports and layout right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and what tools left behind
-	rm -rf $(VENV) build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find savae_dist tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and alone: an open requirement in the same call may draw gigabytes of CUDA packages.
@@ -52,5 +55,5 @@ $(VENV)/.core: $(VENV)/.torch pyproject.toml hatch_build.py
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) install -c constraints.txt -e ".[dev,deepspeed,remote,signals]"
+	$(PIP) install -c constraints.txt -e ".[dev,docs,deepspeed,remote,signals]"
 	@touch $@
