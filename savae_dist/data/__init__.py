@@ -1,4 +1,4 @@
-"""Shards -> batches: an index of where samples lie, an order that is arithmetic, and a reader of mapped files."""
+"""Shards -> batches: an index of where samples lie, an order that is arithmetic, and a reader."""
 
 from savae_dist.data.index.report import index_set, survey
 from savae_dist.data.index.shards import Shards

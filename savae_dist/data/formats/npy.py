@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import math
-import mmap
 import os
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from savae_dist.untrusted import regular
 
 IMAGES = ("png", "jpg", "jpeg", "webp")
 NPY_MAGIC = b"\x93NUMPY"
+NPY_HEAD = 1 << 16  # bytes within which a header ends
 # All that a plain array needs to say. numpy evaluates a header as a Python literal, which is slower and takes more.
 NPY_KEYS = (
     re.compile(rb"['\"]descr['\"]\s*:\s*['\"]([<>|=]?[a-zA-Z?]\d{0,3})['\"]"),
@@ -24,17 +25,20 @@ NPY_KEYS = (
 )
 
 
-def npy_header(data: bytes | memoryview) -> tuple[np.dtype, tuple[int, ...], int]:
-    """dtype, shape and where the values start; ValueError unless it is a plain C-order array that is all there."""
+def npy_header(data: bytes, size: int | None = None) -> tuple[np.dtype, tuple[int, ...], int]:
+    """dtype, shape and where the values start; ValueError unless it is a plain C-order array that is all there.
+
+    size: bytes of the whole member, where `data` is only its first `NPY_HEAD`.
+    """
     dtype, shape, start = npy_claims(data)
-    if len(data) - start != dtype.itemsize * math.prod(shape):
+    if (len(data) if size is None else size) - start != dtype.itemsize * math.prod(shape):
         raise ValueError("cut short")
     return dtype, shape, start
 
 
-def npy_claims(data: bytes | memoryview) -> tuple[np.dtype, tuple[int, ...], int]:
+def npy_claims(data: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
     """As `npy_header`, but without checking that the values are complete."""
-    head = bytes(data[:65536])
+    head = data[:NPY_HEAD]
     if head[:6] != NPY_MAGIC or head[6:7] not in (b"\1", b"\2", b"\3"):
         raise ValueError("no npy header")
     start = 10 if head[6] == 1 else 12
@@ -71,21 +75,25 @@ def table_claims(head: bytes, dtype: np.dtype) -> tuple[int, int]:
     return int(found[2]), found.end()
 
 
-def open_table(path: Path, dtype: np.dtype, mapped: bool = False) -> np.ndarray:
-    """The rows `[n]` of a table; ValueError unless they and the header are all that the file holds.
-
-    mapped: for large ones, since a map takes no memory but keeps a descriptor; else it is read.
-    """
+def open_table(path: Path, dtype: np.dtype) -> np.ndarray:
+    """The rows `[n]` of a table; ValueError unless they and the header are all that the file holds."""
     regular(path)
     with path.open("rb") as file:
-        rows, start = table_claims(file.read(4096), dtype)
-        size = os.fstat(file.fileno()).st_size
-        if size != start + rows * dtype.itemsize:
-            raise ValueError(f"{rows:,} rows need {start + rows * dtype.itemsize:,} bytes, it has {size:,}")
-        if mapped:
-            return np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), dtype, rows, start)
+        rows, start = table_extent(file, dtype)
         file.seek(start)
-        return np.fromfile(file, dtype, rows)
+        table = np.fromfile(file, dtype, rows)
+    if len(table) < rows:
+        raise ValueError("it was cut short while it was read")
+    return table
+
+
+def table_extent(file: BinaryIO, dtype: np.dtype) -> tuple[int, int]:
+    """Rows of a table that is whole, and where they start; ValueError where the file is shorter or longer."""
+    rows, start = table_claims(os.pread(file.fileno(), 4096, 0), dtype)
+    need, size = start + rows * dtype.itemsize, os.fstat(file.fileno()).st_size
+    if size != need:
+        raise ValueError(f"{rows:,} rows need {need:,} bytes, it has {size:,}")
+    return rows, start
 
 
 def as_stored(x: np.ndarray) -> np.ndarray:

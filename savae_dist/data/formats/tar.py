@@ -5,17 +5,19 @@ tarfile ends at the first header that is damaged as if the tar ended there, and 
 
 from __future__ import annotations
 
-import mmap
+import os
 import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import BinaryIO, NamedTuple
 
 from savae_dist.errors import DataError
 
 BLOCK = tarfile.BLOCKSIZE
 CHUNK = 1 << 20
+WINDOW = 1 << 14  # bytes that are read at once where few are wanted: small members and their headers lie side by side
 MAX_EXTRA = 1 << 20  # bytes of a long name or of extended attributes
 WITHOUT_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
 PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -32,7 +34,61 @@ COMPRESSED = {
     b"7z\xbc\xaf": "7z",
     b"Rar!": "rar",
 }
-Data = bytes | mmap.mmap
+
+
+class Tar:
+    """The bytes of a shard, sliced as `bytes` are, and read rather than mapped: a mapped file that is cut short
+    meanwhile ends the program. Within the size that it had when it was opened; DataError where that is not there.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self.path, self._file = path, file
+        self._size = os.fstat(file.fileno()).st_size
+        self._near, self._start = b"", 0  # the window that was read last, and where it begins
+
+    def __enter__(self) -> Tar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        if stop - start > WINDOW:
+            return self._read(start, stop)
+        if start < self._start or stop > self._start + len(self._near):
+            self._near, self._start = self._read(start, min(start + WINDOW, self._size)), start
+        return self._near[start - self._start : stop - self._start]
+
+    def find(self, mark: bytes, start: int) -> int:
+        """Where these bytes stand first, from `start` on; -1 if nowhere."""
+        while start < self._size:
+            if not self._start <= start <= self._start + len(self._near) - len(mark):
+                self._near, self._start = self._read(start, min(start + WINDOW, self._size)), start
+            found = self._near.find(mark, start - self._start)
+            if found >= 0:
+                return self._start + found
+            start = self._start + len(self._near) - (len(mark) - 1 if len(self._near) == WINDOW else 0)
+        return -1
+
+    def _read(self, start: int, stop: int) -> bytes:
+        try:
+            content = os.pread(self._file.fileno(), stop - start, start)
+        except OSError as error:
+            raise unreadable_shard(self.path, error) from error
+        if len(content) < stop - start:
+            size = os.fstat(self._file.fileno()).st_size
+            raise DataError(
+                f"shard {self.path} was cut short while it was read (from {self._size:,} to {size:,} bytes); "
+                "bring it back, or make it again"
+            )
+        return content
+
+
+Data = bytes | Tar
 
 
 class Entry(NamedTuple):
@@ -52,16 +108,18 @@ class Extra(NamedTuple):
     fault: str = ""
 
 
-def open_tar(path: Path) -> Data:
-    """The bytes of a tar, mapped; DataError unless it begins as one (or is empty)."""
+def open_tar(path: Path) -> Tar:
+    """A tar, to be closed after use; DataError unless it begins as one (or is empty)."""
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            data: Data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
-    except (OSError, ValueError) as error:
-        raise DataError(f"shard {path} cannot be read ({error}); bring it back, or make it again") from error
+        data = Tar(path.open("rb"), path)
+    except OSError as error:
+        raise unreadable_shard(path, error) from error
     _check(path, data[:BLOCK])
     return data
+
+
+def unreadable_shard(path: Path, error: Exception) -> DataError:
+    return DataError(f"shard {path} cannot be read ({error}); bring it back, or make it again")
 
 
 def _check(path: Path, head: bytes) -> None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import mmap
-import os
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from savae_dist.data.formats.tar import Data, walk
+from savae_dist.data.formats.column import Column
+from savae_dist.data.formats.tar import Tar, unreadable_shard, walk
 from savae_dist.data.index.groups import NAME
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.remote.cache import cache_folder, make_folder
@@ -30,7 +30,7 @@ MAX_JSON = 1 << 26  # bytes: more is damaged
 KEY = "recording"
 
 
-def recordings(shards: Shards) -> np.ndarray:
+def recordings(shards: Shards) -> Column:
     """uint64, by id: a hash of the name of the recording that each sample comes from, `NONE` where it has none.
 
     Empty if no sample has one. Equal names are one recording, in whichever shard or set they stand. The first call on a
@@ -52,12 +52,12 @@ def recordings(shards: Shards) -> np.ndarray:
     except OSError as error:
         raise ConfigError(f"data.cache_dir: {folder} cannot be written ({error}); name another folder") from error
     try:
-        table = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        column = Column(path, np.dtype(np.uint64))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); delete it to read the shards again") from error
-    if table.dtype != np.uint64 or table.shape not in ((0,), (int(shards.counts.sum()),)):
+    if len(column) not in (0, int(shards.counts.sum())):
         raise DataError(f"{path} does not fit its shards; delete it to read them again")
-    return np.asarray(table)
+    return column
 
 
 def _read(shards: Shards) -> np.ndarray:
@@ -84,16 +84,26 @@ def _of_shard(shards: Shards, shard: int) -> np.ndarray:
     counts = np.diff(firsts, append=len(found))
     in_file = np.argsort(table["offset"], kind="stable")
     offsets = table["offset"][in_file].astype(np.int64)
+    path = shards.path(shard)
     try:
-        with shards.open_shard(shard) as file:
-            size = os.fstat(file.fileno()).st_size
-            data: Data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
-    except (OSError, ValueError) as error:
-        path = shards.path(shard)
-        raise DataError(f"shard {path} cannot be read ({error}); bring it back, or make it again") from error
-    rows: dict[str, int] = {}  # key -> the row of `table` that it is
+        tar = Tar(shards.open_shard(shard), path)
+    except OSError as error:
+        raise unreadable_shard(path, error) from error
+    with tar:
+        for row, text in _texts(tar, offsets, in_file):
+            here = slice(int(firsts[row]), int(firsts[row] + counts[row]))
+            found[here] = _hashes(text, int(counts[row]), shards.packed)
+    return found
+
+
+def _texts(tar: Tar, offsets: np.ndarray, in_file: np.ndarray) -> Iterator[tuple[int, bytes]]:
+    """Row of the shard's table and the json that belongs to it, empty where that is damaged.
+
+    offsets: int64, where the values of the rows begin, ascending. in_file: which row each of these is.
+    """
+    rows: dict[str, int] = {}  # key -> row
     texts: dict[str, tuple[int, int]] = {}
-    for entry in walk(data):
+    for entry in walk(tar):
         name = NAME.fullmatch(entry.name)
         if name is None:
             continue
@@ -104,11 +114,9 @@ def _of_shard(shards: Shards, shard: int) -> np.ndarray:
             at = int(np.searchsorted(offsets, entry.offset))
             if at < len(offsets) and offsets[at] < entry.offset + entry.size:
                 rows.setdefault(name[1], int(in_file[at]))
-    for key in rows.keys() & texts.keys():
-        (start, size), row = texts[key], rows[key]
-        here = slice(int(firsts[row]), int(firsts[row] + counts[row]))
-        found[here] = _hashes(data[start : start + size] if size <= MAX_JSON else b"", int(counts[row]), shards.packed)
-    return found
+    for key in sorted(rows.keys() & texts.keys(), key=lambda key: texts[key]):  # in the order of the file
+        start, size = texts[key]
+        yield rows[key], tar[start : start + size] if size <= MAX_JSON else b""
 
 
 def _hashes(content: bytes, count: int, packed: bool) -> list[int]:

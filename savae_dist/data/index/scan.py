@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from savae_dist.data.formats.npy import decode, npy_claims, npy_header, storable
+from savae_dist.data.formats.npy import NPY_HEAD, decode, npy_claims, npy_header, storable
 from savae_dist.data.formats.tar import Data, ends, open_tar
 from savae_dist.data.index.groups import Group, Member, gather
 from savae_dist.data.index.reasons import Reasons, Tally, shown
@@ -91,7 +91,11 @@ class Layout:
 
 def scan_shard(path: Path, common: Layout, decode_all: bool = False) -> Scan:
     """The tables of a shard. decode_all: images are decoded too, to find those that cannot be."""
-    data = open_tar(path)
+    with open_tar(path) as data:
+        return _scan(path, data, common, decode_all)
+
+
+def _scan(path: Path, data: Data, common: Layout, decode_all: bool) -> Scan:
     dropped = Tally()
     shard = _Shard(data, common, dropped, decode_all)
     for key, group in gather(data, dropped).items():
@@ -127,7 +131,6 @@ class _Shard:
 
     def __init__(self, data: Data, common: Layout, dropped: Tally, decode_all: bool) -> None:
         self.data, self.common, self.dropped, self.decode_all = data, common, dropped, decode_all
-        self.bytes = np.frombuffer(data, np.uint8)
         self.samples: list[np.ndarray] = []
         self.blocks: list[tuple[int, int, int, int]] = []
         self.rows, self.bad = 0, Tally()
@@ -156,7 +159,7 @@ class _Shard:
     def add_block(self, key: str, group: Group) -> None:
         member, common = group.members["x.npy"], self.common
         try:
-            dtype, shape, start = npy_header(memoryview(self.data)[member.offset : member.offset + member.size])
+            dtype, shape, start = _header_of(self.data, member)
         except ValueError:
             return self.dropped.add("undecodable", [key], _claimed_rows(self.data, member))
         if member.size > MAX_BLOCK or (shape and shape[0] > MAX_ROWS):
@@ -173,7 +176,7 @@ class _Shard:
         if not shape[0]:
             return None
         offset, size = member.offset + start, member.size - start
-        values = self.bytes[offset : offset + size]
+        values = np.frombuffer(self.data[offset : offset + size], np.uint8)
         reasons = np.where(y == UNREADABLE, "label", np.full(shape[0], "", "<U6"))
         if common.moments is not None:
             x = values.view(dtype).reshape(shape)
@@ -208,10 +211,14 @@ def _label(data: Data, member: Member | None, classes: int) -> int:
 def _block_labels(data: Data, member: Member | None, rows: int, classes: int) -> np.ndarray:
     if member is None:
         return np.full(rows, UNLABELLED)
-    content = memoryview(data)[member.offset : member.offset + member.size]
-    dtype, shape, start = npy_header(content)
+    dtype, shape, start = _header_of(data, member)
     if dtype.kind not in "iu" or shape != (rows,):
         raise ValueError(f"y.npy holds {dtype.name} {shape}, not {rows} integers")
-    y = np.frombuffer(content, dtype, offset=start)
+    y = np.frombuffer(data[member.offset + start : member.offset + member.size], dtype)
     usable = (y >= UNLABELLED) & (y < classes)  # before the cast, which wraps what is too large for it
     return np.where(usable, y, UNREADABLE).astype(np.int64)
+
+
+def _header_of(data: Data, member: Member) -> tuple[np.dtype, tuple[int, ...], int]:
+    """As `npy_header`, without reading the values: a member may claim more than the memory holds."""
+    return npy_header(data[member.offset : member.offset + min(member.size, NPY_HEAD)], member.size)

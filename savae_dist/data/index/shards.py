@@ -15,15 +15,15 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from savae_dist.data.formats.column import Column
 from savae_dist.data.index.open import Source, check_shards, find_all
 from savae_dist.data.index.remote import Catalogue
 from savae_dist.data.index.scan import BLOCK, SAMPLE, UNLABELLED
 from savae_dist.data.index.schema import check_blocks, check_samples
-from savae_dist.data.index.tables import INDEX, LABELS, checked_table
+from savae_dist.data.index.tables import INDEX, LABELS, checked_labels, checked_table
 from savae_dist.data.remote.store import Store, is_remote, name_of
 from savae_dist.errors import ConfigError, DataError, printable
 from savae_dist.preprocess import DataSpec, Normalise
-from savae_dist.untrusted import Misfit
 
 # A set without class names whose labels leave so many numbers out has a wrong label, or ids in place of classes.
 MANY_CLASSES, FEW = 1000, 10
@@ -243,30 +243,25 @@ class Shards:
                 table.setdefault(int(label), np.zeros(len(self.counts), np.int64))[number] = n
         return table
 
-    def _open_labels(self) -> list[np.ndarray]:
-        """int32, one table per index: mapped, since a thousand million of them are 4 GB in each process."""
-        tables = []
+    def _open_labels(self) -> list[Column]:
+        """int32, one column per index."""
+        columns = []
         for number, folder in enumerate(self._folders):
-            last = (self._first + self.counts)[self._folder_of == number].max()
-
-            def rule(table: np.ndarray, last: int = int(last)) -> None:
-                if len(table) < last:
-                    raise Misfit(f"{len(table):,} labels, and the shards have {last:,} samples")
-
+            last = int((self._first + self.counts)[self._folder_of == number].max())
             home = self.home / folder
-            tables.append(checked_table(home / LABELS, np.dtype(np.int32), home / INDEX, rule, mapped=True))
-        return tables
+            columns.append(checked_labels(home / LABELS, home / INDEX, last))
+        return columns
 
     def labels(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """int64 [n] labels; -1: unlabelled, or of a class that `spec` does not have; -2: could not be read."""
         places = self._first[shards] + rows
         if len(self._labels) == 1:
-            labels = self._labels[0][places].astype(np.int64)
+            labels = self._labels[0].rows(places).astype(np.int64)
         else:
             labels = np.empty(len(places), np.int64)
-            for number, table in enumerate(self._labels):
+            for number, column in enumerate(self._labels):
                 here = self._folder_of[shards] == number
-                labels[here] = table[places[here]]
+                labels[here] = column.rows(places[here])
         return np.where(labels < self.spec.classes, labels, UNLABELLED)
 
     def check_classes(self) -> None:

@@ -10,13 +10,16 @@ import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from savae_dist.data.formats.npy import open_table
+from savae_dist.data.formats.column import Column
+from savae_dist.data.formats.npy import npy_head, open_table
+from savae_dist.data.formats.tar import unreadable_shard
 from savae_dist.data.index.reasons import Tally
 from savae_dist.data.index.scan import MAX_CLASSES, SAMPLE, Layout, scan_shard
 from savae_dist.data.index.schema import MAX_SIZE, check_index
@@ -24,7 +27,7 @@ from savae_dist.data.processes import run_jobs
 from savae_dist.data.remote.cache import FORMAT_VERSION
 from savae_dist.errors import DataError, SaveError
 from savae_dist.files import DRAFT, draft_of, publish, remove_drafts, write_bytes, write_json
-from savae_dist.untrusted import read_object, reason
+from savae_dist.untrusted import Misfit, read_object, reason
 
 INDEX, LABELS = "index.json", "labels.npy"
 AGAIN = "delete it to index the shards again"
@@ -98,16 +101,16 @@ def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequ
 
 
 def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
-    """The labels of all samples in one table, which every process maps; each shard learns where its own begin."""
+    """The labels of all samples in one table; each shard learns where its own begin."""
     draft = draft_of(home / LABELS)
     try:
-        labels = np.lib.format.open_memmap(draft, "w+", np.int32, (sum(shard["count"] for shard in shards),))
-        first = 0
-        for shard in shards:
-            shard["first"] = first
-            labels[first : first + shard["count"]] = open_table(home / f"{shard['table']}.idx.npy", SAMPLE)["label"]
-            first += shard["count"]
-        labels.flush()
+        with draft.open("wb") as file:
+            file.write(npy_head(np.dtype(np.int32), (sum(shard["count"] for shard in shards),)))
+            first = 0
+            for shard in shards:
+                shard["first"] = first
+                first += shard["count"]
+                file.write(open_table(home / f"{shard['table']}.idx.npy", SAMPLE)["label"].astype(np.int32).tobytes())
         publish(draft, home / LABELS)
     except BaseException:
         draft.unlink(missing_ok=True)
@@ -115,17 +118,29 @@ def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
 
 
 def _save(path: Path, table: np.ndarray) -> None:
-    """Replace the file and never write into it: another process may have it mapped."""
+    """Replace the file and never write into it: another process may read it."""
     content = io.BytesIO()
     np.save(content, table)
     write_bytes(path, content.getvalue())
 
 
+def _state(path: Path) -> tuple[int, int]:
+    """Size of a shard and when it was written."""
+    try:
+        info = path.stat()
+    except OSError as error:
+        raise unreadable_shard(path, error) from error
+    return info.st_size, info.st_mtime_ns
+
+
 def _crc32(path: Path) -> int:
     crc = 0
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            crc = zlib.crc32(piece, crc)
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                crc = zlib.crc32(piece, crc)
+    except OSError as error:
+        raise unreadable_shard(path, error) from error
     return crc
 
 
@@ -145,7 +160,10 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
     """
     if common.shape is not None and common.dtype is not None:
         common.settle(common.dtype, common.shape)
-    scan = scan_shard(path, common, decode_all)
+    before = _state(path)
+    scan, crc = scan_shard(path, common, decode_all), _crc32(path)
+    if _state(path) != before:
+        raise DataError(f"shard {path} was written while it was indexed; index it again once it is whole")
     inside = path.parent == home
     folder = hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:8]  # shards of one name may lie in several
     table = path.stem if inside else f"{path.stem}-{folder}"
@@ -158,8 +176,8 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
         "name": path.name if inside else str(path),
         "table": table,
         "count": len(scan.samples),
-        "bytes": path.stat().st_size,
-        "crc32": _crc32(path),
+        "bytes": before[0],
+        "crc32": crc,
         "sha256": hashlib.sha256(scan.samples.tobytes() + scan.blocks.tobytes()).hexdigest(),
         "labels": {str(label): n for label, n in zip(labels.tolist(), counts.tolist(), strict=True)},
         "dropped": scan.dropped,
@@ -183,18 +201,32 @@ def read_index(home: Path) -> dict[str, Any]:
     return index
 
 
-def checked_table(
-    path: Path, dtype: np.dtype, index: Path, rule: Callable[[np.ndarray], None], mapped: bool = False
-) -> np.ndarray:
+def checked_table(path: Path, dtype: np.dtype, index: Path, rule: Callable[[np.ndarray], None]) -> np.ndarray:
     """The rows of a table; DataError unless it is whole and fits the rule. index: the file that names it."""
-    try:
-        table = open_table(path, dtype, mapped)
+    with _told(path, index):
+        table = open_table(path, dtype)
         rule(table)
+    return table
+
+
+def checked_labels(path: Path, index: Path, count: int) -> Column:
+    """The labels, int32, of at least `count` samples; DataError as of `checked_table`."""
+    with _told(path, index):
+        labels = Column(path, np.dtype(np.int32))
+        if len(labels) < count:
+            raise Misfit(f"{len(labels):,} labels, and the shards have {count:,} samples")
+    return labels
+
+
+@contextmanager
+def _told(path: Path, index: Path) -> Iterator[None]:
+    """Makes a DataError of what is wrong with a table."""
+    try:
+        yield
     except OSError as error:
         raise unreadable(path, error, f"delete {index} to index the shards again") from error
     except ValueError as error:
         raise DataError(f"{path} does not fit its index ({reason(error)}); delete {index} to index again") from error
-    return table
 
 
 def unreadable(what: object, error: Exception, advice: str) -> DataError:

@@ -109,7 +109,7 @@ class _Split:
     def _names(self, shard: int) -> np.ndarray:
         """uint64 [count], the recordings of a shard's samples."""
         start, count = int(self.shards.starts[shard]), int(self.shards.counts[shard])
-        return self.names[start : start + count] if len(self.names) else np.full(count, NONE, np.uint64)
+        return self.names.rows(start + np.arange(count)) if len(self.names) else np.full(count, NONE, np.uint64)
 
     def _tally(self) -> dict[int, np.ndarray]:
         """Count the samples of each recording; return those of none: label -> int64 [shards]."""

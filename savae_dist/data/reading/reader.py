@@ -67,7 +67,7 @@ class Reader(Dataset[RawBatch]):
     """`reader[request]` is a RawBatch: the same for the same request, whoever asks and whatever was asked before.
 
     bad_budget: how many different bad samples this process may meet before it stops with DataError.
-    cache: `memory` reads the whole set at once, here; `none` reads each batch from the mapped shards.
+    cache: `memory` reads the whole set at once, here; `none` reads each batch from the shards.
     """
 
     def __init__(
