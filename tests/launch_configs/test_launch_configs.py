@@ -1,4 +1,4 @@
-"""The launch files: every field, what Accelerate makes of it, the Kubernetes manifests, and the table in docs/launch.md."""
+"""The launch files: every field, what Accelerate makes of it, the manifests, and the table in docs/launch.md."""
 
 from __future__ import annotations
 
