@@ -143,6 +143,8 @@ class DataConfig:
             )
         if self.weights and not (isinstance(self.train, list) and len(self.weights) == len(self.train)):
             raise ConfigError(f"data.weights={self.weights} needs one number for each set that data.train lists")
+        if not all(isinstance(weight, float) for weight in self.weights):
+            raise ConfigError(f"data.weights must be numbers, not {self.weights}")
         if self.weights and not (min(self.weights) >= 0 and 0 < sum(self.weights) < math.inf):
             raise ConfigError(f"data.weights must not be negative, nor all 0, not {self.weights}")
         check_augmentations(self.augment)
@@ -207,7 +209,8 @@ class OptimizerConfig:
         """ValueError that names the key (`optimizers.critic`) if a value cannot work."""
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"{key}.lr must be positive, not {self.lr}")
-        if not all(0 <= beta < 1 for beta in self.betas):
+        # A list within a list passes the typed configuration.
+        if not all(isinstance(beta, float) and 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"{key}.betas must lie in [0, 1), not {self.betas}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"{key}.momentum must lie in [0, 1), not {self.momentum}")

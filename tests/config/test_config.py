@@ -237,6 +237,7 @@ def test_refused_in_one_line_that_names_the_key(arguments: str, named: list[str]
         ("optimizers.vec=3", "optimizers.vec"),
         ("optimizers.default=3", "optimizers.default"),
         ("optimizers.vec.betas=[0.9]", "optimizers.vec.betas"),
+        ("optimizers.vec.betas=[[1],0.9]", "optimizers.vec.betas"),
         ("data.train=[[a],b]", "data.train"),
         # no YAML behind the equals sign
         ("seed=[", "seed"),
