@@ -62,6 +62,11 @@ def regular(path: Path) -> int:
     return found.st_size
 
 
+def version_of(info: os.stat_result) -> tuple[int, int, int]:
+    """What changes when a file is written, or another takes its name."""
+    return info.st_ino, info.st_size, info.st_mtime_ns
+
+
 def content(path: Path, size: int) -> bytes:
     """The bytes of a file; Misfit if they are more than `size`."""
     there = regular(path)

@@ -12,7 +12,7 @@ from savae_dist.errors import ConfigError
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 32  # lists and mappings inside one another
-MAX_DIGITS = 300  # a whole number with more digits is beyond floating point
+MAX_DIGITS = 300  # floating point holds no whole number of more digits
 MAX_VALUES = 50_000  # with aliases unfolded
 
 

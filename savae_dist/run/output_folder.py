@@ -6,7 +6,7 @@ from pathlib import Path
 
 from savae_dist.errors import ConfigError
 
-RUN = ("config.yaml", "checkpoints")  # a folder with one of these is a run's
+RUN = ("config.yaml", "checkpoints")  # either of them makes a folder a run's
 # What a launch and its job script write before these: it may have been refused then, or another rank is ahead.
 BEFORE = ("status.json", "status-node*.json", ".lock", ".launch-*", ".*.draft", "*.log", "*.out", "*.err")
 NEW_VOLUME = "lost+found"

@@ -12,8 +12,8 @@ from savae_dist.errors import BadSample, ConfigError
 
 Kind = Literal["", "images", "signals"]
 COLOURS = (1, 3)
-MANY = 16  # an image with more channels is refused
-CHANNELS = 32  # a signal with more is refused, unless it is said to be one
+MANY = 16  # images with more channels are refused
+CHANNELS = 32  # signals with more are refused, unless `kind` says that they are signals
 SQUARE = 8  # with more channels than this, a window must be at least so many times as long as it has channels
 
 

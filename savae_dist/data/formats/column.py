@@ -9,7 +9,7 @@ import numpy as np
 
 from savae_dist.data.formats.npy import open_table, table_extent
 from savae_dist.errors import DataError
-from savae_dist.untrusted import regular
+from savae_dist.untrusted import regular, version_of
 
 IN_MEMORY = 64 << 20  # bytes of the largest column that is kept in memory
 PAGE = 1 << 12  # rows that are read together of a larger one
@@ -26,7 +26,7 @@ class Column:
         regular(path)
         with path.open("rb") as file:
             self._rows, self._start = table_extent(file, dtype)
-            self._known = _state(file.fileno())
+            self._known = version_of(os.fstat(file.fileno()))
         self._values = open_table(path, dtype) if self._rows * dtype.itemsize <= IN_MEMORY else None
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class Column:
         values = np.empty((len(pages), PAGE), self.dtype)
         try:
             with self.path.open("rb") as file:
-                if _state(file.fileno()) != self._known:
+                if version_of(os.fstat(file.fileno())) != self._known:
                     raise DataError(f"{self.path} was written while it was in use; start again")
                 for number, page in enumerate(pages.tolist()):
                     size = min(PAGE, self._rows - page * PAGE) * self.dtype.itemsize
@@ -52,9 +52,3 @@ class Column:
                 f"{self.path} cannot be read ({error}); bring it back, or index the shards again"
             ) from error
         return values[where, places % PAGE]
-
-
-def _state(descriptor: int) -> tuple[int, int, int]:
-    """What changes when a file is written or another takes its name."""
-    info = os.fstat(descriptor)
-    return info.st_ino, info.st_size, info.st_mtime_ns

@@ -60,19 +60,22 @@ class Tar:
         if stop - start > WINDOW:
             return self._read(start, stop)
         if start < self._start or stop > self._start + len(self._near):
-            self._near, self._start = self._read(start, min(start + WINDOW, self._size)), start
+            self._look_at(start)
         return self._near[start - self._start : stop - self._start]
 
     def find(self, mark: bytes, start: int) -> int:
         """Where these bytes stand first, from `start` on; -1 if nowhere."""
         while start < self._size:
             if not self._start <= start <= self._start + len(self._near) - len(mark):
-                self._near, self._start = self._read(start, min(start + WINDOW, self._size)), start
+                self._look_at(start)
             found = self._near.find(mark, start - self._start)
             if found >= 0:
                 return self._start + found
             start = self._start + len(self._near) - (len(mark) - 1 if len(self._near) == WINDOW else 0)
         return -1
+
+    def _look_at(self, start: int) -> None:
+        self._near, self._start = self._read(start, min(start + WINDOW, self._size)), start
 
     def _read(self, start: int, stop: int) -> bytes:
         try:
@@ -86,9 +89,6 @@ class Tar:
                 "bring it back, or make it again"
             )
         return content
-
-
-Data = bytes | Tar
 
 
 class Entry(NamedTuple):
@@ -131,12 +131,12 @@ def _check(path: Path, head: bytes) -> None:
     raise DataError(f"{path} is no tar: it does not begin with a header; make or copy it again")
 
 
-def ends(data: Data) -> bool:
+def ends(data: Tar) -> bool:
     """Whether the end is marked by an empty block; a tar without was cut short, or its writer was."""
     return len(data) >= BLOCK and not any(data[-BLOCK:])
 
 
-def walk(data: Data) -> Iterator[Entry]:
+def walk(data: Tar) -> Iterator[Entry]:
     """The files in their order; directories and comments are passed over, and so are empty blocks between tars.
 
     After a damaged header it goes on at the next whole one, so that only what lies between is lost.
@@ -205,7 +205,7 @@ def _guess(head: bytes) -> str:
     return name.decode("ascii") if whole and re.fullmatch(rb"[!-~][ -~]*", name) else ""
 
 
-def _next_block(data: Data, at: int) -> int | None:
+def _next_block(data: Tar, at: int) -> int | None:
     """Offset of the first non-empty block from `at` on."""
     if any(data[at : at + 16]):
         return at
@@ -218,7 +218,7 @@ def _next_block(data: Data, at: int) -> int | None:
     return None
 
 
-def _resume(data: Data, at: int) -> int | None:
+def _resume(data: Tar, at: int) -> int | None:
     """Offset of the next whole header, at any byte; headers older than POSIX have no magic number to search for."""
     while (mark := data.find(b"ustar", at + 257)) >= 0:
         at = mark - 257

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from savae_dist.data.formats.npy import IMAGES
-from savae_dist.data.formats.tar import Data, Entry, ends, walk
+from savae_dist.data.formats.tar import Entry, Tar, ends, walk
 from savae_dist.data.index.reasons import Tally, shown
 
 NAME = re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL)  # WebDataset's rule: the key ends at the first dot
@@ -56,7 +56,7 @@ class Group:
         return self.members.get("y.npy" if "x.npy" in self.members else "cls")
 
 
-def gather(data: Data, dropped: Tally) -> dict[str, Group]:
+def gather(data: Tar, dropped: Tally) -> dict[str, Group]:
     """The groups of a tar in the order of their first members; a second member of one name is a `duplicate`."""
     groups: dict[str, Group] = {}
     neighbours = Neighbours()

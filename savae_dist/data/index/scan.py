@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from savae_dist.data.formats.npy import NPY_HEAD, decode, npy_claims, npy_header, storable
-from savae_dist.data.formats.tar import Data, ends, open_tar
+from savae_dist.data.formats.tar import Tar, ends, open_tar
 from savae_dist.data.index.groups import Group, Member, gather
 from savae_dist.data.index.reasons import Reasons, Tally, shown
 from savae_dist.errors import BadSample, DataError
@@ -95,7 +95,7 @@ def scan_shard(path: Path, common: Layout, decode_all: bool = False) -> Scan:
         return _scan(path, data, common, decode_all)
 
 
-def _scan(path: Path, data: Data, common: Layout, decode_all: bool) -> Scan:
+def _scan(path: Path, data: Tar, common: Layout, decode_all: bool) -> Scan:
     dropped = Tally()
     shard = _Shard(data, common, dropped, decode_all)
     for key, group in gather(data, dropped).items():
@@ -115,7 +115,7 @@ def _scan(path: Path, data: Data, common: Layout, decode_all: bool) -> Scan:
     return Scan(samples, np.array(shard.blocks, BLOCK), dropped.reasons, shard.bad.reasons, ends(data))
 
 
-def _claimed_rows(data: Data, member: Member | None) -> int:
+def _claimed_rows(data: Tar, member: Member | None) -> int:
     """How many samples a block says that it holds; 1 where it does not say, or is none."""
     if member is None:
         return 1
@@ -129,7 +129,7 @@ def _claimed_rows(data: Data, member: Member | None) -> int:
 class _Shard:
     """The rows of one shard as they are found."""
 
-    def __init__(self, data: Data, common: Layout, dropped: Tally, decode_all: bool) -> None:
+    def __init__(self, data: Tar, common: Layout, dropped: Tally, decode_all: bool) -> None:
         self.data, self.common, self.dropped, self.decode_all = data, common, dropped, decode_all
         self.samples: list[np.ndarray] = []
         self.blocks: list[tuple[int, int, int, int]] = []
@@ -199,7 +199,7 @@ class _Shard:
         self.rows += len(table)
 
 
-def _label(data: Data, member: Member | None, classes: int) -> int:
+def _label(data: Tar, member: Member | None, classes: int) -> int:
     if member is None:
         return UNLABELLED
     text = data[member.offset : member.offset + min(member.size, 64)].strip()
@@ -208,7 +208,7 @@ def _label(data: Data, member: Member | None, classes: int) -> int:
     return int(text) if UNLABELLED <= int(text) < classes else UNREADABLE
 
 
-def _block_labels(data: Data, member: Member | None, rows: int, classes: int) -> np.ndarray:
+def _block_labels(data: Tar, member: Member | None, rows: int, classes: int) -> np.ndarray:
     if member is None:
         return np.full(rows, UNLABELLED)
     dtype, shape, start = _header_of(data, member)
@@ -219,6 +219,6 @@ def _block_labels(data: Data, member: Member | None, rows: int, classes: int) ->
     return np.where(usable, y, UNREADABLE).astype(np.int64)
 
 
-def _header_of(data: Data, member: Member) -> tuple[np.dtype, tuple[int, ...], int]:
+def _header_of(data: Tar, member: Member) -> tuple[np.dtype, tuple[int, ...], int]:
     """As `npy_header`, without reading the values: a member may claim more than the memory holds."""
     return npy_header(data[member.offset : member.offset + min(member.size, NPY_HEAD)], member.size)

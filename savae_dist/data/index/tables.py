@@ -27,7 +27,7 @@ from savae_dist.data.processes import run_jobs
 from savae_dist.data.remote.cache import FORMAT_VERSION
 from savae_dist.errors import DataError, SaveError
 from savae_dist.files import DRAFT, draft_of, publish, remove_drafts, write_bytes, write_json
-from savae_dist.untrusted import Misfit, read_object, reason
+from savae_dist.untrusted import Misfit, read_object, reason, version_of
 
 INDEX, LABELS = "index.json", "labels.npy"
 AGAIN = "delete it to index the shards again"
@@ -124,13 +124,11 @@ def _save(path: Path, table: np.ndarray) -> None:
     write_bytes(path, content.getvalue())
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Size of a shard and when it was written."""
+def _state(path: Path) -> os.stat_result:
     try:
-        info = path.stat()
+        return path.stat()
     except OSError as error:
         raise unreadable_shard(path, error) from error
-    return info.st_size, info.st_mtime_ns
 
 
 def _crc32(path: Path) -> int:
@@ -162,7 +160,7 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
         common.settle(common.dtype, common.shape)
     before = _state(path)
     scan, crc = scan_shard(path, common, decode_all), _crc32(path)
-    if _state(path) != before:
+    if version_of(_state(path)) != version_of(before):
         raise DataError(f"shard {path} was written while it was indexed; index it again once it is whole")
     inside = path.parent == home
     folder = hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:8]  # shards of one name may lie in several
@@ -176,7 +174,7 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
         "name": path.name if inside else str(path),
         "table": table,
         "count": len(scan.samples),
-        "bytes": before[0],
+        "bytes": before.st_size,
         "crc32": crc,
         "sha256": hashlib.sha256(scan.samples.tobytes() + scan.blocks.tobytes()).hexdigest(),
         "labels": {str(label): n for label, n in zip(labels.tolist(), counts.tolist(), strict=True)},

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from savae_dist.data.formats.images import _pillow, _plain, decode_picture
 from savae_dist.data.formats.npy import decode, encode_image, npy_header
-from savae_dist.data.formats.tar import walk
+from savae_dist.data.formats.tar import open_tar, walk
 from savae_dist.data.index.scan import Layout, scan_shard
 from savae_dist.errors import BadSample, DataError
 
@@ -183,7 +183,8 @@ def test_any_names(tmp_path_factory, names, style):
             tar.addfile(info, io.BytesIO(b"\0abc"))
     with tarfile.open(path) as tar:
         expected = [(info.name, info.offset_data, info.size) for info in tar if info.isreg()]
-    assert [(entry.name.rstrip("/"), entry.offset, entry.size) for entry in walk(path.read_bytes())] == expected
+    with open_tar(path) as data:
+        assert [(entry.name.rstrip("/"), entry.offset, entry.size) for entry in walk(data)] == expected
     scan = scan_shard(path, Layout())
     for reasons in (scan.dropped, scan.bad):
         assert all(key.isprintable() for one in reasons.values() for key in one["keys"])
