@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+# Noted when the program starts, because a process whose parent has ended gets another.
+STARTED_BY = os.getppid()
+
 
 def world_size() -> int:
     """How many ranks the launcher announced."""

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType, parse_flag_from_env
 
 from savae_dist.config.schema import Precision
-from savae_dist.distributed.environment import world_size
+from savae_dist.distributed.environment import STARTED_BY, world_size
 from savae_dist.distributed.lost_peer import lost_peer
 from savae_dist.errors import ConfigError, RankLost
 from savae_dist.precision import NEEDS_GPU, set_tf32
@@ -34,6 +34,7 @@ DEEPSPEED = {
 _FOR_GPUS = {"--multi_gpu", "--multi-gpu"}
 # Set by torch's launcher in its children, and so by Accelerate's of several processes, which is built on it.
 ELASTIC = "TORCHELASTIC_RUN_ID"
+INIT, GONE = 1, 0  # the process that inherits those whose parent has ended; no process's id
 MAX_ABOVE = 8  # ancestors to search for the launcher: torchrun's agent or a shell may lie between
 # At its time-out NCCL ends the process without an error to catch. gloo is used in every iteration too, and must time
 # out first, because its error can be reported.
@@ -193,11 +194,21 @@ def launcher() -> int | None:
 
     A trainer must not outlive it: nobody would pass a signal on, and it would keep the next launch out of `output`.
     torch's launcher of several processes passes SIGTERM on, but not if it is killed; that of a single one never does.
+    The former may have ended already, while this process started or loaded torch.
     """
+    if ELASTIC in os.environ:
+        return GONE if STARTED_BY == INIT and not _is_python(INIT) else STARTED_BY
     parent = next(_above(), None)
-    if parent is not None and (ELASTIC in os.environ or _launched_with(parent) is not None):
-        return parent.pid
-    return None
+    return parent.pid if parent is not None and _launched_with(parent) is not None else None
+
+
+def _is_python(pid: int) -> bool:
+    """Whether that process runs Python, as every launcher of torch does, also as the first process of a container."""
+    try:
+        words = psutil.Process(pid).cmdline()
+    except psutil.Error:  # hidden from us: nothing says that it is no launcher
+        return True
+    return not words or "python" in Path(words[0]).name
 
 
 def _above() -> Iterator[psutil.Process]:

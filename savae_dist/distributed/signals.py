@@ -30,6 +30,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 LAUNCHER_SECONDS, LAST_WORDS_SECONDS = 30.0, 5.0
 TICK_SECONDS = 0.5  # between two looks at the launcher, and at what the peers say
 UNWINDING_SECONDS = 5.0  # for which a process that leaves its wait is not interrupted again
+JOINING_SECONDS = 2 * UNWINDING_SECONDS  # after which a process that has not joined its peers is ended where it is
 FAILED = 1000  # the vote of a rank that could not do its part; above every signal's number
 
 
@@ -222,6 +223,9 @@ class Stop:
                     "so the last checkpoint stands; run it again to go on",
                     Preempted.code,
                 )
+            if self._peers is None and self._ranks > 1 and now - since > JOINING_SECONDS:
+                # While it waits for its peers no handler of Python's runs, and there is nothing to lose.
+                self._end(f"stopped by signal {self.signal} {self._when}; run it again to go on", Preempted.code)
             orphan = self._launcher is not None and os.getppid() != self._launcher and not self.signal
             # Once more, if the first Interrupted was lost in a place that can raise none, such as a `__del__`.
             stuck = self._interruptible and now - max(self._raised, since) > UNWINDING_SECONDS

@@ -22,7 +22,7 @@ RUN = ["networks.width=4", "system.latent_dim=3", "data.batch_size=16", "log_eve
 RUN += ["system.vec_steps=150", "system.decoder_steps=60", "checkpoint_every=10", "keep_checkpoints=1", "timeout=20"]
 RUN += ["data.train=data", "data.validation=data", "output=run"]
 VICTIMS = ("rank 0", "rank 1", "both ranks", "the launcher")
-PATIENCE = 45.0  # for what is left of a launch to end
+PATIENCE = 30.0  # for what is left of a launch to end: one that still loads torch has ten seconds to join its peers
 LIMIT = 900.0  # for a launch that nobody kills
 
 Look = Callable[[dict[int, int]], None]  # is shown the process of each rank, every second

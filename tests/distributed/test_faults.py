@@ -138,6 +138,27 @@ def test_a_killed_launcher(data: Path, whole: Path, tmp_path: Path) -> None:
     assert equal(weights(output), weights(whole))
 
 
+@pytest.mark.parametrize("after", [0.0, 3.0])
+def test_a_launcher_that_is_killed_while_its_ranks_start(after: float, data: Path, tmp_path: Path) -> None:
+    """They wait for a store that went with it, in a call that runs no handlers, and would do so for twice `timeout`."""
+    patient = [word.replace("timeout=6", "timeout=60") for word in STEPS]
+    words = command(2, *SMALL, *patient, f"data.train={data}", f"output={tmp_path / 'run'}")
+    with (tmp_path / "stderr").open("w") as log:
+        launcher = subprocess.Popen(words, env=environment(), stderr=log)
+    wait_until(lambda: len(trainers(launcher.pid)) == 2, 60, "the ranks")
+    time.sleep(after)
+    ranks = [psutil.Process(pid) for pid in trainers(launcher.pid).values()]
+    launcher.kill()
+    launcher.wait(30)
+    try:
+        wait_until(lambda: not any(rank.is_running() for rank in ranks), 45, "the ranks to end")
+    finally:
+        for rank in ranks:
+            if rank.is_running():
+                rank.kill()
+    assert "stopped by signal 15 before it began to train; run it again to go on" in (tmp_path / "stderr").read_text()
+
+
 def test_a_rank_that_hangs(data: Path, tmp_path: Path) -> None:
     """Stopped, not dead: its connections stay open, so only the time-out tells."""
     output = tmp_path / "run"

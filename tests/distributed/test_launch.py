@@ -345,3 +345,31 @@ def test_describe() -> None:
     assert describe(state, "bf16") == "1 process (cpu), bf16, 1 thread each"
     torch.set_num_threads(2)
     assert describe(state, "fp32") == "1 process (cpu), fp32, 2 threads each"
+
+
+# The launcher, whose end ends its trainers.
+
+
+@pytest.mark.parametrize(
+    ("first", "elastic", "expected"),
+    [
+        (["/sbin/init"], True, launch.GONE),
+        (["/usr/bin/python3.11", "-m", "torch.distributed.run"], True, launch.INIT),
+        (psutil.AccessDenied(1), True, launch.INIT),
+        ([], True, launch.INIT),
+        (["/sbin/init"], False, None),
+    ],
+    ids=str,
+)
+def test_a_trainer_whose_parent_is_the_first_process(
+    first: list[str] | Exception, elastic: bool, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container that may be the launcher; elsewhere the launcher has ended while the trainer started."""
+    processes(monkeypatch, first)
+    ours = launch.psutil.Process()
+    monkeypatch.setattr(launch.psutil, "Process", lambda pid=None: ours if pid is None else ours.parent())
+    monkeypatch.setattr(launch, "STARTED_BY", launch.INIT)
+    monkeypatch.delenv(launch.ELASTIC, raising=False)
+    if elastic:
+        monkeypatch.setenv(launch.ELASTIC, "run")
+    assert launch.launcher() == expected
