@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from savae_dist.data.order.permutation import PACK, permutation
-from savae_dist.data.packing.sources.base import Label
+from savae_dist.data.packing.sources.base import Label, Note
 from savae_dist.errors import ConfigError, DataError
 
 SPLITS = ("train", "validation", "test")
@@ -36,6 +36,31 @@ class Splits:
     @property
     def wanted(self) -> bool:
         return bool(self.leave_out) or any(self.shares.values())
+
+
+def sets_of(
+    groups: Sequence[str], given: Sequence[str], labels: Sequence[Label], splits: Splits, by: str
+) -> tuple[tuple[str, ...], list[Note]]:
+    """The set of every member, "" where there is one set only; and how they were divided, in words.
+
+    given: the sets that the source names, "" for all where it names none. by: what the members were grouped by.
+    DataError where the given sets divide a group; ConfigError where there are given ones and others are asked for.
+    """
+    if any(given) and splits.wanted:
+        raise ConfigError("the source names its sets itself; leave --validation, --test and --leave-out away")
+    if any(given):
+        check_given(groups, given)
+    sets = tuple(given) if any(given) else divide(groups, labels, splits)
+    if not any(sets):
+        return sets, []
+    counts = Counter(dict(zip(groups, sets, strict=True)).values())
+    told = ", ".join(f"{counts[name]:,} in {name}" for name in SPLITS if name in counts)
+    return sets, [Note("divided", f"{'as given, ' * any(given)}by {by}: {told}", "")]
+
+
+def as_set(name: str) -> str:
+    """The set that is meant by `val`, `dev`, `Training` and the like; other names as they are."""
+    return SPELLINGS.get(name.lower(), name)
 
 
 def divide(groups: Sequence[str], labels: Sequence[Label], splits: Splits) -> tuple[str, ...]:

@@ -80,7 +80,7 @@ def test_a_table_of_images_may_name_sets_and_groups(tmp_path: Path) -> None:
     source = images(path, rules=Rules(group="patient"), splits=Splits(leave_out=("p2",)))
     made = pack_source(source, tmp_path / "t")
     assert [(Path(one["folder"]).name, one["samples"]) for one in made] == [("train", 6), ("test", 2)]
-    assert made[0]["divided"] == "by patient"
+    assert made[0]["divided"] == "by patient: 3 in train, 1 in test"
     assert Shards.open(tmp_path / "t" / "test").label_counts == {0: 1, 1: 1}
     path = table(tmp_path, "path,label,split,patient", *[row.replace("p2", "p3") for row in rows])
     with pytest.raises(DataError, match="p3 is in 'train' and in 'test'"):

@@ -26,8 +26,10 @@ from savae_dist.data.order.permutation import PACK, permutation
 from savae_dist.data.packing.packer import Options, pack_source
 from savae_dist.data.packing.sources import Source, arrays, idx
 from savae_dist.data.packing.sources.base import resolve
+from savae_dist.data.packing.sources.columns import Columns
+from savae_dist.data.packing.sources.hub import hub
 from savae_dist.data.packing.sources.images import fitted, images
-from savae_dist.data.packing.sources.tables import Columns, hub, table
+from savae_dist.data.packing.sources.tables import table
 from savae_dist.data.packing.told import DROPPED
 from savae_dist.errors import BadSample, ConfigError, DataError
 

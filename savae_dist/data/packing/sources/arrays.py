@@ -18,8 +18,8 @@ import numpy as np
 from savae_dist.data.formats.axes import Kind, Reading, read_axes
 from savae_dist.data.formats.npy import as_stored
 from savae_dist.data.packing.array_files import HINT, UNREADABLE, load_array, open_rows, read_exactly, unreadable
-from savae_dist.data.packing.sources.base import Bad, Item, Label, Note, Sample, Source, as_label, identity
-from savae_dist.data.packing.splits import Splits, divide
+from savae_dist.data.packing.sources.base import Bad, Item, Label, Note, Sample, Source, as_label, grouped, identity
+from savae_dist.data.packing.splits import Splits, as_set, sets_of
 from savae_dist.errors import BadSample, ConfigError, DataError
 
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]
@@ -74,8 +74,8 @@ class Meant:
     """Which arrays of an `.npz` are meant, and how their samples are understood.
 
     x, y, group: names; "": `x` and `y`, or the sets of Keras (`x_train`, `y_train`, ...) and MedMNIST (`train_images`,
-    ...). group: what goes to one set, one value a sample; without it each sample is on its own. kind, limits: see
-    `axes.read_axes`.
+    ...). group: what goes to one set, one value a sample (of an `.npy` or idx file: a file `.npy`); without it each
+    sample is on its own. kind, limits: see `axes.read_axes`. An array `split` names the set of each sample.
     """
 
     x: str = ""
@@ -88,6 +88,8 @@ class Meant:
         """Set, name of the samples and name of the labels ("": unlabelled); DataError where they are not there."""
         found = [(split, x, y if y in held else "") for split, x, y in SETS if x in held]
         if found and not self.x and "x" not in held:
+            if self.group:
+                raise ConfigError(f"{path} names its sets itself; leave --group-by away, or name one array with --x")
             return found
         x, y = self.x or "x", self.y or ("y" if "y" in held else "")
         for option, name in (("x", x), ("y", y or x), ("group-by", self.group or x)):
@@ -98,13 +100,26 @@ class Meant:
 
 
 class Rows(NamedTuple):
-    """Some rows of an array in a file, which go to one set."""
+    """Some rows of an array in a file, which go to one set. groups: of each row, empty where there are none."""
 
     path: Path
     member: str
     rows: np.ndarray
     labels: list[Label]
+    groups: list[str]
     split: str
+
+
+class Table(NamedTuple):
+    """An array of samples with what is said of each of them.
+
+    named: the set of all of them, or one for each, "" where the file names none.
+    """
+
+    member: str
+    labels: np.ndarray | None
+    named: str | list[str] = ""
+    groups: np.ndarray | None = None
 
 
 def arrays(
@@ -117,22 +132,37 @@ def arrays(
     path, meant = Path(path).absolute(), meant or Meant()
     given = None if labels is None else load_array(Path(labels))
     if path.suffix.lower() == ".npy":
-        return _source(path, [("", "", given)], meant, splits or Splits())
+        return _source(path, [Table("", given, groups=_beside(meant))], meant, splits or Splits())
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is missing or not an .npz; {HINT}")
     with np.load(path, allow_pickle=False) as archive:
         held = archive.files
     sets = meant.sets(held, path)
     names = tuple(str(name) for name in load_array(path, "class_names").ravel()) if "class_names" in held else ()
+    own = "split" in held and len(sets) == 1
     unused = set(held) - {"class_names", meant.group} - {name for _, x, y in sets for name in (x, y)}
+    unused -= {"split"} if own else set()
     notes = [Note("passed over", f"arrays {', '.join(sorted(unused))} of {path.name}", "")] if unused else []
-    tables = [(split, x, given if given is not None else load_array(path, y) if y else None) for split, x, y in sets]
+    tables = [
+        Table(
+            x,
+            given if given is not None else load_array(path, y) if y else None,
+            [as_set(str(name)) for name in load_array(path, "split").ravel()] if own else split,
+            load_array(path, meant.group) if meant.group else None,
+        )
+        for split, x, y in sets
+    ]
     return _source(path, tables, meant, splits or Splits(), names, notes)
 
 
-def idx(path: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None) -> Source:
+def idx(
+    path: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None = None,
+    meant: Meant | None = None,
+    splits: Splits | None = None,
+) -> Source:
     """An idx file (`train-images-idx3-ubyte`, also `.gz`); labels: by default the `labels-idx1` file beside it."""
-    path = Path(path).absolute()
+    path, meant = Path(path).absolute(), meant or Meant()
     beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
     if labels is None and beside != path and beside.exists():
         labels = beside
@@ -141,43 +171,47 @@ def idx(path: str | os.PathLike[str], labels: str | os.PathLike[str] | None = No
         with ExitStack() as stack:
             file, dtype, shape = open_rows(Path(labels), "", stack)
             y = np.frombuffer(read_exactly(file, int(np.prod(shape)) * dtype.itemsize, labels), dtype).reshape(shape)
-    return _source(path, [("", "", y)], Meant(), Splits())
+    return _source(path, [Table("", y, groups=_beside(meant))], meant, splits or Splits())
+
+
+def _beside(meant: Meant) -> np.ndarray | None:
+    """The groups of samples whose own file holds nothing else."""
+    return load_array(Path(meant.group)) if meant.group else None
 
 
 def _source(
     path: Path,
-    tables: Sequence[tuple[str, str, np.ndarray | None]],
+    tables: Sequence[Table],
     meant: Meant,
     splits: Splits,
     names: tuple[str, ...] = (),
     notes: Sequence[Note] = (),
 ) -> Source:
-    """tables: set, array and labels of each array of samples."""
     parts: list[Rows] = []
     told = list(notes)
     readings = {}
-    for split, member, y in tables:
+    for table in tables:
+        member = table.member
         with ExitStack() as stack:
             file, dtype, shape = open_rows(path, member, stack)
         if not shape:
             raise DataError(f"{path}: {member or 'x'} is a single {dtype}; give one sample a row")
         readings[member] = _reading(path, member, dtype, shape[1:], meant)
-        labels, how = labels_of(y, shape[0], path)
-        texts = [readings[member].told, how, f"{split}: {member}" if split else ""]
-        told += [Note("understood", text, "") for text in texts if text]
+        labels, how = labels_of(table.labels, shape[0], path)
+        sets, groups, divided = _sets(path, table, labels, meant, splits)
+        named = f"{table.named}: {member}" if table.named and isinstance(table.named, str) else ""
+        told += [Note("understood", text, "") for text in (readings[member].told, how, named) if text]
+        told += divided
         whole = path.suffix in (".gz", ".npz") or isinstance(file, io.BytesIO)  # it opens only from its start
-        parts += _parts(
-            path, member, labels, _sets(path, labels, split, meant, splits), max(shape[0], 1) if whole else ROWS
-        )
-    if splits.wanted:
-        told.append(Note("divided", f"by {meant.group or 'sample'}", ""))
+        parts += _parts(path, member, labels, groups, sets, max(shape[0], 1) if whole else ROWS)
     options = {
         "source": "arrays",
         "meant": meant,
-        "parts": [(p.member, p.split, sha256(p.rows.tobytes()).hexdigest(), p.labels) for p in parts],
+        "parts": [(p.member, p.split, sha256(p.rows.tobytes()).hexdigest(), p.labels, p.groups) for p in parts],
     }
     read = partial(_read_rows, parts, readings)
-    return Source(read, tuple(part.split for part in parts), identity(options, [path]), names, tuple(told))
+    found = frozenset(label for part in parts for label in part.labels if label is not None)
+    return Source(read, tuple(part.split for part in parts), identity(options, [path]), names, tuple(told), found)
 
 
 def labels_of(y: np.ndarray | None, count: int, path: Path) -> tuple[list[Label], str]:
@@ -208,45 +242,47 @@ def _reading(path: Path, member: str, dtype: np.dtype, shape: tuple[int, ...], m
         raise DataError(f"{path}, {member or 'x'}: {error}") from error
 
 
-def _sets(path: Path, labels: Sequence[Label], split: str, meant: Meant, splits: Splits) -> np.ndarray:
-    """The set of each row."""
-    if split and splits.wanted:
-        raise ConfigError(f"{path} names its sets itself; leave --validation, --test and --leave-out away")
-    if not splits.wanted:
-        return np.full(len(labels), split, dtype="<U10")
-    groups = (
-        [str(group) for group in load_array(path, meant.group)] if meant.group else [str(i) for i in range(len(labels))]
-    )
-    if len(groups) != len(labels):
-        raise DataError(
-            f"{path}: --group-by {meant.group} has {len(groups)} values, and there are {len(labels)} samples"
-        )
-    return np.array(divide(groups, labels, splits), dtype="<U10")
+def _sets(
+    path: Path, table: Table, labels: Sequence[Label], meant: Meant, splits: Splits
+) -> tuple[np.ndarray, list[str], list[Note]]:
+    """The set of each row, its group (none where they have none), and how they were divided, in words."""
+    count = len(labels)
+    given = [table.named] * count if isinstance(table.named, str) else table.named
+    groups = [] if table.groups is None else [str(group) for group in table.groups.ravel().tolist()]
+    for option, values in ((f"--group-by {meant.group}", groups or [""] * count), ("split", given)):
+        if len(values) != count:
+            raise DataError(f"{path}: {option} has {len(values)} values, and there are {count} samples")
+    by = meant.group or "sample"
+    sets, told = sets_of(groups or [str(i) for i in range(count)], given, labels, splits, by)
+    # A file of several sets is read array by array, and what it calls them is told already.
+    already = isinstance(table.named, str) and table.named
+    return np.array(sets, dtype="<U10"), groups, [] if already else told
 
 
-def _parts(path: Path, member: str, labels: list[Label], sets: np.ndarray, step: int) -> list[Rows]:
+def _parts(path: Path, member: str, labels: list[Label], groups: list[str], sets: np.ndarray, step: int) -> list[Rows]:
     """Rows of one set each, `step` rows of the file at most."""
     parts = []
     for split in dict.fromkeys(sets.tolist()) or [""]:
         for start in range(0, max(len(sets), 1), step):
             rows = start + np.flatnonzero(sets[start : start + step] == split)
             if len(rows) or not len(sets):
-                parts.append(Rows(path, member, rows, [labels[row] for row in rows.tolist()], split))
+                own = [labels[row] for row in rows.tolist()]
+                parts.append(Rows(path, member, rows, own, [groups[row] for row in rows.tolist() if groups], split))
     return parts
 
 
 def _read_rows(parts: Sequence[Rows], readings: dict[str, Reading], part: int) -> Iterator[Item]:
-    path, member, rows, labels, _ = parts[part]
+    path, member, rows, labels, groups, _ = parts[part]
     apply, at = readings[member].apply, 0
     with ExitStack() as stack:
         file, dtype, shape = open_rows(path, member, stack)
         size = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-        for row, label in zip(rows.tolist(), labels, strict=True):
+        for row, label, group in zip(rows.tolist(), labels, groups or [""] * len(labels), strict=True):
             if row > at:
                 file.seek((row - at) * size, os.SEEK_CUR)
             at = row + 1
             x = np.frombuffer(read_exactly(file, size, path), dtype).reshape(shape[1:])
             try:
-                yield Sample(apply(x), label, {})
+                yield Sample(apply(x), label, grouped(group))
             except BadSample as error:
                 yield Bad(str(error), f"{path} row {row}")

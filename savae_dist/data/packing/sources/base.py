@@ -71,6 +71,11 @@ class Source:
     labels: frozenset[str | int] = frozenset()
 
 
+def grouped(name: str) -> dict[str, Any]:
+    """The attribute by which a run may keep a group together (`data.hold_out_by`); none where there is no group."""
+    return {"group": name} if name else {}
+
+
 def identity(options: dict[str, Any], files: Iterable[str | os.PathLike[str]]) -> str:
     """Digest of the options and of the names, sizes and times of the files."""
     digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from savae_dist.data.formats.images import Mode, decode_picture
-from savae_dist.data.packing.sources.base import Bad, Item, Note, Sample, Source, by_name, identity
+from savae_dist.data.packing.sources.base import Bad, Item, Sample, Source, by_name, grouped, identity
 from savae_dist.data.packing.sources.listing import Listed, Rules, list_files
-from savae_dist.data.packing.splits import Splits, check_given, divide
+from savae_dist.data.packing.splits import Splits, sets_of
 from savae_dist.errors import BadSample
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -37,26 +37,23 @@ def images(
     hint = f"convert them to {' '.join(EXTENSIONS)}"
     files, notes = list_files(path, lambda name: name.lower().endswith(EXTENSIONS), rules, hint)
     names = () if path.suffix.lower() == ".csv" else by_name(str(one.label) for one in files if one.label is not None)
-    parts, sets = _parts(files, rules, splits)
-    if any(sets):
-        notes.append(Note("divided", f"by {rules.group or 'image'}", ""))
-    options = {"source": "images", "size": size, "mode": mode, "labels": [one.label for one in files], "sets": sets}
+    groups, given, labels = zip(*((one.group or one.name, one.split, one.label) for one in files), strict=True)
+    own, told = sets_of(groups, given, labels, splits, rules.group or "image")
+    parts, sets = _parts(files, own)
+    options = {"source": "images", "size": size, "mode": mode, "labels": labels, "sets": own}
+    options |= {"groups": groups} if rules.group else {}
     return Source(
         partial(_read_files, parts, size, mode),
         sets,
         identity(options, (one.path for one in files)),
         names,
-        tuple(notes),
+        (*notes, *told),
         frozenset(one.label for one in files if one.label is not None),
     )
 
 
-def _parts(files: Sequence[Listed], rules: Rules, splits: Splits) -> tuple[list[list[Listed]], tuple[str, ...]]:
+def _parts(files: Sequence[Listed], sets: Sequence[str]) -> tuple[list[list[Listed]], tuple[str, ...]]:
     """Some hundred files of one set each, and the set of each part."""
-    groups, given = [one.group or one.name for one in files], [one.split for one in files]
-    if any(given):
-        check_given(groups, given)
-    sets = tuple(given) if any(given) else divide(groups, [one.label for one in files], splits)
     parts: list[list[Listed]] = []
     names: list[str] = []
     for name in dict.fromkeys(sets):
@@ -71,7 +68,7 @@ def _read_files(
 ) -> Iterator[Item]:
     for one in parts[part]:
         try:
-            yield Sample(fitted(one.path.read_bytes(), size, mode), one.label, {"path": one.name})
+            yield Sample(fitted(one.path.read_bytes(), size, mode), one.label, {"path": one.name} | grouped(one.group))
         except FileNotFoundError:
             yield Bad("missing", str(one.path))
         except OSError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from savae_dist.data.packing.sources.base import Label, Note, as_label, read_table
-from savae_dist.data.packing.splits import SPELLINGS
+from savae_dist.data.packing.splits import SPELLINGS, as_set
 from savae_dist.errors import ConfigError, DataError
 
 SHOWN = 5
@@ -86,7 +86,7 @@ def _labelled(source: Path, names: Sequence[str], rules: Rules, notes: list[Note
     for name in names:
         inner = name.split("/", 1)[1] if depth else name
         split = split_of[name.split("/")[0]] if depth else ""
-        found.append(Listed(source / name, name, _label(inner, rules.label), _group(name, rules.group, {}), split))
+        found.append(Listed(source / name, name, _label(inner, rules.label), group_of(name, rules.group, {}), split))
     folders = [name.split("/")[int(depth) : -1] for name in names]
     if rules.label == "top" and folders and min(len(one) for one in folders) > 1:
         first, last = ({one[i] for one in folders} for i in (0, -1))
@@ -102,8 +102,8 @@ def _in_table(source: Path, rules: Rules) -> tuple[list[Listed], list[Note]]:
         raise ConfigError(f"--group-by {rules.group}: {source} has the columns {', '.join(sorted(columns))}")
     found = []
     for row in rows:
-        group = _group(row["path"], rules.group, row)
-        split = SPELLINGS.get(row.get("split", "").lower(), row.get("split", ""))
+        group = group_of(row["path"], rules.group, row)
+        split = as_set(row.get("split", ""))
         found.append(Listed(source.parent / row["path"], row["path"], as_label(row["label"]), group, split, row))
     unused = columns - set(USED) - {rules.group}
     notes = [Note("passed over", f"columns {', '.join(sorted(unused))} of {source.name}", "")] if unused else []
@@ -119,7 +119,8 @@ def _label(name: str, rule: str) -> Label:
     return _first_group(name, rule, "--label")
 
 
-def _group(name: str, rule: str, row: dict[str, str]) -> str:
+def group_of(name: str, rule: str, row: dict[str, str]) -> str:
+    """The group by a rule (see `Rules`) of what has this name, and in a list this row."""
     if not rule:
         return ""
     if rule == "folder":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,9 +16,9 @@ from savae_dist.data.packing.readers.own import OwnReader
 from savae_dist.data.packing.readers.signal import Choice, Signal, Unreadable
 from savae_dist.data.packing.resampling import Resampled
 from savae_dist.data.packing.sources.annotations import Segment, label_at, main_label, number, read_annotations
-from savae_dist.data.packing.sources.base import Bad, Item, Label, Note, Sample, Source, identity
+from savae_dist.data.packing.sources.base import Bad, Item, Label, Note, Sample, Source, grouped, identity
 from savae_dist.data.packing.sources.listing import Listed, Rules, list_files
-from savae_dist.data.packing.splits import Splits, check_given, divide
+from savae_dist.data.packing.splits import Splits, sets_of
 from savae_dist.errors import BadSample, ConfigError, DataError
 
 AT_ONCE = 1 << 20  # samples of a channel that are read at once
@@ -30,7 +29,8 @@ HINT = "--as .csv reads them as tables of text, --reader FILE.py:function by a f
 class Recording:
     """One file, as listed. Files with the same `name` belong together.
 
-    rate: in Hz as the list says, 0 if it does not. variables: that the list names for this file alone.
+    rate: in Hz as the list says, 0 if it does not. variables: that the list names for this file alone. group: what goes
+    to one set with others, its machine where nothing else is said; "": nothing but itself.
     """
 
     path: Path
@@ -41,6 +41,7 @@ class Recording:
     rate: float = 0.0
     variables: tuple[str, ...] = ()
     segments: tuple[Segment, ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,9 @@ def recordings(
     if annotations is not None:
         segments = read_annotations(Path(annotations), {one.file for one in found})
         found = [replace(one, segments=segments.get(one.file, ())) for one in found]
-    groups = [one.group or recording.machine or recording.name for one, recording in zip(listed, found, strict=True)]
-    sets, told = _sets(listed, found, groups, rules, splits)
+    by = rules.group or ("machine" if any(one.machine for one in found) else "recording")
+    labels = [main_label(one.segments) if one.segments else one.label for one in found]
+    sets, told = sets_of([one.group or one.name for one in found], [one.split for one in listed], labels, splits, by)
     options = {"source": "recordings", "windows": windows, "recordings": found, "splits": sets}
     return Source(
         partial(_read_windows, found, windows),
@@ -110,28 +112,8 @@ def _recording(one: Listed, source: Path, windows: Windows) -> Recording:
     variables = (row["variable"],) if row.get("variable") else ()
     rate = number(row.get("rate") or "0", source)
     name = row.get("recording") or one.name
-    return Recording(one.path, one.name, name, one.label, row.get("machine", ""), rate, variables)
-
-
-def _sets(
-    listed: Sequence[Listed], found: Sequence[Recording], groups: Sequence[str], rules: Rules, splits: Splits
-) -> tuple[tuple[str, ...], list[Note]]:
-    """The set of every recording, and by what they were divided."""
-    given = tuple(one.split for one in listed)
-    if any(given):
-        if splits.wanted:
-            raise ConfigError("the source names its sets itself; leave --validation, --test and --leave-out away")
-        check_given(groups, given)
-        sets = given
-    else:
-        labels = [main_label(one.segments) if one.segments else one.label for one in found]
-        sets = divide(groups, labels, splits)
-    if not any(sets):
-        return sets, []
-    by = rules.group or ("machine" if any(one.machine for one in found) else "recording")
-    counts = Counter(dict(zip(groups, sets, strict=True)).values())
-    told = ", ".join(f"{n} in {name}" for name, n in sorted(counts.items()))
-    return sets, [Note("divided", f"by {by}: {told}", "")]
+    machine = row.get("machine", "")
+    return Recording(one.path, one.name, name, one.label, machine, rate, variables, group=one.group or machine)
 
 
 def _read_windows(found: Sequence[Recording], windows: Windows, part: int) -> Iterator[Item]:
@@ -161,7 +143,7 @@ def _windows_of(one: Recording, signal: Signal, windows: Windows) -> Iterator[It
     if at_rate.length < windows.length:
         raise Unreadable("shorter than a window", f"{at_rate.length} samples of {windows.length}")
     kept = {"recording": one.name, "file": one.file, "machine": one.machine, "rate": rate, "source_rate": recorded}
-    kept |= signal.attributes
+    kept |= grouped(one.group) | signal.attributes
     count = (at_rate.length - windows.length) // windows.hop + 1
     together = max(1, (AT_ONCE - windows.length) // windows.hop + 1)
     for first in range(0, count, together):
