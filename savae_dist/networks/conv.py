@@ -125,9 +125,9 @@ class ConvDecoder(Decoder):
         super().__init__()
         dims, widths = len(shape) - 1, stage_widths(width)[::-1]
         self.shape, self.latent_dim, self.output = tuple(shape), latent_dim, output
-        self.start = pooled_size(shape, pools)
         # The convolution that mirrors a pooled stage s is number 7 - s: the size doubles before it.
         self.upsampled = frozenset(7 - stage for stage in check_pools(pools))
+        self.start = pooled_size(shape, pools)
         sizes = (latent_dim, *FULLY_CONNECTED[1::-1], widths[0] * math.prod(self.start))
         self.dense = dense_stack(sizes)
         self.dense_norms = nn.ModuleList(norm(norm_kind, n, 0) for n in sizes[1:])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -95,14 +96,25 @@ class _Unfilled(TorchFunctionMode):
     def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.mv, torch.vdot):  # used by spectral norms
             return args[0].new_empty(args[0].shape[: args[0].ndim - 1])
-        if func in (Tensor.normal_, Tensor.div, nn.functional.normalize):
+        if func is nn.init.normal_:  # which passes all by name
+            return kwargs["tensor"]
+        if func in (Tensor.normal_, Tensor.div, Tensor.remainder, nn.functional.normalize):
             return args[0]
+        if func is torch.arange and not kwargs and all(isinstance(one, int) for one in args):
+            return torch.empty(len(range(*args)), dtype=torch.int64)
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Networks that are made inside take no memory for their values, and have none."""
+    with torch.device("meta"), _Unfilled():
+        yield
 
 
 def outline(kind: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state that such a network would have, without memory for its values."""
-    with torch.device("meta"), _Unfilled():
+    with without_values():
         return kind(**arguments).state_dict(keep_vars=True)
 
 

@@ -32,6 +32,7 @@ from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.run import checkpoint
 from savae_dist.run.initial import find_initial
+from savae_dist.run.network_sizes import check_sizes
 from savae_dist.run.process import Process
 from savae_dist.run.results import Results
 from savae_dist.run.run import Retry, Run
@@ -65,6 +66,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     augment = Augmentation(data.augment, shards.spec) if data.augment else None
     builder = BatchBuilder(split, state.device, lambda x: normalise(x, shards.spec), config.seed, augment)
 
+    check_sizes(config, shards.spec, state.device, split.ranks if process.zero else 1)
     networks, given = build_networks(config, shards.spec, split, state.device)
     start = starting_state(config, shards, networks, phases[0], split.ranks)
     training = resume(config, start, networks, found, going_back)
