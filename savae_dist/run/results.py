@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,6 +99,8 @@ class Results:
 
     def _draw(self, pipeline: Pipeline, step: int, log: bool = True) -> None:
         if self.process.state.is_main_process:
+            # Figures refer to themselves, so those of the last time are still held: up to 80 MB until Python looks.
+            gc.collect()
             with self.process.status.side.spared("figures"):
                 figures = self.drawn.draw(pipeline, self.folder / "figures")
                 for name, figure in figures.items() if log else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.launching import SMALL, equal, scalars, weights
+from matplotlib.figure import Figure
 
 from savae_dist.config.identity import identity
 from savae_dist.data import RawBatch, Reader, Request, Sequential, Shards, hold_out, pack
 from savae_dist.load_config import load
+from savae_dist.pipeline import Pipeline
 from savae_dist.run.validation import TrainingFigures
 from savae_dist.train import main
 
@@ -152,3 +155,23 @@ def test_the_embedded_digits_can_be_held_out_too(capsys: pytest.CaptureFixture[s
     """Their own validation set is then left aside."""
     assert main([*SMALL, "--check", HELD, f"output={tmp_path / 'run'}"]) == 0
     assert "held out:   " in capsys.readouterr().out
+
+
+def test_figures_of_earlier_drawings_are_not_held(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They refer to themselves, and Python alone may leave dozens of them about, of megabytes each."""
+    alive, earlier = [], {id(one) for one in gc.get_objects() if type(one) is Figure}
+
+    def draw(figures: TrainingFigures, pipeline: Pipeline, folder: Path) -> dict[str, Figure]:
+        alive.append(sum(type(one) is Figure and id(one) not in earlier for one in gc.get_objects()))
+        return DRAW(figures, pipeline, folder)
+
+    monkeypatch.setattr(TrainingFigures, "draw", draw)
+    gc.disable()
+    try:
+        assert (
+            main([*SMALL, "max_steps=3", "validate_every=1", f"data.train={data}", f"output={tmp_path / 'run'}"]) == 0
+        )
+    finally:
+        gc.enable()
+    assert len(alive) > 3
+    assert not any(alive)
