@@ -57,11 +57,21 @@ class Held:
         for column, name in enumerate(RISE, start=3):
             rises = []
             for rank in np.unique(late[:, 1]):
-                seconds, values = late[late[:, 1] == rank][:, [0, column]].T
-                slope = np.polyfit(seconds, values, 1)[0] if np.ptp(seconds) else 0.0
-                rises.append((float(slope * np.ptp(seconds)), float(values.mean())))
+                seconds, ages, values = late[late[:, 1] == rank][:, [0, 2, column]].T
+                rise = _slope(seconds, ages, values) * np.ptp(seconds)
+                rises.append((float(rise), float(values.mean())))
             found[name] = max(rises)
         return found
+
+
+def _slope(seconds: np.ndarray, ages: np.ndarray, values: np.ndarray) -> float:
+    """How much a value rises per second of the attack.
+
+    Where there were several launches, what each of them gains while it warms up is told apart: it depends on its age.
+    """
+    several = np.ptp(seconds - ages) > 1.0
+    columns = [np.ones_like(seconds), seconds - seconds.mean(), *([ages] if several else [])]
+    return float(np.linalg.lstsq(np.stack(columns, axis=1), values)[0][1])
 
 
 def flat(growth: dict[str, tuple[float, float]]) -> list[str]:
