@@ -70,16 +70,38 @@ class Network(nn.Module, PyTorchModelHubMixin):
         write_bytes(save_directory / SAFETENSORS_SINGLE_FILE, save(tensors, metadata={"format": "pt"}))
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load a local folder or a Hub repository (`revision=`, `token=`, ... as in huggingface_hub), in eval mode.
+    def from_pretrained(  # type: ignore[override]  # no other keywords: the mixin drops what it does not know
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        subfolder: str = "",
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        map_location: str = "cpu",
+    ) -> Self:
+        """Load a local folder or a repository on the Hub, in eval mode; the keywords are those of transformers.
 
-        A `Path` is always a local folder. CheckpointError if it cannot be had or read, or is no network of this kind.
+        subfolder: of a network within it: `encoder` of an exported pipeline. A `Path` is always a local folder.
+        CheckpointError if it cannot be had or read, or is no network of this kind.
         """
         from savae_dist.networks import NETWORKS  # here, because the registry imports the networks
 
-        source, hub = pretrained_model_name_or_path, {k: kwargs.pop(k) for k in HUB_OPTIONS if k in kwargs}
+        source = pretrained_model_name_or_path
         # Both files of one commit, also if another is pushed meanwhile.
-        folder = folder_of(source, (CONFIG_NAME, SAFETENSORS_SINGLE_FILE), **hub)
+        folder = folder_of(
+            source,
+            (CONFIG_NAME, SAFETENSORS_SINGLE_FILE, PIPELINE),
+            subfolder,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        source = f"{source}, {subfolder}" if subfolder else source
         config = _config(folder, source)
         kind = NETWORKS.get(config["model_type"])
         if kind is None:
@@ -95,7 +117,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
         if not issubclass(kind, cls):
             raise CheckpointError(f"{source} holds a {kind.__name__}, which is no {cls.__name__}")
         try:
-            return super(Network, kind).from_pretrained(folder, strict=True, **kwargs)
+            return super(Network, kind).from_pretrained(folder, strict=True, map_location=map_location)
         except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: other tensors than the config's
             raise _unreadable(source, error) from error
 
@@ -110,6 +132,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
 
 NO_ARGUMENTS = ("model_type", "format_version")
+PIPELINE = "pipeline.json"  # a folder that holds it is a pipeline's
 HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 
@@ -134,6 +157,8 @@ def _config(folder: Path, source: str | Path) -> dict[str, Any]:
     """config.json; CheckpointError if it cannot be read, or if there are no weights beside it."""
     for name in (CONFIG_NAME, SAFETENSORS_SINGLE_FILE):
         if not (folder / name).is_file():
+            if (folder / PIPELINE).is_file():
+                raise CheckpointError(f"{source} is a whole pipeline; name one of its networks, subfolder='encoder'")
             raise CheckpointError(f"{source} cannot be loaded: it holds no {name}, so it is not a network's folder")
     config = read_object(folder / CONFIG_NAME, CheckpointError, AGAIN)
     check(config, CONFIG, folder / CONFIG_NAME, CheckpointError, AGAIN)

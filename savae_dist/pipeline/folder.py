@@ -81,12 +81,12 @@ def load_network(folder: Path, name: str, place: str) -> Network:
     return ROLES.get(name, Network).from_pretrained(folder / place)
 
 
-def find(source: str | Path, **options: str | None) -> Path:
+def find(source: str | Path, subfolder: str = "", **options: Any) -> Path:
     """The pipeline's folder of a run, a saved or exported folder, or a repository; CheckpointError if it has none.
 
-    options: `revision` and `token`, of the Hub.
+    subfolder, options: see `networks.hub.folder_of`.
     """
-    path = folder_of(source, FILES, **options)
+    path = folder_of(source, FILES, subfolder, **options)
     for folder in (path, path / "pipeline"):
         if (folder / CONFIG).is_file():
             return folder

@@ -68,7 +68,7 @@ def model_card(
 def _snippet(pipeline: Pipeline, name: str) -> str:
     raw = _raw_example(pipeline.spec)
     draws = 0 if pipeline.prior is None else pipeline.prior.draws
-    of_class = "; label=0 for a class" if pipeline.labels else ""
+    of_class = f"; label={_label(pipeline)!r} for a class" if pipeline.labels else ""
     classes = f"{name.capitalize()}, " if name in WHAT and name != "pipeline" else ""
     use = "generator" if name == "pipeline" and "encoder" not in pipeline.networks else name
     body = USE.get(use, "").format(raw=raw, of_class=of_class, draws=draws)
@@ -81,6 +81,12 @@ def _snippet(pipeline: Pipeline, name: str) -> str:
         body,
     ]
     return "\n".join(lines).strip()
+
+
+def _label(pipeline: Pipeline) -> int | str:
+    """A class as one asks for it: by its name, if it has one."""
+    number, names = pipeline.labels[0], pipeline.spec.class_names
+    return names[number] if number < len(names) else number
 
 
 def _raw_example(spec: DataSpec) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from savae_dist.files import remove_drafts, write_bytes
 from savae_dist.latents import Posterior
 from savae_dist.networks import Decoder, LabelPart, Network, Prior
 from savae_dist.networks.base import inference
+from savae_dist.pipeline.class_names import Probabilities, known_label, label_numbers
 from savae_dist.pipeline.folder import (
     AGAIN,
     CONFIG,
@@ -102,9 +103,11 @@ class Pipeline:
             return torch.cat([classifier(part).float() for part in self._parts(z)])
 
     def latents(
-        self, n: int, label: int | None = None, seed: int | None = None, style: Samples | None = None
+        self, n: int, label: int | str | None = None, seed: int | None = None, style: Samples | None = None
     ) -> Tensor:
         """Codes `[n, K]` for the decoder: of the prior, or of class `label`; see `labels` for those that are known.
+
+        label: the number or the name of a class.
 
         style: z `[n, style_dim]`, or `[style_dim]` for all, in place of a draw, where the code has a label part.
         A seed gives the same draws on every device, and of every class the same style; without one they differ from
@@ -112,9 +115,7 @@ class Pipeline:
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, not {n}")
-        if label is not None and label not in self.labels:
-            known = "there are some for " + ", ".join(map(str, self.labels)) if self.labels else "leave label out"
-            raise ValueError(f"label {label}: this pipeline has nothing to generate that class from; {known}")
+        label = known_label(label, self.labels, self.spec.class_names)
         generator = torch.Generator()
         generator.seed() if seed is None else generator.manual_seed(seed)
         if self.prior is not None:
@@ -192,12 +193,12 @@ class Pipeline:
         parts = as_tensor(z).float().split(self.batch_size)
         return np.concatenate([self._raw(self.decoded(part)) for part in parts])
 
-    def reconstruct(self, x: Samples, y: Samples | None = None) -> np.ndarray:
+    def reconstruct(self, x: Samples, y: Samples | Sequence[str] | None = None) -> np.ndarray:
         """Raw samples in the stored layout, each decoded from its posterior's mean.
 
-        y int `[n]`, -1 = unlabelled: labels for a decoder that is told them; None: it is told none.
+        y int `[n]`, -1 = unlabelled, or names: labels for a decoder that is told them; None: it is told none.
         """
-        labels = torch.full((len(x),), -1) if y is None else as_tensor(y).long()
+        labels = torch.full((len(x),), -1) if y is None else label_numbers(y, self.spec.class_names)
         if len(labels) != len(x):
             raise ValueError(f"{len(labels)} labels for {len(x)} samples: give one each, -1 where there is none")
         pairs = zip(self._normalised(x), self._parts(labels), strict=True)
@@ -206,15 +207,19 @@ class Pipeline:
         )
 
     def generate(
-        self, n: int, label: int | None = None, seed: int | None = None, style: Samples | None = None
+        self, n: int, label: int | str | None = None, seed: int | None = None, style: Samples | None = None
     ) -> np.ndarray:
         """n new raw samples: of the prior, or of class `label`, in a given style or drawn ones (see `latents`)."""
         return self.decode(self.latents(n, label, seed, style))
 
-    def classify(self, x: Samples) -> np.ndarray:
-        """Class probabilities float32 `[n, classes]` of raw samples, at their posteriors' means."""
+    def classify(self, x: Samples) -> Probabilities:
+        """Class probabilities float32 `[n, classes]` of raw samples, at their posteriors' means.
+
+        An array; `class_names` are those of its columns, and `names()` those of the most probable class of each sample.
+        """
         parts = self._normalised(x)
-        return np.concatenate([self.logits(self.posterior(part).mean).softmax(1).cpu().numpy() for part in parts])
+        found = [self.logits(self.posterior(part).mean).softmax(1).cpu().numpy() for part in parts]
+        return Probabilities.of(np.concatenate(found), self.spec.class_names)
 
     def _parts(self, x: Tensor) -> Iterator[Tensor]:
         return (part.to(self.device) for part in x.split(self.batch_size))
@@ -243,9 +248,30 @@ class Pipeline:
         write_config(folder, {name: name for name in self.networks}, self.spec, self.system)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, *, revision: str | None = None, token: str | None = None) -> Self:
-        """Load a run's folder, a saved or exported folder, or a repository on the Hub; CheckpointError if it cannot."""
-        folder = find(source, revision=revision, token=token)
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        subfolder: str = "",
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> Self:
+        """Load a run's folder, a saved or exported folder, or a repository on the Hub; CheckpointError if it cannot.
+
+        subfolder: of the pipeline within it. The other keywords are those of diffusers and transformers.
+        """
+        folder = find(
+            source,
+            subfolder,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
         config = read_config(folder)
         try:
             networks = {name: load_network(folder, name, place) for name, place in config["networks"].items()}

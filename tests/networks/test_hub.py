@@ -19,8 +19,9 @@ import torch
 from huggingface_hub import constants, hub_mixin
 
 from savae_dist.errors import CheckpointError
-from savae_dist.networks import ConvEncoder, Encoder, Network, hub
+from savae_dist.networks import ConvDecoder, ConvEncoder, Decoder, Encoder, Network, hub
 from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.preprocess import DataSpec
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -145,3 +146,73 @@ def test_damaged_files_are_one_line(name: str, content: bytes, tmp_path: Path) -
     with pytest.raises(CheckpointError, match=r"cannot be read|is no whole safetensors file") as caught:
         Network.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def in_cache(cache: Path, folder: Path, name: str = "acme/vae") -> Path:
+    """A repository as `huggingface_hub` keeps it once it was downloaded."""
+    home, commit = cache / f"models--{name.replace('/', '--')}", "0" * 40
+    shutil.copytree(folder, home / "snapshots" / commit)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(commit)
+    return cache
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A pipeline's folder: encoder and decoder in folders of their own."""
+    networks = {"encoder": ConvEncoder((1, 8, 8), 2, width=2), "decoder": ConvDecoder((1, 8, 8), 2, width=2)}
+    spec = DataSpec("image", (1, 8, 8), 2, "unit", class_names=("a", "b"))
+    Pipeline(networks, spec).save_pretrained(tmp_path / "exported")
+    return tmp_path / "exported"
+
+
+@pytest.mark.parametrize("place", ["cache", "folder", "inside"])
+def test_one_network_out_of_a_pipeline_by_subfolder(
+    place: str, exported: Path, tmp_path: Path, answers: type[Answers]
+) -> None:
+    inner = "deep/er/" if place == "inside" else ""
+    if inner:
+        shutil.copytree(exported, tmp_path / "whole" / inner)
+        exported = tmp_path / "whole"
+    options = {"cache_dir": in_cache(tmp_path / "c", exported), "local_files_only": True}
+    source, options = ("acme/vae", options) if place == "cache" else (str(exported), {})
+    encoder = Encoder.from_pretrained(source, subfolder=f"{inner}encoder", **options)
+    assert isinstance(Decoder.from_pretrained(source, subfolder=f"{inner}decoder", **options), ConvDecoder)
+    pipeline = Pipeline.from_pretrained(source, subfolder=inner.rstrip("/"), **options)
+    state = pipeline.networks["encoder"].state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
+    if not inner:
+        with pytest.raises(CheckpointError, match=r"is a whole pipeline; name one .* subfolder='encoder'"):
+            Encoder.from_pretrained(source, **options)
+    with pytest.raises(CheckpointError, match=r"has no folder 'critic' to load; there are "):
+        Encoder.from_pretrained(source, subfolder="critic", **options)
+    for outside in ("../exported", "/tmp"):
+        with pytest.raises(CheckpointError, match="must be the name of a folder within"):
+            Pipeline.from_pretrained(source, subfolder=outside, **options)
+    assert not answers.asked
+
+
+@pytest.mark.parametrize("kind", [Encoder, Network, Pipeline])
+@pytest.mark.parametrize("keyword", ["sub_folder", "strict", "torch_dtype", "use_auth_token"])
+def test_a_keyword_that_is_not_known_is_refused(kind: type, keyword: str, exported: Path) -> None:
+    with pytest.raises(TypeError, match=keyword):
+        kind.from_pretrained(exported, **{keyword: 1})
+
+
+def test_only_the_cache_is_read_where_no_more_is_asked_for(tmp_path: Path, answers: type[Answers]) -> None:
+    for kind in (Encoder, Pipeline):
+        with pytest.raises(CheckpointError, match="someone/model: no such folder, and not to be had"):
+            kind.from_pretrained("someone/model", cache_dir=tmp_path, local_files_only=True)
+    assert not answers.asked
+
+
+@pytest.mark.parametrize("source", ["/no/where", "./runs", "../x", "~/runs/a", "runs/a/pipeline", "runs/", r"C:\runs"])
+def test_a_path_that_is_not_there_does_not_exist(source: str, answers: type[Answers]) -> None:
+    assert refusals(source) == {f"{source} does not exist: no such folder".replace("\\", "\\")}
+    assert not answers.asked
+
+
+def test_a_file_in_place_of_its_folder_is_told(exported: Path) -> None:
+    for kind in (Encoder, Pipeline):
+        with pytest.raises(CheckpointError, match=r"pipeline\.json is a file: give the folder that it lies in"):
+            kind.from_pretrained(exported / "pipeline.json")

@@ -121,6 +121,31 @@ def test_generate_of_a_class_draws_from_its_posteriors_only():
     assert np.array_equal(pipeline.generate(4, 1, seed=5), pipeline.decode(pipeline.latents(4, 1, seed=5)))
 
 
+def test_a_class_is_asked_for_by_its_name_and_answered_by_it():
+    pipeline, x = make(COLOUR), raw(COLOUR)
+    with pytest.raises(ValueError, match=r"label b: .*; leave label out"):
+        pipeline.generate(1, label="b")
+    pipeline.posteriors = bank()
+    for number, name in enumerate("abc"):
+        assert np.array_equal(pipeline.generate(3, label=name, seed=0), pipeline.generate(3, label=number, seed=0))
+    for wrong in ("d", 3, "0"):
+        with pytest.raises(ValueError, match=rf"label {wrong}: .* some for 0 \(a\), 1 \(b\), 2 \(c\)"):
+            pipeline.generate(1, label=wrong)
+    found = pipeline.classify(x)
+    assert found.class_names == ("a", "b", "c")
+    assert found.names() == ["abc"[number] for number in found.argmax(1)]
+    assert found[2:4].names() == found.names()[2:4]
+    assert np.array_equal(pipeline.reconstruct(x, ["a", "b", "c", "a", "a", "b", "c"]), pipeline.reconstruct(x))
+    with pytest.raises(ValueError, match="label d: the classes are a, b, c"):
+        pipeline.reconstruct(x, ["d"] * 7)
+
+
+def test_classes_without_names_are_numbers():
+    found = make(GREY).classify(raw(GREY))
+    assert found.class_names == ()
+    assert found.names() == [str(number) for number in found.argmax(1)]
+
+
 def test_what_cannot_be_done_is_said():
     pipeline = make(GREY)
     with pytest.raises(ValueError, match="leave label out"):
@@ -191,12 +216,14 @@ def test_a_run_and_a_repository(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert Pipeline.from_pretrained("someone/model", revision="v1", token="t").system == pipeline.system
-    assert asked == {
-        "source": "someone/model",
+    hub_options = {
         "revision": "v1",
         "token": "t",
-        "allow_patterns": ["*.json", "*.safetensors"],
+        "cache_dir": None,
+        "force_download": False,
+        "local_files_only": False,
     }
+    assert asked == {"source": "someone/model", "allow_patterns": ["*.json", "*.safetensors"], **hub_options}
 
 
 def spoil(folder: Path, **values: object) -> None:
@@ -225,7 +252,7 @@ def test_a_pipeline_here_never_asks_the_hub_for_what_it_lacks(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     make(GREY).save_pretrained("exported")
     shutil.rmtree("exported/encoder")
-    check_refused("exported", "exported/encoder: no such folder")
+    check_refused("exported", "exported/encoder does not exist: no such folder")
     check_refused(Path("exported/encoder"), "no such folder")
     assert not asked
 
@@ -243,7 +270,7 @@ def test_broken_folders_are_one_line(tmp_path):
         ({"networks": {"encoder": "../elsewhere"}}, "is said to lie in"),
         ({"networks": {"decoder": "decoder", "encoder": 3}}, r"networks\['encoder'\] is 3, not a text"),
         ({"networks": {"../good/encoder": "../good/encoder"}}, "has a key that is '../good/encoder'"),
-        ({"networks": {"absent": "absent"}}, "absent: no such folder"),
+        ({"networks": {"absent": "absent"}}, "absent does not exist: no such folder"),
         ({"spec": {"kind": "sound"}}, "spec.kind is 'sound', not image or signal"),
         ({"spec": None}, "spec is None, not an object"),
     ):
