@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from savae_dist.config.effect import needs
+from savae_dist.config.effect import needs, no_effect
 from savae_dist.errors import ConfigError
 
 Auto = Literal["auto"]
@@ -94,7 +94,8 @@ class DataConfig:
     weights: shares of the sets that `train` lists; empty: by their sizes. labelled_fraction: share of labelled samples
     in every batch; null: as in the data. balance: a class of n labelled samples is drawn in proportion to
     n^(1 - balance): 0 as in the data, 1 all classes equally often. hold_out: the share of `train` that is not trained
-    on and takes the place of `validation`.
+    on and takes the place of `validation`. hold_out_by: what stays together there: groups of the packer's (machines),
+    recordings; auto: groups where the shards name some, else recordings.
     cache_dir: where remote shards are kept, at most cache_bytes of them; null: ~/.cache/savae_dist.
     outage_limit: seconds for which a store may be out of reach before the run stops.
     augment: strengths by name, of `AUGMENTATIONS`; `none` in YAML for none at all.
@@ -103,6 +104,7 @@ class DataConfig:
     train: str | list[str] | None = None
     validation: str | list[str] | None = None
     hold_out: float = 0.0
+    hold_out_by: Literal["auto", "group", "recording"] = "auto"
     batch_size: int = 128
     workers: int = 0
     shuffle_window: int = 16
@@ -141,6 +143,8 @@ class DataConfig:
                 f"data.hold_out={self.hold_out} takes the place of data.validation={self.validation}: leave one out, "
                 "or set data.validation=null"
             )
+        if self.hold_out_by != "auto" and not self.hold_out:
+            raise no_effect("data.hold_out_by", self.hold_out_by, "without data.hold_out")
         if self.weights and not (isinstance(self.train, list) and len(self.weights) == len(self.train)):
             raise ConfigError(f"data.weights={self.weights} needs one number for each set that data.train lists")
         if not all(isinstance(weight, float) for weight in self.weights):

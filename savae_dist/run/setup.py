@@ -126,7 +126,7 @@ def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
     elif data.normalise != DataConfig.normalise:
         raise no_effect("data.normalise", data.normalise, "on images, which are divided by 255")
     if data.hold_out:
-        return hold_out(shards, data.hold_out)
+        return hold_out(shards, data.hold_out, data.hold_out_by)
     return shards, Shards.open(validation, store).with_spec(shards.spec) if validation else None
 
 

@@ -43,12 +43,15 @@ def held_out(training: Shards, validation: Shards | None) -> list[str]:
     none = sum(label not in own for label in classes)
     lines = [
         f"held out:   {validation.size:,} of {size:,} samples ({validation.size / size:.1%})"
-        f"{f' in {validation.part.recordings:,} of {recordings:,} recordings' * bool(recordings)}"
+        f"{f' in {validation.part.recordings:,} of {recordings:,} {training.part.unit}' * bool(recordings)}"
         f"{'; of the classes ' * bool(shown)}{', '.join(shown)}{', ...' * (len(classes) > MANY)}"
         f"{f'; none of {none:,} classes, which are too small' * bool(none)}"
     ]
     if training.spec.kind == "signal" and not recordings:
-        lines.append("            the shards name no recordings: windows of one may overlap and stand on both sides")
+        lines.append(
+            "            the shards name no recordings: windows of one may overlap and stand on both sides; "
+            "pack them by make_shards recordings, or name data.validation"
+        )
     return lines
 
 

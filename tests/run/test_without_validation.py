@@ -113,6 +113,9 @@ def test_hold_out_belongs_to_the_run(data: Path, tmp_path: Path, capsys: pytest.
     assert "data.hold_out" not in kept["config"]
     assert "data.hold_out" not in identity(load(["data.train=x", "output=y", "data.hold_out=0"]))
     assert identity(load(["data.train=x", "output=y", HELD]))["data.hold_out"] == 0.2
+    by_recording = identity(load(["data.train=x", "output=y", HELD, "data.hold_out_by=recording"]))
+    assert by_recording["data.hold_out_by"] == "recording"
+    assert "data.hold_out_by" not in identity(load(["data.train=x", "output=y", HELD]))
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,9 @@ def test_hold_out_belongs_to_the_run(data: Path, tmp_path: Path, capsys: pytest.
         (["data.hold_out=0.6"], "data.hold_out is a share of data.train between 0 and 0.5, not 0.6"),
         (["data.hold_out=-0.1"], "between 0 and 0.5, not -0.1"),
         (["data.hold_out=nan"], "between 0 and 0.5, not nan"),
+        ([HELD, "data.hold_out_by=group"], "data.hold_out_by=group: the shards name no groups; leave it out"),
+        ([HELD, "data.hold_out_by=machine"], "data.hold_out_by"),
+        (["data.hold_out_by=recording"], "data.hold_out_by=recording has no effect without data.hold_out"),
         ([HELD, "data.validation=x"], "data.hold_out=0.2 takes the place of data.validation=x: leave one out"),
         (["data.hold_out=0.001"], "data.hold_out=0.001 of 203 samples in 4 classes holds none out"),
     ],

@@ -1,7 +1,8 @@
-"""Which samples of a set come from one recording: they overlap or resemble each other, so no split may part them.
+"""Which samples of a set belong together: they overlap or resemble each other, so no split may part them.
 
-A recording is named by `recording` in the KEY.json of a sample, or for each row of a packed block, as the packer writes
-it. The index does not hold it, so the tars are walked for it once, and what is found is kept in the cache.
+`recording` in the KEY.json of a sample, or for each row of a packed block, names the recording that it comes from, and
+`group` what it belongs to, such as a machine, as the packer writes them. The index does not hold them, so the tars are
+walked for both once, and what is found is kept in the cache.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,11 +29,49 @@ from savae_dist.locks import PathLock
 
 NONE, DAMAGED = 0, 1  # in place of a hash
 MAX_JSON = 1 << 26  # bytes: more is damaged
-KEY = "recording"
+RECORDING, GROUP = "recording", "group"
+By = Literal["auto", "group", "recording"]
+ENDS = {RECORDING: "", GROUP: "-group"}  # of the names of the files in which they are kept
 
 
-def recordings(shards: Shards) -> Column:
-    """uint64, by id: a hash of the name of the recording that each sample comes from, `NONE` where it has none.
+@dataclass(frozen=True)
+class Names:
+    """What each sample belongs to. columns: by kind of name, the one that counts before the others.
+
+    unit: what the first of them names, `groups` or `recordings`.
+    """
+
+    shards: Shards
+    columns: dict[str, Column]
+
+    @property
+    def unit(self) -> str:
+        return f"{next(iter(self.columns), RECORDING)}s"
+
+    def of(self, shard: int) -> np.ndarray:
+        """uint64 [count], of a shard's samples: `NONE` where they belong to nothing."""
+        start, count = int(self.shards.starts[shard]), int(self.shards.counts[shard])
+        names = np.full(count, NONE, np.uint64)
+        for column in self.columns.values():
+            names = np.where(names == NONE, column.rows(start + np.arange(count)), names)
+        return names
+
+
+def names_of(shards: Shards, by: By) -> Names:
+    """By groups where the shards name some, else by recordings (`auto`), or by one of them alone.
+
+    ConfigError where that one is asked for and no sample has a name of its kind.
+    """
+    keys = (GROUP, RECORDING) if by == "auto" else (by,)
+    found = {key: column for key in keys if len(column := recordings(shards, key))}
+    if by != "auto" and not found:
+        how = "--group-by" if by == GROUP else "make_shards recordings"
+        raise ConfigError(f"data.hold_out_by={by}: the shards name no {by}s; leave it out, or pack them with {how}")
+    return Names(shards, found)
+
+
+def recordings(shards: Shards, key: str = RECORDING) -> Column:
+    """uint64, by id: a hash of the name of the recording or group that each sample comes from, `NONE` where of none.
 
     Empty if no sample has one. Equal names are one recording, in whichever shard or set they stand. The first call on a
     machine reads all shards. DataError where only a part of the names can be read.
@@ -40,15 +80,17 @@ def recordings(shards: Shards) -> Column:
         [shard["count"], shard["bytes"], shard.get("crc32"), shard["sha256"]] for shard in shards.index["shards"]
     ]
     folder = make_folder((shards.store.folder if shards.store is not None else cache_folder()) / "recordings")
-    path = folder / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.npy"
+    name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    path = folder / f"{name}{ENDS[key]}.npy"
     try:
         if not path.exists():
             with PathLock(folder / ".lock"):  # one process reads the shards; the others wait and then find the result
                 if not path.exists():
                     print(f"savae_dist: {shards.home}: looking once for samples of one recording", file=sys.stderr)
-                    stream = io.BytesIO()
-                    np.save(stream, _read(shards))
-                    write_bytes(path, stream.getvalue())
+                    for one, table in _read(shards).items():
+                        stream = io.BytesIO()
+                        np.save(stream, table)
+                        write_bytes(folder / f"{name}{ENDS[one]}.npy", stream.getvalue())
     except OSError as error:
         raise ConfigError(f"data.cache_dir: {folder} cannot be written ({error}); name another folder") from error
     try:
@@ -60,28 +102,33 @@ def recordings(shards: Shards) -> Column:
     return column
 
 
-def _read(shards: Shards) -> np.ndarray:
-    table = np.concatenate([_of_shard(shards, shard) for shard in range(len(shards.counts))])
+def _read(shards: Shards) -> dict[str, np.ndarray]:
+    tables = [_of_shard(shards, shard) for shard in range(len(shards.counts))]
+    return {key: _whole(shards, np.concatenate([table[key] for table in tables]), key) for key in ENDS}
+
+
+def _whole(shards: Shards, table: np.ndarray, key: str) -> np.ndarray:
+    """The same, or nothing where no sample has a name of this kind."""
     if not (table > DAMAGED).any():
         return np.empty(0, np.uint64)
     damaged = np.flatnonzero(table == DAMAGED)
     if len(damaged):
         shard = int(np.searchsorted(shards.starts, damaged[0], side="right")) - 1
         raise DataError(
-            f"{shards.path(shard)}: of {len(damaged):,} samples the json that names their recording is damaged, so "
-            "data.hold_out cannot keep recordings together; pack the set again, or name data.validation"
+            f"{shards.path(shard)}: of {len(damaged):,} samples the json that names their {key} is damaged, so "
+            f"data.hold_out cannot keep {key}s together; pack the set again, or name data.validation"
         )
     return table
 
 
-def _of_shard(shards: Shards, shard: int) -> np.ndarray:
+def _of_shard(shards: Shards, shard: int) -> dict[str, np.ndarray]:
     """The hashes of one shard's samples: each json goes with what the index knows under the same key."""
-    found = np.full(int(shards.counts[shard]), NONE, np.uint64)
-    if not len(found):
+    found = {key: np.full(int(shards.counts[shard]), NONE, np.uint64) for key in ENDS}
+    if not shards.counts[shard]:
         return found
     table = shards.blocks(shard) if shards.packed else shards.samples(shard)
     firsts = table["first"].astype(np.int64) if shards.packed else np.arange(len(table))
-    counts = np.diff(firsts, append=len(found))
+    counts = np.diff(firsts, append=int(shards.counts[shard]))
     in_file = np.argsort(table["offset"], kind="stable")
     offsets = table["offset"][in_file].astype(np.int64)
     path = shards.path(shard)
@@ -92,7 +139,8 @@ def _of_shard(shards: Shards, shard: int) -> np.ndarray:
     with tar:
         for row, text in _texts(tar, offsets, in_file):
             here = slice(int(firsts[row]), int(firsts[row] + counts[row]))
-            found[here] = _hashes(text, int(counts[row]), shards.packed)
+            for key, hashes in _hashes(text, int(counts[row]), shards.packed).items():
+                found[key][here] = hashes
     return found
 
 
@@ -119,13 +167,16 @@ def _texts(tar: Tar, offsets: np.ndarray, in_file: np.ndarray) -> Iterator[tuple
         yield rows[key], tar[start : start + size] if size <= MAX_JSON else b""
 
 
-def _hashes(content: bytes, count: int, packed: bool) -> list[int]:
-    """Those of a sample, or of the `count` rows of a block."""
+def _hashes(content: bytes, count: int, packed: bool) -> dict[str, list[int]]:
+    """Those of a sample, or of the `count` rows of a block, for each kind of name."""
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):
-        return [DAMAGED] * count
-    names = values.get(KEY) if isinstance(values, dict) else None
+        return {key: [DAMAGED] * count for key in ENDS}
+    return {key: _of_key(values.get(key) if isinstance(values, dict) else None, count, packed) for key in ENDS}
+
+
+def _of_key(names: Any, count: int, packed: bool) -> list[int]:
     if names is None:
         return [NONE] * count
     if packed and not (isinstance(names, list) and len(names) == count):

@@ -35,12 +35,13 @@ class Part(NamedTuple):
     """A part of the samples of a set, such as those that are held out.
 
     table: label -> int64 [shards], its samples in each. holds: shard -> bool [count], which of its samples belong to
-    the part. recordings: how many recordings those come from, 0 where none are named.
+    the part. recordings: how many recordings, or groups, those come from, 0 where none are named; unit: which of them.
     """
 
     table: dict[int, np.ndarray]
     holds: Callable[[int], np.ndarray]
     recordings: int
+    unit: str = "recordings"
 
 
 class Shards:

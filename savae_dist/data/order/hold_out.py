@@ -1,7 +1,8 @@
 """A share of a set that is held out for validation: always the same samples of the same set.
 
-The split depends on the set alone: neither on the run's seed nor on the number of processes. Samples of one recording
-stay together; those that come from none are drawn from each class alike, in each shard by bits that its number seeds.
+The split depends on the set alone: neither on the run's seed nor on the number of processes. Samples of one recording,
+or of one group of the packer's, stay together; those that come from none are drawn from each class alike, in each shard
+by bits that its number seeds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike
 
-from savae_dist.data.index.recordings import NONE, recordings
+from savae_dist.data.index.recordings import NONE, By, names_of
 from savae_dist.data.index.scan import UNREADABLE
 from savae_dist.data.index.shards import Part, Shards
 from savae_dist.data.order.order import Sequential, rows_of_members
@@ -21,19 +22,21 @@ from savae_dist.data.order.permutation import HOLD_OUT, raw_bits
 from savae_dist.errors import ConfigError
 
 
-def hold_out(shards: Shards, share: float) -> tuple[Shards, Shards]:
+def hold_out(shards: Shards, share: float, by: By = "auto") -> tuple[Shards, Shards]:
     """The shards without the samples that are held out, and the same shards with these alone.
 
-    No class loses its last sample, or its last recording, to the second. ConfigError where there are too few to hold
-    any out.
+    by: what stays together: the packer's groups, recordings, or (auto) groups where the shards name some, else
+    recordings. No class loses its last sample, recording or group to the second. ConfigError where there are too few to
+    hold any out, or where what is asked for has no names.
     """
-    split = _Split(shards, Fraction(str(share)))
+    split = _Split(shards, Fraction(str(share)), by)
     kept, held = (shards.restricted(part) for part in split.parts())
     if not held.size:
-        what = f"{len(split.members):,} recordings" if split.members else f"{shards.size:,} samples"
+        what = f"{len(split.members):,} {split.unit}" if split.members else f"{shards.size:,} samples"
+        instead = ", give data.hold_out_by=recording" * (split.unit == "groups")
         raise ConfigError(
             f"data.hold_out={share} of {what} in {shards.spec.classes} classes holds none out, since no class may "
-            "lose its last: raise it, or name data.validation"
+            f"lose its last: raise it{instead}, or name data.validation"
         )
     return kept, held
 
@@ -66,14 +69,15 @@ class SequentialPart(Sequential):
 class _Split:
     """Which samples are held out.
 
-    members: recording -> label -> its samples. chosen: uint64, the recordings that are held out. quotas: label ->
-    int64 [shards], how many of the samples without a recording are.
+    members: recording or group (`unit` says which) -> label -> its samples. chosen: uint64, those that are held out.
+    quotas: label -> int64 [shards], how many of the samples of none are.
     """
 
-    def __init__(self, shards: Shards, share: Fraction) -> None:
-        self.shards, self.names = shards, recordings(shards)
+    def __init__(self, shards: Shards, share: Fraction, by: By) -> None:
+        self.shards, self.names = shards, names_of(shards, by)
+        self.unit = self.names.unit
         self.members: dict[int, Counter[int]] = defaultdict(Counter)
-        self.quotas = _quotas(self._tally() if len(self.names) else shards.label_table(), share)
+        self.quotas = _quotas(self._tally() if self.names.columns else shards.label_table(), share)
         self.chosen = np.array(_chosen(self.members, share), np.uint64)
 
     def parts(self) -> tuple[Part, Part]:
@@ -88,7 +92,7 @@ class _Split:
                 held[label][shard] = count
         kept = {label: counts - held[label] for label, counts in table.items()}
         chosen, known = len(self.chosen), len(self.members)
-        return Part(kept, self.keeps, known - chosen), Part(held, self.holds, chosen)
+        return Part(kept, self.keeps, known - chosen, self.unit), Part(held, self.holds, chosen, self.unit)
 
     def keeps(self, shard: int) -> np.ndarray:
         """bool [count], which samples of a shard stay."""
@@ -96,7 +100,7 @@ class _Split:
 
     def holds(self, shard: int) -> np.ndarray:
         """bool [count], which samples of a shard are held out."""
-        labels, names = self.shards.labels_of(shard), self._names(shard)
+        labels, names = self.shards.labels_of(shard), self.names.of(shard)
         held = np.isin(names, self.chosen)
         bits = raw_bits(len(labels), 0, HOLD_OUT, shard, 0)
         rows = np.flatnonzero(names == NONE)
@@ -106,16 +110,11 @@ class _Split:
         held[rows[np.arange(len(rows)) < np.repeat(starts + quotas, counts)]] = True
         return held
 
-    def _names(self, shard: int) -> np.ndarray:
-        """uint64 [count], the recordings of a shard's samples."""
-        start, count = int(self.shards.starts[shard]), int(self.shards.counts[shard])
-        return self.names.rows(start + np.arange(count)) if len(self.names) else np.full(count, NONE, np.uint64)
-
     def _tally(self) -> dict[int, np.ndarray]:
         """Count the samples of each recording; return those of none: label -> int64 [shards]."""
         lone = {label: 0 * counts for label, counts in self.shards.label_table().items()}
         for shard in range(len(self.shards.counts)):
-            labels, names = self.shards.labels_of(shard), self._names(shard)
+            labels, names = self.shards.labels_of(shard), self.names.of(shard)
             for label in np.unique(labels).tolist():
                 found, counts = np.unique(names[labels == label], return_counts=True)
                 for name, count in zip(found.tolist(), counts.tolist(), strict=True):

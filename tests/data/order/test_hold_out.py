@@ -38,15 +38,19 @@ def images(folder: Path, n: int = 230, layout: str = "packed", first: int = 0) -
     return str(folder)
 
 
-def windows_of(labels: dict[str, str | None], count: int, part: int) -> Iterator[Item]:
+def windows_of(labels: dict[str, str | None], groups: dict[str, str], count: int, part: int) -> Iterator[Item]:
     name = list(labels)[part]
+    group = {"group": groups[name]} if name in groups else {}
     for start in range(count + part):
-        yield Sample(np.full(8, part, np.float32), labels[name], {"recording": name, "start": start})
+        yield Sample(np.full(8, part, np.float32), labels[name], {"recording": name, "start": start, **group})
 
 
-def recorded(folder: Path, labels: dict[str, str | None], count: int = 12, **options: Any) -> str:
+def recorded(
+    folder: Path, labels: dict[str, str | None], count: int = 12, groups: dict[str, str] | None = None, **options: Any
+) -> str:
     """Windows of these recordings, shuffled over several shards; each holds the number of its recording."""
-    source = Source(partial(windows_of, labels, count), ("",) * len(labels), json.dumps([labels, count]))
+    read = partial(windows_of, labels, groups or {}, count)
+    source = Source(read, ("",) * len(labels), json.dumps([labels, groups, count]))
     pack_source(source, folder, Options(shard_size=50, block=16, **options))
     return str(folder)
 
@@ -232,8 +236,67 @@ def test_damaged_names_are_refused_where_others_are_whole(text: bytes, tmp_path:
 def test_a_table_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     shards = Shards.open(recorded(tmp_path / "set", TEN))
     hold_out(shards, 0.2)
-    (path,) = (tmp_path / "cache").rglob("recordings/*.npy")
+    path = next(path for path in (tmp_path / "cache").rglob("recordings/*.npy") if "group" not in path.name)
     for content in (b"", path.read_bytes()[:-8], path.read_bytes().replace(b"<u8", b"<i8")):
         path.write_bytes(content)
         with pytest.raises(DataError, match="delete it to read"):
             hold_out(shards, 0.2)
+
+
+MACHINES = {f"r{number}": f"m{number // 2 % 4}" for number in range(16)}  # four machines of four recordings
+
+
+def parted(shards: Shards, held: Shards) -> tuple[set[int], set[int]]:
+    """The recordings on both sides: of what stays and of what is held out."""
+    apart = set(evaluated(held))
+    order = order_of(shards, Proportions(), seed=0, lanes=1, window=1, batch_size=1)
+    sides: tuple[set[int], set[int]] = (set(), set())
+    for raw in loader(
+        Reader(shards, order, shards.size), [Request(i, 1, range(1)) for i in range(shards.size)], 0, False
+    ):
+        sides[int(raw.id[0]) in apart].add(int(raw.x.ravel()[0]))
+    return sides
+
+
+@pytest.mark.parametrize(
+    ("by", "groups", "unit", "whole"),
+    [
+        ("auto", MACHINES, "groups", True),
+        ("group", MACHINES, "groups", True),
+        ("recording", MACHINES, "recordings", False),
+        ("auto", {}, "recordings", False),
+        # Where some name no machine, those stay together by recording.
+        ("auto", {name: machine for name, machine in MACHINES.items() if machine != "m3"}, "groups", True),
+    ],
+)
+def test_a_machine_is_held_out_as_a_whole(
+    by: Any, groups: dict[str, str], unit: str, whole: bool, tmp_path: Path
+) -> None:
+    labels = {name: "ab"[int(name[1:]) % 2] for name in MACHINES}
+    shards = Shards.open(recorded(tmp_path / "set", labels, groups=groups))
+    kept, held = hold_out(shards, 0.25, by)
+    assert held.part.unit == unit  # type: ignore[union-attr]
+    stays, goes = parted(shards, held)
+    assert not stays & goes  # recordings are never parted
+    assert stays | goes == set(range(16))
+    machines = [{MACHINES[f"r{one}"] for one in side if f"r{one}" in groups} for side in (stays, goes)]
+    assert bool(machines[0] & machines[1]) == (not whole and bool(groups))
+    assert set(held.label_counts) == {0, 1}
+    assert kept.size + held.size == shards.size
+
+
+def test_sets_without_groups_are_split_as_before_there_were_any(tmp_path: Path) -> None:
+    shards = Shards.open(recorded(tmp_path / "set", TEN))
+    assert evaluated(hold_out(shards, 0.2)[1]) == evaluated(hold_out(shards, 0.2, "recording")[1])
+
+
+def test_names_that_are_not_there_cannot_be_asked_for(tmp_path: Path) -> None:
+    shards = Shards.open(recorded(tmp_path / "set", TEN))
+    with pytest.raises(ConfigError, match=r"data.hold_out_by=group: the shards name no groups; .* --group-by"):
+        hold_out(shards, 0.2, "group")
+    with pytest.raises(ConfigError, match=r"data.hold_out_by=recording: the shards name no recordings"):
+        hold_out(Shards.open(images(tmp_path / "images")), 0.2, "recording")
+    alone = Shards.open(recorded(tmp_path / "alone", TEN, groups=dict.fromkeys(TEN, "m1")))
+    with pytest.raises(ConfigError, match=r"0.2 of 1 groups .* give data.hold_out_by=recording, or name data.val"):
+        hold_out(alone, 0.2)
+    assert hold_out(alone, 0.2, "recording")[1].size
