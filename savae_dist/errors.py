@@ -126,4 +126,11 @@ def told_by(error: BaseException) -> UserError | None:
 
 class BadSample(Exception):
     """A sample that cannot be used; its text is the reason: undecodable, too many pixels, too many scans, shape, dtype,
-    finite, label, crc or truncated."""
+    finite, label, crc or truncated.
+
+    found: what it is instead, for people.
+    """
+
+    def __init__(self, reason: str, found: str = "") -> None:
+        super().__init__(reason)
+        self.found = found

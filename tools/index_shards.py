@@ -1,4 +1,7 @@
-"""Index tars of other writers: `index_shards.py SHARDS... [--out FOLDER] [--decode]`, and say what is in them."""
+"""Index tars of other writers: `index_shards.py SHARDS... [--x --y] [--out FOLDER] [--decode]`, and say what they hold.
+
+Ends with 65 where not one sample can be used.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from savae_dist.data import index_set, survey
+from savae_dist.config.members import FORMS
+from savae_dist.data import check_usable, index_set, survey
 from savae_dist.errors import UserError
 
 
@@ -15,6 +19,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="index_shards", description="Index WebDataset tars and say what they hold.")
     parser.add_argument("shards", nargs="+", metavar="SHARDS", help="folders, tars or brace patterns")
     parser.add_argument("--out", metavar="FOLDER", help="of the index, and then data.train; default: beside the shards")
+    parser.add_argument("--x", metavar="ENDING", help="of the samples' members: jpg, left.png or jpg|png; as data.x")
+    parser.add_argument("--y", metavar="RULE", help=f"what tells the labels: {FORMS}; as data.y")
     parser.add_argument("--decode", action="store_true", help="decode every image, to find those that cannot be")
     parser.add_argument("--class-names", default="", metavar="A,B,...", help="in the order of the labels")
     parser.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="sampling rate of windows")
@@ -29,12 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         shards = index_set(
             arguments.shards,
             arguments.out,
+            x=arguments.x,
+            y=arguments.y,
             class_names=names,
             rate=arguments.rate,
             decode_all=arguments.decode,
             processes=arguments.processes,
         )
         print("\n".join([f"index       {shards.home}", *survey(shards)]))
+        check_usable(shards)
     except UserError as error:
         print(f"index_shards: {error}", file=sys.stderr)
         return error.code

@@ -21,7 +21,7 @@ FREE_KEYS = {
 
 
 # Keys that came later, with the value at which a run is the one that it was without them: at that they are left out.
-LATER_KEYS: dict[str, Any] = {"data.hold_out": 0.0, "data.hold_out_by": "auto"}
+LATER_KEYS: dict[str, Any] = {"data.hold_out": 0.0, "data.hold_out_by": "auto", "data.x": None, "data.y": None}
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from savae_dist.config.effect import needs, no_effect
+from savae_dist.config.members import check_members
 from savae_dist.errors import ConfigError
 
 Auto = Literal["auto"]
@@ -88,9 +89,11 @@ class DataConfig:
     """train, validation: a packed folder, a brace pattern of tars, or a list, on disk or behind URLs (s3://, gs://,
     https://, hf:// ...); train null: the embedded digits.
 
+    x, y: of other writers' tars: the ending of the members that are the samples, and what tells the labels; null: an
+    image or npy, and cls (`config.members`).
     batch_size: samples per optimiser step, over all processes. normalise: of signals: `window` or `dataset` statistics.
     lanes: parallel streams through the shards, fixed for a run; auto = max(8, processes). bad_budget: the fraction
-    of the set that a process may find unusable (each counts its own samples) before it stops the run.
+    of the set that its index may leave out and a process (each counts its own samples) may find unusable.
     weights: shares of the sets that `train` lists; empty: by their sizes. labelled_fraction: share of labelled samples
     in every batch; null: as in the data. balance: a class of n labelled samples is drawn in proportion to
     n^(1 - balance): 0 as in the data, 1 all classes equally often. hold_out: the share of `train` that is not trained
@@ -103,6 +106,8 @@ class DataConfig:
 
     train: str | list[str] | None = None
     validation: str | list[str] | None = None
+    x: str | None = None
+    y: str | None = None
     hold_out: float = 0.0
     hold_out_by: Literal["auto", "group", "recording"] = "auto"
     batch_size: int = 128
@@ -128,6 +133,7 @@ class DataConfig:
         for key, source in (("train", self.train), ("validation", self.validation)):
             if isinstance(source, list) and not all(isinstance(one, str) for one in source):
                 raise ConfigError(f"data.{key} must be a path or a list of paths, not {source}")
+        check_members(self.x, self.y)
         if self.workers < 0:
             raise ConfigError(f"data.workers must not be negative, not {self.workers}")
         if not 0 <= self.outage_limit < math.inf:

@@ -1,6 +1,6 @@
 """Shards -> batches: an index of where samples lie, an order that is arithmetic, and a reader."""
 
-from savae_dist.data.index.report import index_set, survey
+from savae_dist.data.index.report import check_usable, index_set, survey
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.order.hold_out import hold_out, sequential
 from savae_dist.data.order.mixture import Mixture, Proportions, SampleOrder, training_order
@@ -23,6 +23,7 @@ __all__ = [
     "Sequential",
     "Shards",
     "Store",
+    "check_usable",
     "demo_shards",
     "evaluation_requests",
     "hold_out",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from savae_dist.data import (
     hold_out,
     training_order,
 )
+from savae_dist.data.index.choice import Choice
+from savae_dist.data.index.losses import check_losses, samples_left_out, unlabelled
 from savae_dist.data.remote import retry
 from savae_dist.data.remote.store import is_remote
 from savae_dist.distributed.environment import ranks_of_node
@@ -66,8 +70,9 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     augment = Augmentation(data.augment, shards.spec) if data.augment else None
     builder = BatchBuilder(split, state.device, lambda x: normalise(x, shards.spec), config.seed, augment)
 
-    check_sizes(config, shards.spec, state.device, split.ranks if process.zero else 1)
-    networks, given = build_networks(config, shards.spec, split, state.device)
+    with explained(shards):
+        check_sizes(config, shards.spec, state.device, split.ranks if process.zero else 1)
+        networks, given = build_networks(config, shards.spec, split, state.device)
     start = starting_state(config, shards, networks, phases[0], split.ranks)
     training = resume(config, start, networks, found, going_back)
 
@@ -82,7 +87,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     )
     check_cache(data, shards, order, split.ranks)
     state.wait_for_everyone()  # rank 0 writes only after all ranks have looked for an older run
-    reader = Reader(shards, order, int(data.bad_budget * shards.size), data.cache)
+    reader = Reader(shards, order, budget_left(shards, data.bad_budget), data.cache, share=data.bad_budget)
     training_data = TrainingData(reader, builder, data.workers, pin=state.device.type == "cuda")
     validation = Validation(validation_shards, training_data, config.judge) if validation_shards else None
     begin_folder(config, folder, process)
@@ -93,6 +98,18 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes, process.status.side)
     results = Results(config, process, folder, phases, given, training_data, validation, tracker)
     return Run(config, process, folder, phases, networks, training_data, training, found, tracker, results)
+
+
+@contextmanager
+def explained(shards: Shards) -> Iterator[None]:
+    """To the error of a system that needs labels, why there are none."""
+    try:
+        yield
+    except (ValueError, ConfigError) as error:
+        why = unlabelled(shards.index)
+        if shards.spec.classes or not why:
+            raise
+        raise ConfigError(f"{error}; {why}") from error
 
 
 def begin_folder(config: RunConfig, folder: Path, process: Process) -> None:
@@ -115,19 +132,32 @@ def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
     Without data.train the embedded digits.
     """
     train, validation = data.train, data.validation
+    choice = Choice(data.x, data.y)
     if train is None:
+        for key, value in choice.chosen.items():
+            raise no_effect(f"data.{key}", value, "on the embedded digits", "name tars in data.train")
         digits = demo_shards()
         train, validation = str(digits[0]), validation or (None if data.hold_out else str(digits[1]))
     store = Store(Path(data.cache_dir) if data.cache_dir else None, data.cache_bytes, data.outage_limit)
-    shards = Shards.open(train, store)
+    shards = Shards.open(train, store, choice)
     shards.check_classes()
+    check_losses(_shown(train), shards.index, data.bad_budget)
     if shards.spec.kind == "signal":
         shards = shards.with_normalise(data.normalise)
     elif data.normalise != DataConfig.normalise:
         raise no_effect("data.normalise", data.normalise, "on images, which are divided by 255")
     if data.hold_out:
         return hold_out(shards, data.hold_out, data.hold_out_by)
-    return shards, Shards.open(validation, store).with_spec(shards.spec) if validation else None
+    if not validation:
+        return shards, None
+    alike = replace(choice, known=shards.spec.class_names)
+    return shards, Shards.open(validation, store, alike).with_spec(shards.spec)
+
+
+def budget_left(shards: Shards, share: float) -> int:
+    """How many samples may still turn out unusable: those that the index left out count too."""
+    left_out, total = samples_left_out(shards.index)
+    return max(0, int(share * total) - left_out)
 
 
 def check_cache(data: DataConfig, shards: Shards, order: SampleOrder, ranks: int) -> None:
@@ -224,8 +254,8 @@ def resume(
         start.lanes = state.lanes
     here, there = start.identity(), state.identity()
     # A key is on one side only if it is an augmentation that the other has switched off, or if it was stored by an
-    # older version and is free to change by now.
-    for key in sorted((here | there).keys() - identity.FREE_KEYS):
+    # older version and is free to change by now. The digest of the data comes last: a key may say why it is another.
+    for key in sorted((here | there).keys() - identity.FREE_KEYS, key=lambda key: (key == "data", key)):
         before, now = (side.get(key, identity.LATER_KEYS.get(key)) for side in (there, here))
         if before != now:
             raise CheckpointError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from savae_dist.config.effect import field_values
 from savae_dist.data import Mixture, Request, Sequential, Shards, survey
+from savae_dist.data.index.losses import lost_line
 from savae_dist.data.index.report import MANY
 from savae_dist.distributed import launch
 from savae_dist.run import memory
@@ -24,12 +25,20 @@ def describe(run: Run) -> str:
     lines = [
         f"launch:     {launch.describe(process.state, run.config.precision, process.zero)}",
         f"data:       {data.shards.describe()}; {validation}{untrained}",
+        *left_out("data.train", data.shards),
+        *(left_out("data.validation", shards) if shards is not None and shards.part is None else []),
         *held_out(data.shards, shards),
         f"system:     {run.config.system.name}{chosen(run)}, {sizes} parameters",
         f"phases:     {steps}, global batch {data.builder.split.size} ({run.training.lanes} lanes)",
         f"output:     {run.folder}{going_on}",
     ]
     return "\n".join(lines)
+
+
+def left_out(key: str, shards: Shards) -> list[str]:
+    """The share of a set that is of no use, as its index knows it."""
+    line = lost_line(shards.index)
+    return [f"left out:   {key}: {line}"] if line else []
 
 
 def held_out(training: Shards, validation: Shards | None) -> list[str]:

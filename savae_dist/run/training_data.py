@@ -10,7 +10,7 @@ from itertools import islice
 from torch import Tensor
 
 from savae_dist.data import Proportions, RawBatch, Reader, Request, loader, training_order
-from savae_dist.data.index.scan import UNLABELLED
+from savae_dist.data.index.labels import UNLABELLED
 from savae_dist.training.batches import BatchBuilder, PlannedStep, read_requests
 
 SURVEYED = 65_536  # class means, posteriors and batch-norm statistics are taken over at most so many training samples

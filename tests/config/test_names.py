@@ -66,7 +66,7 @@ def test_both_checks_refuse_it_in_the_same_words(arguments: str) -> None:
 def test_the_nearest_right_name_is_told() -> None:
     assert message(check, "mnist_k2 systme.beta=1") == "systme: no such key (did you mean 'system'?)"
     assert message(check, "system.bete=1") == "system.bete: no such key (did you mean 'beta'?)"
-    assert message(check, "debug.x=1") == "debug.x: no such key; known: check_ranks"
+    assert message(check, "debug.zzz=1") == "debug.zzz: no such key; known: check_ranks"
 
 
 @pytest.mark.parametrize("arguments", MISSPELT)

@@ -54,21 +54,24 @@ def test_the_tool_says_what_is_in_a_set(tmp_path, call):
         f"index       {folder}",
         "samples     26 images 1x6x5, 3 classes, 1 unlabelled",
         f"shards      2 of {size / 1000:.3g} kB, samples, stored as uint8 6x5",
+        "members     png 27, cls 25; not used: pkl 1 (z.pkl)",
+    ]
+    assert quick[4:8] == [
         "classes     0 8, 1 8, 2 8",
-    ]
-    assert quick[4:] == [
+        "told        1 names (cat) among 24 numbers are no labels",
         "dropped     2: name 1 (/w), no sample 1 (z)",
-        "bad         1: label 1 (y); others take their place",
-        "memory      780 bytes with data.cache=memory",
+        "bad         1: label 1 (y: 'cat'); others take their place",
     ]
+    assert quick[8].startswith("of no use   3 of 28 samples (10.7%); say what tells the labels: data.y=cls, ")
+    assert quick[9:] == ["memory      780 bytes with data.cache=memory"]
     thorough = call(folder, "--decode", "--processes", 2)
-    assert thorough[5] == "bad         2: label 1 (y), undecodable 1 (x); others take their place"
+    assert thorough[7] == "bad         2: label 1 (y: 'cat'), undecodable 1 (x); others take their place"
     shards = Shards.open(folder)
     assert (read(shards)[0] == X[ALL * 2]).all()
     assert read(shards)[2] == {"label": 1, "undecodable": 1}
     named = call(folder, "--class-names", "a,b")
-    assert named[3] == "classes     a 8, b 8"
-    assert named[5] == "bad         9: label 9 (k02, k05, k08, k11, y, ...); others take their place"
+    assert named[4] == "classes     a 8, b 8"
+    assert named[6] == "bad         9: label 9 (k02, k05, k08, k11, k02, ...: 2); others take their place"
     assert Shards.open(folder).spec.class_names == ("a", "b")
 
 
@@ -110,8 +113,10 @@ def test_the_first_sample_decides_whoever_reads_it(tmp_path):
 def test_what_the_first_use_leaves_out_is_told(tmp_path, capsys):
     folder = foreign(tmp_path / "set")
     Shards.open(folder)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("3 samples are of no use: label 1 (y), name 1 (/w), no sample 1 (z)")
+    lost, members, names = capsys.readouterr().err.splitlines()
+    assert lost.endswith("3 of 28 samples (10.7%) are of no use: label 1 (y: 'cat'), name 1 (/w), no sample 1 (z)")
+    assert members.endswith("members png 27, cls 25; not used: pkl 1 (z.pkl)")
+    assert names.endswith("1 names (cat) among 24 numbers are no labels")
     Shards.open(folder)
     assert capsys.readouterr().err == ""
 

@@ -12,6 +12,7 @@ from savae_dist.errors import BadSample, ConfigError
 
 Kind = Literal["", "images", "signals"]
 COLOURS = (1, 3)
+LAYERS = (1, 3, 4)  # channels that the images of another writer's tar may have in front
 MANY = 16  # images with more channels are refused
 CHANNELS = 32  # signals with more are refused, unless `kind` says that they are signals
 SQUARE = 8  # with more channels than this, a window must be at least so many times as long as it has channels
@@ -42,6 +43,31 @@ def read_axes(
     if len(shape) == 3 and dtype.kind == "f":
         raise ConfigError(f"samples are {dtype} {shown}: images? say so: --kind images --range LOW,HIGH")
     raise ConfigError(f"samples are {dtype} {shown}; give uint8 or bool images, or float or int16 windows")
+
+
+def form(dtype: np.dtype, shape: tuple[int, ...]) -> str:
+    """`float32 3x32x32`, for messages."""
+    return f"{dtype.name} {'x'.join(map(str, shape)) or 'single value'}"
+
+
+def channels_first(dtype: np.dtype, shape: tuple[int, ...]) -> bool:
+    """Whether pixels of that shape can only be [channels, h, w]."""
+    return dtype == np.uint8 and len(shape) == 3 and shape[0] in LAYERS and shape[2] not in LAYERS
+
+
+def channels_last(x: np.ndarray) -> np.ndarray:
+    """A sample of another writer's array with its channels where they are stored: of images last, of windows first.
+
+    BadSample where it would have more channels than pixels or values: then the axes mean something else.
+    """
+    if channels_first(x.dtype, x.shape):
+        return np.ascontiguousarray(np.moveaxis(x, 0, -1))
+    pixels = x.dtype == np.uint8 and x.ndim == 3 and x.shape[2] not in LAYERS
+    if pixels and (x.shape[2] > MANY or x.shape[2] >= min(x.shape[:2])):
+        raise BadSample("shape", f"{form(x.dtype, x.shape)}: an image of {x.shape[2]} channels? Put them last")
+    if x.dtype == np.float32 and x.ndim == 2 and x.shape[0] > x.shape[1]:
+        raise BadSample("shape", f"{form(x.dtype, x.shape)}: a window of {x.shape[0]:,} channels? Put the time last")
+    return x
 
 
 def _image(dtype: np.dtype, shape: tuple[int, ...], limits: tuple[float, float] | None) -> Reading:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from savae_dist.data.formats.axes import channels_last, form
 from savae_dist.errors import BadSample
 from savae_dist.untrusted import regular
 
@@ -52,8 +53,10 @@ def npy_claims(data: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
         shape = tuple(int(number.strip(b" \tL")) for number in numbers.split(b",") if number.strip())
     except (TypeError, ValueError) as error:
         raise ValueError("not the header of a plain array") from error
-    if dtype.kind not in "biufc" or (fortran == b"True" and len(shape) > 1):
-        raise ValueError("not a plain array in C order")
+    if dtype.kind not in "biufc":
+        raise ValueError(f"an array of {dtype}, not of numbers")
+    if fortran == b"True" and len(shape) > 1:
+        raise ValueError("an array in Fortran order")
     return dtype, shape, end
 
 
@@ -107,7 +110,7 @@ def as_stored(x: np.ndarray) -> np.ndarray:
             over="ignore"
         ):  # values beyond float32 become infinite, and the check for finite values rejects them
             return x.astype(np.float32, copy=False)
-    raise BadSample("dtype")
+    raise BadSample("dtype", f"{form(x.dtype, x.shape)}: images are uint8, windows float or int16")
 
 
 def stored(x: np.ndarray) -> np.ndarray:
@@ -115,7 +118,7 @@ def stored(x: np.ndarray) -> np.ndarray:
     x = as_stored(x)
     x = x[..., 0] if x.dtype == np.uint8 and x.ndim == 3 and x.shape[2] == 1 else x
     if not storable(x.dtype, x.shape):
-        raise BadSample("shape")
+        raise BadSample("shape", f"{form(x.dtype, x.shape)}, neither an image nor a window")
     if x.dtype == np.float32 and not np.isfinite(x).all():
         raise BadSample("finite")
     return x
@@ -131,7 +134,7 @@ def decode_npy(data: bytes) -> np.ndarray:
         dtype, shape, start = npy_header(data)
         return as_stored(np.frombuffer(data, dtype, offset=start).reshape(shape))
     except ValueError as error:
-        raise BadSample("undecodable") from error
+        raise BadSample("undecodable", str(error)) from error
 
 
 def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: np.dtype | None = None) -> np.ndarray:
@@ -141,6 +144,8 @@ def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: np.dtype | 
     """
     if data[:6] == NPY_MAGIC:
         x = decode_npy(data)
+        if x.shape != shape and (shape is None or x.dtype == np.uint8):
+            x = channels_last(x)
         if shape is None or x.shape != shape or x.dtype == np.float32:
             x = stored(x)
     else:
@@ -155,9 +160,9 @@ def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: np.dtype | 
             return decode_picture(data, "auto", None, MEMBERS)
         x = decode_picture(data, "gray" if len(shape) == 2 else "rgb", shape[:2], MEMBERS)
     if dtype is not None and x.dtype != dtype:
-        raise BadSample("dtype")
+        raise BadSample("dtype", f"{x.dtype}, not {dtype}")
     if shape is not None and x.shape != shape:
-        raise BadSample("shape")
+        raise BadSample("shape", f"{form(x.dtype, x.shape)}, not {'x'.join(map(str, shape))}")
     return x
 
 

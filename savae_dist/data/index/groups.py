@@ -11,62 +11,105 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from savae_dist.config.members import LabelRule
 from savae_dist.data.formats.npy import IMAGES
 from savae_dist.data.formats.tar import Entry, Tar, ends, walk
+from savae_dist.data.index.labels import Member
 from savae_dist.data.index.reasons import Tally, shown
+from savae_dist.data.index.seen import Seen
 
 NAME = re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL)  # WebDataset's rule: the key ends at the first dot
 SINGLE = (*IMAGES, "npy")
 END = ""  # no key: what stands there is gone
-USED = {*SINGLE, "cls", "x.npy", "y.npy"}  # all else is passed over unread: json, txt, pkl, pth, pyd, ...
 
 
-class Member(NamedTuple):
-    offset: int
-    size: int
+class Wanted(NamedTuple):
+    """Which members of a key are read; all else is passed over: json, txt, pkl, pth, pyd, ...
+
+    samples: endings of those that hold a sample. in_order: of several in one key the first is taken, else none is.
+    label: the ending of the label, "" where no member tells it; label_of_block: the same for x.npy, which is a block of
+    samples unless it was chosen for one.
+    """
+
+    samples: tuple[str, ...]
+    in_order: bool
+    label: str
+    label_of_block: str
+
+    @classmethod
+    def of(cls, x: tuple[str, ...], y: LabelRule | None) -> Wanted:
+        """x: the endings that were asked for, if any; y: None where nobody has said what tells the label."""
+        of_block = "y.npy" if y is None or y.detail == "cls" else y.detail
+        member = y is None or y.kind in ("member", "json")
+        label = "cls" if y is None else y.detail
+        return cls(x or SINGLE, bool(x), label if member else "", of_block if member else "")
+
+    def reads(self, ending: str) -> bool:
+        return ending in self.samples or ending in (self.label, self.label_of_block) or self.is_block(ending)
+
+    def is_block(self, ending: str) -> bool:
+        return ending == "x.npy" and not self.in_order
+
+    def hidden(self, ending: str) -> bool:
+        """Whether it would be read if the key did not end at its first dot: `000.png` of scan.000.png."""
+        return ending not in self.samples and ending.endswith(tuple(f".{one}" for one in self.samples))
 
 
 @dataclass
 class Group:
-    """The members of one key by extension; `fault`: why it cannot be used."""
+    """The members of one key by extension; `fault`: why it cannot be used.
 
+    hidden: how many members end as samples do, behind a dot too many, and the first of them.
+    """
+
+    wanted: Wanted
     members: dict[str, Member] = field(default_factory=dict)
     fault: str = ""
     copies: Counter[str] = field(default_factory=Counter)
+    hidden: Counter[str] = field(default_factory=Counter)
 
     def add(self, key: str, extension: str, entry: Entry) -> None:
         """The first member of an extension is taken, later ones are counted as copies: readers differ in which wins.
 
         A fault of a member that is not read costs no sample that is there, so a damaged .json costs none.
         """
-        if extension in USED or not self.members:
+        used = self.wanted.reads(extension)
+        if used or not self.members:
             self.fault = self.fault or entry.fault or ("name" if _leaves(key) else "")
         if extension in self.members:
             self.copies[extension] += 1
-        elif extension in USED:
+        elif used:
             self.members[extension] = Member(entry.offset, entry.size)
+        elif self.wanted.hidden(extension):
+            self.hidden[extension] += 1
+
+    @property
+    def packed(self) -> bool:
+        return any(self.wanted.is_block(ending) for ending in self.members)
 
     def usable(self) -> bool:
-        return "x.npy" in self.members or self.sample() is not None
+        return self.packed or bool(self.samples())
 
-    def sample(self) -> Member | None:
-        return next((self.members[extension] for extension in SINGLE if extension in self.members), None)
+    def samples(self) -> list[str]:
+        """The endings that could be its sample, in the order in which they are wanted."""
+        return [ending for ending in self.wanted.samples if ending in self.members]
 
     def label(self) -> Member | None:
-        return self.members.get("y.npy" if "x.npy" in self.members else "cls")
+        return self.members.get(self.wanted.label_of_block if self.packed else self.wanted.label)
 
 
-def gather(data: Tar, dropped: Tally) -> dict[str, Group]:
+def gather(data: Tar, dropped: Tally, wanted: Wanted, seen: Seen) -> dict[str, Group]:
     """The groups of a tar in the order of their first members; a second member of one name is a `duplicate`."""
     groups: dict[str, Group] = {}
     neighbours = Neighbours()
     for entry in walk(data):
         name = NAME.fullmatch(entry.name)
         key, extension = (name[1], name[2].lower()) if name else (f"byte {entry.offset}", "")
-        if not _counts(entry, name is not None, extension):
+        seen.add(data, entry, key if name else "", extension)
+        if not _counts(entry, name is not None, wanted.reads(extension)):
             continue
         neighbours.see(key, _is_damage(entry))
-        groups.setdefault(key, Group()).add(key, extension, entry)
+        groups.setdefault(key, Group(wanted)).add(key, extension, entry)
     if not ends(data):
         neighbours.see_cut()
     for key, group in groups.items():
@@ -80,11 +123,11 @@ def _is_damage(entry: Entry) -> bool:
     return entry.fault in ("header", "truncated")
 
 
-def _counts(entry: Entry, named: bool, extension: str) -> bool:
+def _counts(entry: Entry, named: bool, used: bool) -> bool:
     """Damage counts whatever its name, anything else only under a name of WebDataset's form, and a faulty member only
     if it is read: others may lie there for another program.
     """
-    return _is_damage(entry) or (named and (not entry.fault or extension in USED))
+    return _is_damage(entry) or (named and (not entry.fault or used))
 
 
 def _leaves(key: str) -> bool:

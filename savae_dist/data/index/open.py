@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from savae_dist.config.braces import expand_braces
+from savae_dist.data.index.choice import Choice
 from savae_dist.data.index.reasons import shown
 from savae_dist.data.index.remote import Catalogue, find_or_fetch
 from savae_dist.data.index.scan import Moments
@@ -44,8 +45,8 @@ def find(source: Source, catalogue: Catalogue) -> Found:
     """The index of one set; that of a local folder may name shards that lie elsewhere."""
     if not is_remote(source):
         home = Path(source).expanduser().absolute()
-        if (home / INDEX).exists():
-            return home, read_index(home)
+        if (home / INDEX).exists() and catalogue.choice.fits(index := read_index(home)):
+            return home, index
     return _covering(expand(source, catalogue), catalogue)
 
 
@@ -71,11 +72,11 @@ def expand(source: Source, catalogue: Catalogue, anew: bool = False) -> list[Pat
 
 def _covering(named: Sequence[Path | str], catalogue: Catalogue) -> Found:
     paths = [one for one in named if isinstance(one, Path)]
-    return find_or_build(paths) if len(paths) == len(named) else find_or_fetch(named, catalogue)
+    return find_or_build(paths, catalogue.choice) if len(paths) == len(named) else find_or_fetch(named, catalogue)
 
 
-def find_or_build(paths: list[Path]) -> Found:
-    """The index that covers these local shards; built where there is none.
+def find_or_build(paths: list[Path], choice: Choice) -> Found:
+    """The index that covers these local shards; built where there is none that was made by this choice.
 
     It lies beside the shards if it covers that folder and may be written there, else in the cache.
     """
@@ -84,16 +85,18 @@ def find_or_build(paths: list[Path]) -> Found:
             raise DataError(f"shard {path} is missing; bring it back, or correct data.train / data.validation")
     home = paths[0].parent
     if (home / INDEX).exists():
-        beside = {home / shard["name"] for shard in read_index(home)["shards"]} >= set(paths)
+        index = read_index(home)
+        beside = {home / shard["name"] for shard in index["shards"]} >= set(paths) and choice.fits(index)
     else:
         beside = set(paths) == set(home.glob("*.tar")) and os.access(home, os.W_OK)
     if not beside:
-        home = cache_folder() / "index" / hashlib.sha256("\n".join(map(str, paths)).encode()).hexdigest()[:16]
+        named = "\n".join(map(str, paths)) + choice.name
+        home = cache_folder() / "index" / hashlib.sha256(named.encode()).hexdigest()[:16]
         home.mkdir(parents=True, exist_ok=True)
     if not (home / INDEX).exists():
         with PathLock(home / ".index.lock"):  # one process builds the index; the others wait and then find it
             if not (home / INDEX).exists():
-                build_index(paths, home)
+                build_index(paths, home, choice=choice)
                 tell_left_out(home)
     index = read_index(home)
     known = {home / shard["name"]: shard for shard in index["shards"]}
@@ -144,7 +147,15 @@ def join(sets: Sequence[Found]) -> dict[str, Any]:
     ]
     names: list[str] = next((index["class_names"] for _, index in sets if index["class_names"]), [])
     classes = max(index["classes"] for _, index in sets)
-    return {**first, "shards": shards, "classes": classes, "class_names": names, "statistics": _pooled(sets)}
+    told = list(dict.fromkeys(line for _, index in sets for line in index.get("told", [])))
+    return {
+        **first,
+        "told": told,
+        "shards": shards,
+        "classes": classes,
+        "class_names": names,
+        "statistics": _pooled(sets),
+    }
 
 
 def _pooled(sets: Sequence[Found]) -> dict[str, list[float]] | None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from savae_dist.config.braces import expand_braces
 from savae_dist.data.formats.npy import table_claims
+from savae_dist.data.index.choice import Choice
 from savae_dist.data.index.scan import BLOCK, SAMPLE, Layout
 from savae_dist.data.index.schema import MAX_SIZE, check_index
 from savae_dist.data.index.tables import (
@@ -43,10 +44,10 @@ PLAIN_NAME = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")
 
 
 class Catalogue:
-    """The indices that lie in remote folders, each fetched once."""
+    """The indices that lie in remote folders, each fetched once; and the choice of members by which others are made."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, choice: Choice | None = None) -> None:
+        self.store, self.choice = store, choice or Choice()
         self._known: dict[str, dict[str, Any]] = {}
 
     def expand(self, url: str) -> list[str]:
@@ -89,7 +90,7 @@ def find_or_fetch(named: Sequence[Path | str], catalogue: Catalogue) -> tuple[Pa
     built is found.
     """
     names, store = list(map(str, named)), catalogue.store
-    home = store.home("\n".join(names))
+    home = store.home("\n".join(names) + catalogue.choice.name)
     if not (home / INDEX).exists():
         index = _packed_index(names, catalogue)
         if index is not None:
@@ -99,7 +100,7 @@ def find_or_fetch(named: Sequence[Path | str], catalogue: Catalogue) -> tuple[Pa
                 if index is not None:
                     _fetch_tables(index, home, store)
                 else:
-                    _build(named, home, store)
+                    _build(named, home, catalogue)
     index = read_index(home)
     known = {shard["name"]: shard for shard in index["shards"]}
     return home, {**index, "shards": [known[name] for name in names]}
@@ -114,7 +115,8 @@ def _packed_index(names: Sequence[str], catalogue: Catalogue) -> dict[str, Any] 
         index = catalogue.index(folders.pop())
     except Refused:
         return None
-    return index if {shard["name"] for shard in index["shards"]} >= set(names) else None
+    covers = {shard["name"] for shard in index["shards"]} >= set(names)
+    return index if covers and catalogue.choice.fits(index) else None
 
 
 def _fetch_tables(index: dict[str, Any], home: Path, store: Store) -> None:
@@ -158,8 +160,9 @@ def _verified(contents: Sequence[bytes], dtypes: Sequence[np.dtype], shard: dict
     return digest.hexdigest() == shard["sha256"]
 
 
-def _build(named: Sequence[Path | str], home: Path, store: Store) -> None:
+def _build(named: Sequence[Path | str], home: Path, catalogue: Catalogue) -> None:
     """Scan all shards, the remote ones on their way through the cache."""
+    store = catalogue.store
     sizes = _at_once(lambda one: store.size(one) if isinstance(one, str) else 0, named)
 
     def fetch(number: int, stop: threading.Event) -> None:
@@ -167,7 +170,7 @@ def _build(named: Sequence[Path | str], home: Path, store: Store) -> None:
         if isinstance(url, str):
             store.fetch(url, sizes[number], None, stop)
 
-    common, scanned = Layout(), []
+    common, scanned = Layout(choice=catalogue.choice), []
     with Ahead(fetch) as ahead:
         for number, one in enumerate(named):
             fit = int(np.searchsorted(np.cumsum(sizes[number:][: 1 + THREADS]), store.cache.limit, side="right"))
@@ -178,7 +181,7 @@ def _build(named: Sequence[Path | str], home: Path, store: Store) -> None:
                 scanned.append(_scan(one, sizes[number], home, common, store))
             else:
                 scanned.append(index_shard(one, home, common))
-    write_index(home, scanned, (), 0.0)
+    write_index(home, scanned, (), 0.0, catalogue.choice)
     tell_left_out(home)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from savae_dist.data.index.choice import Choice
+from savae_dist.data.index.losses import advice, check_losses, doubts, members_line, share_lost, unlabelled
 from savae_dist.data.index.open import expand
 from savae_dist.data.index.reasons import Tally
 from savae_dist.data.index.remote import Catalogue
@@ -24,12 +26,17 @@ def index_set(
     sources: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str] | None = None,
     *,
+    x: str | None = None,
+    y: str | None = None,
     class_names: Sequence[str] = (),
     rate: float = 0.0,
     decode_all: bool = False,
     processes: int = 1,
 ) -> Shards:
-    """Index tars anew, beside them or in the folder `out`, which then stands for them; see `build_index`."""
+    """Index tars anew, beside them or in the folder `out`, which then stands for them; see `build_index`.
+
+    x, y: as `data.x` and `data.y`.
+    """
     named = [shard for one in sources for shard in expand(one, Catalogue(Store()), anew=True)]
     paths = [shard for shard in named if isinstance(shard, Path)]
     if len(paths) < len(named):
@@ -40,8 +47,16 @@ def index_set(
     if processes < 1:
         raise ConfigError("--processes must be at least 1")
     home = Path(out).absolute() if out is not None else homes.pop()
-    build_index(paths, home, class_names, rate, decode_all=decode_all, processes=processes)
+    choice = Choice(x, y)
+    build_index(paths, home, class_names, rate, choice=choice, decode_all=decode_all, processes=processes)
     return Shards(home, read_index(home))
+
+
+def check_usable(shards: Shards) -> None:
+    """DataError where not one sample can be used."""
+    n, total = share_lost(shards.index)
+    if n == total:
+        check_losses(shards.home, shards.index, 0.0)
 
 
 def survey(shards: Shards) -> list[str]:
@@ -49,6 +64,8 @@ def survey(shards: Shards) -> list[str]:
     they are read, or by `index_shards --decode`."""
     index = shards.index["shards"]
     dropped, bad = Tally(one["dropped"] for one in index), Tally(one["bad"] for one in index)
+    n, total = share_lost(shards.index)
+    others = "; all of them" if n == total else "; others take their place"
     cut = Tally()
     for name, one in zip(shards.names, index, strict=True):
         if not one["whole"]:
@@ -59,9 +76,13 @@ def survey(shards: Shards) -> list[str]:
     lines = {
         "samples": f"{shards.describe()}",
         "shards": f"{len(index):,} of {_bytes(size)}, {shards.index['layout']}, stored as {stored}",
+        "members": members_line(shards.index),
         "classes": _classes(shards),
+        "labels": f"of data.y={shards.index['y']}" if "y" in shards.index else unlabelled(shards.index),
+        "told": "; ".join(doubts(shards.index)),
         "dropped": f"{dropped.total:,}: {dropped}" if dropped.total else "none",
-        "bad": f"{bad.total:,}: {bad}; others take their place" if bad.total else "none known",
+        "bad": f"{bad.total:,}: {bad}{others}" if bad.total else "none known",
+        "of no use": f"{n:,} of {total:,} samples ({n / total:.1%}); {advice(shards.index)}" * (n > 0),
         "cut short": str(cut),
         "memory": f"{_bytes(memory)} with data.cache=memory",
     }

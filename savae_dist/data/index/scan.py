@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from savae_dist.data.formats.npy import NPY_HEAD, decode, npy_claims, npy_header, storable
+from savae_dist.data.formats.axes import channels_first, form
+from savae_dist.data.formats.npy import NPY_HEAD, NPY_MAGIC, decode, npy_claims, npy_header, storable
 from savae_dist.data.formats.tar import Tar, ends, open_tar
-from savae_dist.data.index.groups import Group, Member, gather
+from savae_dist.data.index.choice import Choice
+from savae_dist.data.index.groups import Group, gather
+from savae_dist.data.index.labels import MAX_CLASSES, NAMED, UNREADABLE, Labels, Member
 from savae_dist.data.index.reasons import Reasons, Tally, shown
+from savae_dist.data.index.seen import Kinds, Seen
 from savae_dist.errors import BadSample, DataError
 
 # A sample of `samples` is its image or npy member; one of `packed` is its row in a block.
 SAMPLE = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4"), ("label", "<i4")])
 # A block is the values of one KEY.x.npy; `first` is the row of the shard that it starts with.
 BLOCK = np.dtype([("offset", "<i8"), ("size", "<i8"), ("first", "<u4"), ("crc", "<u4")])
-UNLABELLED, UNREADABLE = -1, -2  # labels; the second is never valid, so such a sample is bad
-MAX_CLASSES = 1 << 20
 # The largest member that holds one sample, and the largest block and its rows: holes of a sparse file cost nothing.
 MAX_BYTES, MAX_BLOCK, MAX_ROWS = 1 << 28, 1 << 30, 1 << 22
 PIECE = 1 << 24  # values whose moments are taken at once
@@ -30,13 +31,19 @@ PIECE = 1 << 24  # values whose moments are taken at once
 
 class Scan(NamedTuple):
     """samples, blocks: the tables (no blocks in the `samples` layout). dropped: what has no row in them; bad: which
-    rows are known to be of no use. whole: False where the tar does not end as it should."""
+    rows are known to be of no use. whole: False where the tar does not end as it should. named: the names among the
+    labels, in the order of their numbers from `labels.NAMED` down, with the samples that have them.
+    members, folders: what the tar holds, used or not. told: what was done to the samples."""
 
     samples: np.ndarray
     blocks: np.ndarray
     dropped: Reasons
     bad: Reasons
     whole: bool
+    named: Reasons
+    members: Kinds
+    folders: list[str]
+    told: list[str]
 
 
 class Moments:
@@ -81,6 +88,7 @@ class Layout:
     shape: tuple[int, ...] | None = None
     moments: Moments | None = None
     classes: int = MAX_CLASSES
+    choice: Choice = field(default_factory=Choice)
 
     def settle(self, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         """Fix both, and start the moments anew."""
@@ -96,23 +104,27 @@ def scan_shard(path: Path, common: Layout, decode_all: bool = False) -> Scan:
 
 
 def _scan(path: Path, data: Tar, common: Layout, decode_all: bool) -> Scan:
-    dropped = Tally()
+    dropped, seen, wanted = Tally(), Seen(), common.choice.wanted
     shard = _Shard(data, common, dropped, decode_all)
-    for key, group in gather(data, dropped).items():
-        packed = "x.npy" in group.members
+    for key, group in gather(data, dropped, wanted, seen).items():
         if group.fault:
             count = _claimed_rows(data, group.members.get("x.npy"))
             dropped.add(group.fault, [shown(key)], count)
         elif not group.usable():
-            dropped.add("no sample", [shown(key)])
+            hidden = [shown(f"{key}.{ending}") for ending in group.hidden]
+            reason = "dot in the name" if hidden else "no sample"
+            dropped.add(reason, hidden or [shown(key)], group.hidden.total() or 1)
+        elif len(group.samples()) > 1 and not wanted.in_order and not group.packed:
+            dropped.add("several samples", [shown(key)], 1, " and ".join(group.samples()))
         else:
             if common.layout is None:
-                common.layout = "packed" if packed else "samples"
-            if packed != (common.layout == "packed"):
+                common.layout = "packed" if group.packed else "samples"
+            if group.packed != (common.layout == "packed"):
                 raise DataError(f"{path}: {shown(key)} mixes blocks and single samples in one set; pack them again")
-            (shard.add_block if packed else shard.add_sample)(shown(key), group)
+            (shard.add_block if group.packed else shard.add_sample)(key, group)
     samples = np.concatenate(shard.samples or [np.empty(0, SAMPLE)])
-    return Scan(samples, np.array(shard.blocks, BLOCK), dropped.reasons, shard.bad.reasons, ends(data))
+    said = (shard.labels.named(), seen.kinds, sorted(seen.folders - {""}), shard.told)
+    return Scan(samples, np.array(shard.blocks, BLOCK), dropped.reasons, shard.bad.reasons, ends(data), *said)
 
 
 def _claimed_rows(data: Tar, member: Member | None) -> int:
@@ -127,52 +139,67 @@ def _claimed_rows(data: Tar, member: Member | None) -> int:
 
 
 class _Shard:
-    """The rows of one shard as they are found."""
+    """The rows of one shard as they are found. told: what was done to its samples."""
 
     def __init__(self, data: Tar, common: Layout, dropped: Tally, decode_all: bool) -> None:
         self.data, self.common, self.dropped, self.decode_all = data, common, dropped, decode_all
+        self.labels = Labels(data, common.choice.labels, common.classes)
         self.samples: list[np.ndarray] = []
         self.blocks: list[tuple[int, int, int, int]] = []
+        self.told: list[str] = []
         self.rows, self.bad = 0, Tally()
 
     def add_sample(self, key: str, group: Group) -> None:
-        member, common = group.sample(), self.common
-        assert member is not None
+        member, name = group.members[group.samples()[0]], shown(key)
         if member.size > MAX_BYTES:
-            return self.dropped.add("too many bytes", [key])
+            return self.dropped.add("too many bytes", [name])
         content = self.data[member.offset : member.offset + member.size]
-        label = _label(self.data, group.label(), common.classes)
-        reason = "label" if label == UNREADABLE else ""
-        if common.shape is None or common.moments is not None or self.decode_all:
-            try:
-                x = decode(content, common.shape, common.dtype)
-                if common.shape is None:
-                    common.settle(x.dtype, x.shape)
-                if common.moments is not None:  # windows are decoded for the statistics
-                    common.moments.add(x[None])
-            except BadSample as error:
-                reason = reason or str(error)
-        if reason:  # it keeps its row: the reader counts it and draws another
-            self.bad.add(reason, [key])
+        fault: BadSample | None = None
+        try:
+            label = self.labels.of_sample(key, group.label())
+        except BadSample as error:
+            label, fault = UNREADABLE, error
+        try:
+            self._look_at(content, name)
+        except BadSample as error:
+            fault = fault or error
+        if fault is not None:  # it keeps its row: the reader counts it and draws another
+            self.bad.add(str(fault), [name], 1, fault.found)
+        else:
+            self.labels.count(label, name)
         self._add(np.array([(member.offset, member.size, zlib.crc32(content), label)], SAMPLE))
 
+    def _look_at(self, content: bytes, name: str) -> None:
+        """Decode it where that is needed: the first of all, windows for the statistics, and all if it was asked for."""
+        common, first = self.common, self.common.shape is None
+        if not first and common.moments is None and not self.decode_all:
+            return
+        x = decode(content, common.shape, common.dtype)
+        if first:
+            common.settle(x.dtype, x.shape)
+            if content.startswith(NPY_MAGIC) and channels_first(*npy_header(content)[:2]):
+                shape = npy_header(content)[1]
+                self.told.append(f"channels stand first ({form(x.dtype, shape)}, {name}) and are put last")
+        if common.moments is not None:
+            common.moments.add(x[None])
+
     def add_block(self, key: str, group: Group) -> None:
-        member, common = group.members["x.npy"], self.common
+        member, common, key = group.members["x.npy"], self.common, shown(key)
         try:
             dtype, shape, start = _header_of(self.data, member)
         except ValueError:
             return self.dropped.add("undecodable", [key], _claimed_rows(self.data, member))
         if member.size > MAX_BLOCK or (shape and shape[0] > MAX_ROWS):
             return self.dropped.add("too many bytes", [key], shape[0] if shape else 1)
-        if common.shape is None and storable(dtype, shape[1:]):
+        if common.shape is None and storable(dtype, shape[1:]) and not channels_first(dtype, shape[1:]):
             common.settle(dtype, shape[1:])
         if dtype != common.dtype or shape[1:] != common.shape:
             reason = "dtype" if dtype != common.dtype and common.dtype is not None else "shape"
-            return self.dropped.add(reason, [key], shape[0] if shape else 1)
+            return self.dropped.add(reason, [key], shape[0] if shape else 1, f"a block of {form(dtype, shape)}")
         try:
-            y = _block_labels(self.data, group.label(), shape[0], common.classes)
-        except ValueError:
-            return self.dropped.add("label", [key], shape[0])
+            y = self.labels.of_block(group.label(), shape[0])
+        except ValueError as error:
+            return self.dropped.add("label", [key], shape[0], shown(str(error)))
         if not shape[0]:
             return None
         offset, size = member.offset + start, member.size - start
@@ -182,6 +209,8 @@ class _Shard:
             x = values.view(dtype).reshape(shape)
             common.moments.add(x)
             reasons[(reasons == "") & ~np.isfinite(x.reshape(shape[0], -1)).all(1)] = "finite"
+        for row in np.flatnonzero((reasons == "") & (y <= NAMED)).tolist():
+            self.labels.count(int(y[row]), f"{key}[{row}]")
         for reason in sorted(set(reasons.tolist()) - {""}):
             rows = np.flatnonzero(reasons == reason).tolist()
             self.bad.add(reason, (f"{key}[{row}]" for row in rows), len(rows))
@@ -197,26 +226,6 @@ class _Shard:
     def _add(self, table: np.ndarray) -> None:
         self.samples.append(table)
         self.rows += len(table)
-
-
-def _label(data: Tar, member: Member | None, classes: int) -> int:
-    if member is None:
-        return UNLABELLED
-    text = data[member.offset : member.offset + min(member.size, 64)].strip()
-    if member.size > 64 or re.fullmatch(rb"-?\d{1,9}", text) is None:
-        return UNREADABLE
-    return int(text) if UNLABELLED <= int(text) < classes else UNREADABLE
-
-
-def _block_labels(data: Tar, member: Member | None, rows: int, classes: int) -> np.ndarray:
-    if member is None:
-        return np.full(rows, UNLABELLED)
-    dtype, shape, start = _header_of(data, member)
-    if dtype.kind not in "iu" or shape != (rows,):
-        raise ValueError(f"y.npy holds {dtype.name} {shape}, not {rows} integers")
-    y = np.frombuffer(data[member.offset + start : member.offset + member.size], dtype)
-    usable = (y >= UNLABELLED) & (y < classes)  # before the cast, which wraps what is too large for it
-    return np.where(usable, y, UNREADABLE).astype(np.int64)
 
 
 def _header_of(data: Tar, member: Member) -> tuple[np.dtype, tuple[int, ...], int]:

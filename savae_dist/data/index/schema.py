@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from savae_dist.data.index.scan import MAX_CLASSES, UNREADABLE
+from savae_dist.data.index.labels import MAX_CLASSES, UNREADABLE
 from savae_dist.data.remote.cache import FORMAT_VERSION
 from savae_dist.errors import DataError
 from savae_dist.untrusted import (
@@ -32,7 +32,9 @@ MAX_ELEMENTS = 1 << 28  # in a sample: as many as the largest image that is deco
 # The stored form by kind: dtype and number of axes.
 FORMS = {"image": ("uint8", (2, 3)), "signal": ("float32", (1, 2))}
 
-REASONS = table(record({"count": whole(0, MAX_ROWS), "keys": listed(text(2000), most=100)}), most=1000)
+REASON = record({"count": whole(0, MAX_ROWS), "keys": listed(text(2000), most=100)}, {"found": text(2000)})
+REASONS = table(REASON, most=1000)
+MEMBERS = table(record({"count": whole(0, MAX_ROWS), "first": text(2000), "found": text(2000)}), most=1000)
 SHARD = record(
     {
         "name": path_text,
@@ -46,7 +48,8 @@ SHARD = record(
         "bad": REASONS,
         "whole": flag,
         "first": whole(0, MAX_ROWS),
-    }
+    },
+    {"members": MEMBERS, "folders": listed(text(2000), most=100)},
 )
 INDEX_FIELDS = record(
     {
@@ -59,7 +62,8 @@ INDEX_FIELDS = record(
         "rate": number(0),
         "statistics": nullable(record({"mean": listed(number(), 1), "std": listed(number(0), 1)})),
         "shards": listed(SHARD),
-    }
+    },
+    {"x": text(), "y": text(), "told": listed(text(2000))},
 )
 
 

@@ -16,9 +16,11 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from savae_dist.data.formats.column import Column
+from savae_dist.data.index.choice import Choice
+from savae_dist.data.index.labels import UNLABELLED
 from savae_dist.data.index.open import Source, check_shards, find_all
 from savae_dist.data.index.remote import Catalogue
-from savae_dist.data.index.scan import BLOCK, SAMPLE, UNLABELLED
+from savae_dist.data.index.scan import BLOCK, SAMPLE
 from savae_dist.data.index.schema import check_blocks, check_samples
 from savae_dist.data.index.tables import INDEX, LABELS, checked_labels, checked_table
 from savae_dist.data.remote.store import Store, is_remote, name_of
@@ -28,6 +30,8 @@ from savae_dist.preprocess import DataSpec, Normalise
 # A set without class names whose labels leave so many numbers out has a wrong label, or ids in place of classes.
 MANY_CLASSES, FEW = 1000, 10
 
+# What an index says of a shard besides its samples: another index of the same samples may differ in it.
+NOT_OF_SAMPLES = ("table", "first", "folder", "part", "dropped", "bad", "whole", "members", "folders")
 ELSEWHERE = -3  # in place of a label: the sample belongs to the other part
 
 
@@ -78,12 +82,15 @@ class Shards:
         self.spec = self._spec()
 
     @classmethod
-    def open(cls, source: Source | Sequence[Source], store: Store | None = None) -> Shards:
+    def open(
+        cls, source: Source | Sequence[Source], store: Store | None = None, choice: Choice | None = None
+    ) -> Shards:
         """A folder, a brace pattern or one tar, on disk or behind a URL, or a list of these that are joined.
 
-        DataError where a local shard is missing, a store cannot be reached, or the sets of a list do not fit together.
+        choice: of the members of tars that are indexed on first use, None: the usual ones. DataError where a local
+        shard is missing, a store cannot be reached, or the sets of a list do not fit together.
         """
-        catalogue = Catalogue(store or Store())
+        catalogue = Catalogue(store or Store(), choice or Choice())
         return cls(*find_all(source, catalogue), catalogue.store)
 
     def _spec(self) -> DataSpec:
@@ -141,9 +148,10 @@ class Shards:
     @cached_property
     def digest(self) -> str:
         content = copy.deepcopy(self.index)
+        content.pop("told", None)
         for shard in content["shards"]:
             shard["name"] = name_of(shard["name"])
-            for local in ("table", "first", "folder", "part", "dropped", "bad", "whole"):  # not of the samples
+            for local in NOT_OF_SAMPLES:
                 shard.pop(local, None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import os
 import sys
@@ -20,13 +19,17 @@ import numpy as np
 from savae_dist.data.formats.column import Column
 from savae_dist.data.formats.npy import npy_head, open_table
 from savae_dist.data.formats.tar import unreadable_shard
-from savae_dist.data.index.reasons import Tally
-from savae_dist.data.index.scan import MAX_CLASSES, SAMPLE, Layout, scan_shard
+from savae_dist.data.index.choice import Choice
+from savae_dist.data.index.labels import MAX_CLASSES
+from savae_dist.data.index.losses import check_labelled, nothing_usable, told_of
+from savae_dist.data.index.naming import number_names
+from savae_dist.data.index.rows import count_labels, digest_of, save_table
+from savae_dist.data.index.scan import SAMPLE, Layout, scan_shard
 from savae_dist.data.index.schema import MAX_SIZE, check_index
 from savae_dist.data.processes import run_jobs
 from savae_dist.data.remote.cache import FORMAT_VERSION
 from savae_dist.errors import DataError, SaveError
-from savae_dist.files import DRAFT, draft_of, publish, remove_drafts, write_bytes, write_json
+from savae_dist.files import DRAFT, draft_of, publish, remove_drafts, write_json
 from savae_dist.untrusted import Misfit, read_object, reason, version_of
 
 INDEX, LABELS = "index.json", "labels.npy"
@@ -39,14 +42,16 @@ def build_index(
     class_names: Sequence[str] = (),
     rate: float = 0.0,
     *,
+    choice: Choice | None = None,
     decode_all: bool = False,
     processes: int = 1,
 ) -> None:
     """Scan the shards and write their tables into `home`, `index.json` last: an index is there only when whole.
 
-    Labels beyond the class names, if there are any, are bad. decode_all: images are decoded too, to find the bad ones.
+    Labels beyond the class names, if there are any, are bad. choice: which members are read, None: the usual ones.
+    decode_all: images are decoded too, to find the bad ones.
     """
-    common = Layout(classes=len(class_names) or MAX_CLASSES)
+    common = Layout(classes=len(class_names) or MAX_CLASSES, choice=choice or Choice())
     try:
         home.mkdir(parents=True, exist_ok=True)
         remove_drafts(home)
@@ -62,23 +67,28 @@ def build_index(
                 settled += 1
             run_jobs(range(settled, len(paths)), scan, processes, "indexing")
             results = [json.loads((Path(folder) / str(number)).read_text()) for number in range(len(paths))]
-        write_index(home, results, class_names, rate)
+        write_index(home, results, class_names, rate, common.choice)
     except OSError as error:
         raise SaveError(f"{home} cannot be written ({error}); free some space or name another folder") from error
 
 
-def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequence[str], rate: float) -> None:
+def write_index(
+    home: Path,
+    scanned: Sequence[dict[str, Any]],
+    class_names: Sequence[str],
+    rate: float,
+    choice: Choice | None = None,
+) -> None:
     """`index.json` of shards whose tables are there; `scanned`: what `index_shard` gave for each."""
-    shards = [one["shard"] for one in scanned]
-    first = home / shards[0]["name"]
+    shards, choice = [one["shard"] for one in scanned], choice or Choice()
     common = Layout(next((one["layout"] for one in scanned if one["layout"]), None))
     for one in scanned:
         if common.shape is None and one["shape"] is not None:
             common.settle(np.dtype(one["dtype"]), tuple(one["shape"]))
     if common.shape is None or common.dtype is None:
-        raise DataError(f"{first}: no sample that can be read; members are KEY.png|jpg|jpeg|webp|npy with KEY.cls")
+        raise nothing_usable(home / shards[0]["name"], shards, choice)
+    names, told = number_names(home, scanned, class_names, choice.known)
     write_labels(home, shards)
-    kind = "image" if common.dtype == np.uint8 else "signal"
     highest = max((int(label) for shard in shards for label in shard["labels"]), default=-1)
     moments = common.moments
     for one in scanned:
@@ -87,16 +97,19 @@ def write_index(home: Path, scanned: Sequence[dict[str, Any]], class_names: Sequ
             moments.merge(n, np.array(mean), np.array(m2))
     index = {
         "format_version": FORMAT_VERSION,
-        "kind": kind,
+        "kind": "image" if common.dtype == np.uint8 else "signal",
         "layout": common.layout,
         "dtype": common.dtype.name,
         "shape": list(common.shape),
-        "classes": max(len(class_names), highest + 1, 0),
-        "class_names": list(class_names),
+        "classes": max(len(names), highest + 1, 0),
+        "class_names": list(names),
         "rate": rate,
         "statistics": moments and {"mean": moments.mean.tolist(), "std": moments.std().tolist()},
+        **choice.chosen,
+        "told": [*(line for one in scanned for line in one.get("told", [])), *told],
         "shards": shards,
     }
+    check_labelled(home, index)
     write_json(home / INDEX, index)
 
 
@@ -115,13 +128,6 @@ def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-
-
-def _save(path: Path, table: np.ndarray) -> None:
-    """Replace the file and never write into it: another process may read it."""
-    content = io.BytesIO()
-    np.save(content, table)
-    write_bytes(path, content.getvalue())
 
 
 def _state(path: Path) -> os.stat_result:
@@ -143,11 +149,9 @@ def _crc32(path: Path) -> int:
 
 
 def tell_left_out(home: Path) -> None:
-    """A line where an index that was just built leaves out or doubts something: nobody asked for it."""
-    shards = read_index(home)["shards"]
-    left_out = Tally(reasons for shard in shards for reasons in (shard["dropped"], shard["bad"]))
-    if left_out.total:
-        print(f"savae_dist: indexed {home}: {left_out.total:,} samples are of no use: {left_out}", file=sys.stderr)
+    """A line each for what an index that was just built leaves out, doubts or has understood: nobody asked for it."""
+    for line in told_of(read_index(home)):
+        print(f"savae_dist: indexed {home}: {line}", file=sys.stderr)
 
 
 def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False) -> dict[str, Any]:
@@ -165,10 +169,9 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
     inside = path.parent == home
     folder = hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:8]  # shards of one name may lie in several
     table = path.stem if inside else f"{path.stem}-{folder}"
-    _save(home / f"{table}.idx.npy", scan.samples)
+    save_table(home / f"{table}.idx.npy", scan.samples)
     if len(scan.blocks):
-        _save(home / f"{table}.blocks.npy", scan.blocks)
-    labels, counts = np.unique(scan.samples["label"], return_counts=True)
+        save_table(home / f"{table}.blocks.npy", scan.blocks)
     moments = common.moments
     shard = {
         "name": path.name if inside else str(path),
@@ -176,14 +179,18 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
         "count": len(scan.samples),
         "bytes": before.st_size,
         "crc32": crc,
-        "sha256": hashlib.sha256(scan.samples.tobytes() + scan.blocks.tobytes()).hexdigest(),
-        "labels": {str(label): n for label, n in zip(labels.tolist(), counts.tolist(), strict=True)},
+        "sha256": digest_of(scan.samples, scan.blocks),
+        "labels": count_labels(scan.samples),
         "dropped": scan.dropped,
         "bad": scan.bad,
         "whole": scan.whole,
+        "members": scan.members,
+        "folders": scan.folders,
     }
     return {
         "shard": shard,
+        "named": scan.named,
+        "told": scan.told,
         "layout": common.layout,
         "dtype": common.dtype and common.dtype.name,
         "shape": common.shape and list(common.shape),

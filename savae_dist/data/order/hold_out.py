@@ -14,8 +14,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike
 
+from savae_dist.data.index.labels import UNREADABLE
 from savae_dist.data.index.recordings import NONE, By, names_of
-from savae_dist.data.index.scan import UNREADABLE
 from savae_dist.data.index.shards import Part, Shards
 from savae_dist.data.order.order import Sequential, rows_of_members
 from savae_dist.data.order.permutation import HOLD_OUT, raw_bits

@@ -10,7 +10,7 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import ArrayLike
 
-from savae_dist.data.index.scan import UNLABELLED
+from savae_dist.data.index.labels import UNLABELLED
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.order.order import Order, rows_of_members
 from savae_dist.data.order.permutation import MIX, permutation

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from savae_dist.data.index.scan import UNLABELLED
+from savae_dist.data.index.labels import UNLABELLED
+from savae_dist.data.index.losses import samples_left_out
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.order.mixture import SampleOrder
 from savae_dist.data.order.order import Request, Sequential
@@ -66,7 +67,8 @@ class RawBatch:
 class Reader(Dataset[RawBatch]):
     """`reader[request]` is a RawBatch: the same for the same request, whoever asks and whatever was asked before.
 
-    bad_budget: how many different bad samples this process may meet before it stops with DataError.
+    bad_budget: how many different bad samples this process may meet before it stops with DataError; share: the value of
+    `data.bad_budget` that this comes from, for the message.
     cache: `memory` reads the whole set at once, here; `none` reads each batch from the shards.
     """
 
@@ -76,10 +78,11 @@ class Reader(Dataset[RawBatch]):
         order: SampleOrder | Sequential,
         bad_budget: int,
         cache: Literal["none", "memory"] = "none",
+        share: float | None = None,
     ) -> None:
         if cache not in ("none", "memory"):
             raise ConfigError(f"data.cache must be none or memory, not {cache}")
-        self.shards, self.bad_budget = shards, bad_budget
+        self.shards, self.bad_budget, self.share = shards, bad_budget, share
         self.order = self._fitting(order)
         self.fetcher = Fetcher(shards, keep=cache == "none")
         self._met: dict[tuple[int, int], str] = {}
@@ -164,11 +167,19 @@ class Reader(Dataset[RawBatch]):
         self._met[shard, row] = reason
         name, key = self.shards.names[shard], self.fetcher.key(shard, row)
         if len(self._met) > self.bad_budget:
-            raise DataError(
-                f"bad samples {self._counts()}: more than data.bad_budget={self.bad_budget}, "
-                f"the last {key} of {name} ({reason}); repair the shards or raise the budget"
-            )
+            raise self._over_budget(f"the last {key} of {name} ({reason})")
         return reason, name, key
+
+    def _over_budget(self, last: str) -> DataError:
+        if self.share is None:
+            return DataError(f"bad samples {self._counts()}: more than bad_budget={self.bad_budget}, {last}")
+        left_out, total = samples_left_out(self.shards.index)
+        lost = len(self._met) + left_out
+        index = f" and {left_out:,} that the index leaves out" * (left_out > 0)
+        return DataError(
+            f"bad samples {self._counts()}{index}: {lost:,} of {total:,} is more than "
+            f"data.bad_budget={self.share:g} allows, {last}; repair the shards, or allow a larger share"
+        )
 
     def _counts(self) -> str:
         counts = sorted(Counter(self._met.values()).items())

@@ -274,7 +274,8 @@ def test_reading_foreign_shards_decodes_as_packing_does(tmp_path, name):
 
 LABELS = {
     "2": 2, " 2\n": 2, "-1": -1, "0": 0, "007": 7, "-2": -2, "1000000000000": -2, str(1 << 20): -2, "": -2, "cat": -2,
-    "1.0": -2, "1e3": -2, "\u0661": -2, "1" + " " * 80: -2, "0x1": -2, "1 2": -2, "\0": -2,
+    "1.0": 1, "\ufeff2": 2, "4.": 4, "1e3": -2, "1.5": -2, "nan": -2, "\u0661": -2, "1" + " " * 80: 1, "0x1": -2,
+    "1 2": -2, "\0": -2, "1" + " " * 2000: -2,
 }  # fmt: skip
 
 
@@ -286,14 +287,16 @@ def test_labels(tmp_path):
     shards = index_set([tmp_path / "a.tar"])
     assert shards.all_labels().tolist() == [*LABELS.values(), -1]
     wrong = list(LABELS.values()).count(-2)
-    assert shards.index["shards"][0]["bad"] == {"label": {"count": wrong, "keys": [f"k{i}" for i in range(5, 10)]}}
+    label = shards.index["shards"][0]["bad"]["label"]
+    assert (label["count"], label["keys"][:4], label["found"]) == (wrong, ["k5", "k6", "k7", "k8"], "-2")
     assert (shards.spec.classes, shards.label_counts[-1]) == (8, 2)
+    assert "3 names (cat, 0x1, 1 2) among 8 numbers" in survey(shards)[4]
     _, y, reasons = read(shards)
     assert reasons == {"label": wrong}
     assert y.tolist() == [label for label in LABELS.values() if label >= -1] + [-1]
-    named = index_set([tmp_path / "a.tar"], class_names=["a", "b", "c"])  # 7 is none of them
+    named = index_set([tmp_path / "a.tar"], class_names=["a", "b", "c"])  # 7 and 4 are none of them
     assert named.spec.classes == 3
-    assert counts(named.index["shards"][0]["bad"]) == {"label": wrong + 1}
+    assert counts(named.index["shards"][0]["bad"]) == {"label": wrong + 2}
 
 
 @pytest.mark.parametrize("dtype", ["<i8", ">i4", "u1", "<u8"])
@@ -304,7 +307,7 @@ def test_labels_of_blocks(tmp_path, dtype):
     y = y.astype(dtype) if dtype != "<u8" else np.array([0, 3, 1 << 20, 2**63 + 5, 2**64 - 1], np.uint64)
     blocks = [("b0.x.npy", encode_npy(X[:5])), ("b0.y.npy", encode_npy(y))]
     blocks += [("b1.x.npy", encode_npy(X[5:9])), ("b1.y.npy", encode_npy(np.zeros(3, np.int64)))]
-    blocks += [("b2.x.npy", encode_npy(X[5:9])), ("b2.y.npy", encode_npy(np.zeros(4)))]
+    blocks += [("b2.x.npy", encode_npy(X[5:9])), ("b2.y.npy", encode_npy(np.full(4, 0.5)))]
     blocks += [("b3.x.npy", encode_npy(X[9:]))]
     (tmp_path / "a.tar").write_bytes(tar(blocks))
     shards = index_set([tmp_path / "a.tar"])
