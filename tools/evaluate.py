@@ -20,6 +20,7 @@ import torch
 
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import report, sample_metrics
+from savae_dist.pipeline.codes import SOURCES
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 from savae_dist.systems.own import enter
@@ -32,7 +33,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("out", type=Path, help="folder for metrics.json and the figures")
     parser.add_argument("--judge", help="a pipeline whose classifier judges reconstructions and samples")
     parser.add_argument("--training", help="the training shards: adds the class-mean baselines")
-    parser.add_argument("--samples", type=int, default=sample_metrics.DRAWN, help="drawn from the prior (%(default)s)")
+    parser.add_argument("--samples", type=int, default=sample_metrics.DRAWN, help="drawn (%(default)s)")
+    parser.add_argument("--sampler", choices=SOURCES, help="what codes of samples are drawn from; usually the first")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     options = parser.parse_args(argv)
     if options.samples < 2:
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         judge = Pipeline.from_pretrained(options.judge).to(device) if options.judge else None
         reader = report.open_reader(options.shards, pipeline)
         training = report.open_reader(options.training, pipeline) if options.training else None
-        values = report.evaluate_all(pipeline, reader, training, judge, options.samples)
+        values = report.evaluate_all(pipeline, reader, training, judge, options.samples, options.sampler)
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "metrics.json").write_text(json.dumps(values, indent=2) + "\n")
         drawn = report.first(reader)

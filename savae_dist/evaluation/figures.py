@@ -107,8 +107,10 @@ def reconstructions(x: Tensor, x_hat: Tensor, y: Tensor, spec: DataSpec, of: str
 
 
 def samples(pipeline: Pipeline, seed: int = 0) -> Figure:
-    """Decoded draws of the prior."""
-    spec, title = pipeline.spec, "Samples from the prior" + " N(0, I)" * (pipeline.prior is None)
+    """Decoded draws of what the pipeline's codes are usually drawn from."""
+    normal = " N(0, I)" * (pipeline.prior is None)
+    drawn = {"mixture": "a mixture of Gaussians fitted to the training set's codes", "prior": f"the prior{normal}"}
+    spec, title = pipeline.spec, f"Samples from {drawn[pipeline.codes.usual(None)]}"
     if spec.kind == "signal":
         x = pipeline.decoded(pipeline.latents(8, seed=seed))
         return _signal_rows([[window] for window in x], [f"sample {n + 1}" for n in range(len(x))], title, spec)
@@ -116,13 +118,13 @@ def samples(pipeline: Pipeline, seed: int = 0) -> Figure:
 
 
 def samples_of_each(pipelines: Mapping[str, Pipeline], seed: int = 0) -> Figure:
-    """Decoded draws of the prior, a named row per pipeline; all pipelines make the same kind of sample."""
+    """Decoded draws of each pipeline's usual sampler, a named row per pipeline; all make the same kind of sample."""
     spec = next(iter(pipelines.values())).spec
     each = COLUMNS if spec.kind == "image" else 1
     x = torch.cat([pipeline.decoded(pipeline.latents(each, seed=seed)).cpu() for pipeline in pipelines.values()])
     if spec.kind == "signal":
-        return _signal_rows([[window] for window in x], list(pipelines), "Samples from the prior", spec)
-    return _image_rows(x, list(pipelines), "Samples from the prior", spec)
+        return _signal_rows([[window] for window in x], list(pipelines), "Samples", spec)
+    return _image_rows(x, list(pipelines), "Samples", spec)
 
 
 def samples_by_class(pipeline: Pipeline, seed: int = 0) -> Figure:

@@ -12,6 +12,7 @@ from torch import Tensor
 from savae_dist.data import Order, RawBatch, Reader, Request, Shards, evaluation_requests, loader
 from savae_dist.errors import ConfigError
 from savae_dist.evaluation import figures, metrics, sample_metrics
+from savae_dist.pipeline.codes import Source
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 
@@ -74,14 +75,15 @@ def evaluate_all(
     training: Reader | None = None,
     judge: Pipeline | None = None,
     samples: int = sample_metrics.DRAWN,
+    sampler: Source | None = None,
 ) -> dict[str, float | None]:
-    """The metrics of codes and reconstructions and, where there is a decoder, of `samples` generated ones.
+    """The metrics of codes and reconstructions and, where there is a decoder, of `samples` that `sampler` generated.
 
     None stands for a metric that needs a network that the pipeline does not have.
     """
     values = evaluate(pipeline, batches(reader), batches(training) if training else None, judge)
     if "decoder" in pipeline.networks:
-        values |= sample_metrics.measure_samples(pipeline, batches(reader), judge, samples)
+        values |= sample_metrics.measure_samples(pipeline, batches(reader), judge, samples, sampler=sampler)
     return values
 
 

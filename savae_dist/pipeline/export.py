@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from savae_dist.errors import ConfigError
-from savae_dist.pipeline.folder import CONFIG, POSTERIORS, write_config
+from savae_dist.pipeline.folder import CONFIG, POSTERIORS, SAMPLER, write_config
 from savae_dist.pipeline.model_card import model_card
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.untrusted import check, number, read_object, table
@@ -31,8 +31,9 @@ def export(source: str, out: Path, license: str | None = None, citations: Mappin
         for other in beside:  # no weights: they say what its codes are
             shutil.copytree(out / other, folder / other, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
         write_config(folder, {name: ".", **{other: other for other in beside}}, pipeline.spec, pipeline.system)
-        if name == "decoder" and pipeline.posteriors is not None:
-            shutil.copyfile(out / POSTERIORS, folder / POSTERIORS)
+        for drawn_from in (POSTERIORS, SAMPLER) if name == "decoder" else ():
+            if (out / drawn_from).is_file():
+                shutil.copyfile(out / drawn_from, folder / drawn_from)
         (folder / "README.md").write_text(model_card(pipeline, name, summary, license, citation))
     (out / "README.md").write_text(model_card(pipeline, "pipeline", summary, license, citation))
     return pipeline

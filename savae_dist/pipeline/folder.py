@@ -1,4 +1,4 @@
-"""A pipeline's folder: `pipeline.json`, a folder per network, perhaps posteriors, and where to find it."""
+"""A pipeline's folder: `pipeline.json`, a folder per network, what codes are drawn from, and where to find it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from savae_dist.untrusted import Misfit, check, listed, number, one_of, read_obj
 FORMAT_VERSION = 1
 CONFIG = "pipeline.json"
 POSTERIORS = "posteriors.safetensors"
+SAMPLER = "sampler.safetensors"
 FILES = ("*.json", "*.safetensors")  # all that is downloaded of a repository
 AGAIN = "save the pipeline again"
 ROLES: dict[str, type[Network]] = {

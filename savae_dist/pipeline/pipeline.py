@@ -18,11 +18,13 @@ from savae_dist.latents import Posterior
 from savae_dist.networks import Decoder, LabelPart, Network, Prior
 from savae_dist.networks.base import inference
 from savae_dist.pipeline.class_names import Probabilities, known_label, label_numbers
+from savae_dist.pipeline.codes import Codes, Source
 from savae_dist.pipeline.folder import (
     AGAIN,
     CONFIG,
     POSTERIORS,
     ROLES,
+    SAMPLER,
     find,
     load_network,
     one_line,
@@ -30,6 +32,7 @@ from savae_dist.pipeline.folder import (
     write_config,
 )
 from savae_dist.pipeline.posteriors import PosteriorBank, check_together, load_posteriors
+from savae_dist.pipeline.sampler import Sampler, load_sampler
 from savae_dist.preprocess import DataSpec, denormalise, normalise
 
 Samples = np.ndarray | Tensor  # raw, in the stored layout: see preprocess.normalise
@@ -42,6 +45,7 @@ class Pipeline:
         is what codes are drawn from, N(0, I) if missing.
     system: the system's name and hyperparameters, kept for the record.
     batch_size: samples that pass through a network at once.
+    mixture, posteriors: what codes can be drawn from besides the prior.
 
     Raw samples are uint8 images `[n, h, w(, c)]` or windows `[n, l]` / `[n, c, l]` in the unit of the recording.
     `posterior`, `decoded` and `logits` are the same steps on what the networks see: normalised float tensors.
@@ -54,6 +58,7 @@ class Pipeline:
         posteriors: PosteriorBank | None = None,
         system: dict[str, Any] | None = None,
         batch_size: int = 256,
+        mixture: Sampler | None = None,
     ) -> None:
         for name, network in networks.items():
             if not name.isidentifier():  # it becomes a folder's name
@@ -63,6 +68,7 @@ class Pipeline:
         self.networks = dict(networks)
         self.spec = spec
         self.posteriors = posteriors
+        self.mixture = mixture
         self.system = dict(system or {})
         self.batch_size = batch_size
 
@@ -103,13 +109,21 @@ class Pipeline:
             return torch.cat([classifier(part).float() for part in self._parts(z)])
 
     def latents(
-        self, n: int, label: int | str | None = None, seed: int | None = None, style: Samples | None = None
+        self,
+        n: int,
+        label: int | str | None = None,
+        seed: int | None = None,
+        style: Samples | None = None,
+        sampler: Source | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
-        """Codes `[n, K]` for the decoder: of the prior, or of class `label`; see `labels` for those that are known.
+        """Codes `[n, K]` for the decoder, of all classes or of class `label`; see `labels` for those that are known.
 
         label: the number or the name of a class.
-
         style: z `[n, style_dim]`, or `[style_dim]` for all, in place of a draw, where the code has a label part.
+        sampler: `mixture`, fitted to where the training set's codes lie; `prior`, which the decoder may hardly have
+        seen; `posteriors` of single training samples, nearly their reconstructions. None: the first that there is.
+        temperature: times the deviation of each Gaussian; below 1 samples are more alike and more typical.
         A seed gives the same draws on every device, and of every class the same style; without one they differ from
         call to call.
         """
@@ -118,35 +132,15 @@ class Pipeline:
         label = known_label(label, self.labels, self.spec.class_names)
         generator = torch.Generator()
         generator.seed() if seed is None else generator.manual_seed(seed)
-        if self.prior is not None:
-            codes = self._of_prior(self.prior, n, label, generator, style)
-        elif style is not None:
-            raise ValueError("style needs a code with a label part, and that of this pipeline is in one piece")
-        elif label is None:
-            codes = torch.randn(n, self.latent_dim, generator=generator)
-        else:
-            assert self.posteriors is not None  # else no label is known
-            stored = self.posteriors.of_class(label)
-            chosen = torch.randint(len(stored.mean), (n,), generator=generator)
-            posterior = Posterior(stored.mean[chosen], stored.log_variance[chosen])
-            codes = posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
-        return codes.to(self.device)
+        given = None if style is None else as_tensor(style).float().cpu()
+        return self.codes.draw(n, label, generator, given, sampler, temperature).to(self.device)
 
-    def _of_prior(
-        self, prior: Prior, n: int, label: int | None, generator: torch.Generator, style: Samples | None
-    ) -> Tensor:
-        eps, y = torch.randn(n, prior.draws, generator=generator), None
-        if style is not None:
-            style = as_tensor(style).float().cpu()
-            if not prior.entries or style.shape not in ((prior.style_dim,), (n, prior.style_dim)):
-                expected = f"[{n}, {prior.style_dim}]" if prior.entries else "left out: the code has no label part"
-                raise ValueError(f"style is {list(style.shape)} and must be {expected}")
-            style = style.expand(n, -1)
-        if label is not None:
-            classifier = self.networks.get("classifier")
-            entries = classifier.entries_of(label).cpu() if isinstance(classifier, LabelPart) else torch.tensor([label])
-            y = entries[torch.randint(len(entries), (n,), generator=generator)]
-        return prior(eps, y, style)
+    @property
+    def codes(self) -> Codes:
+        """What codes can be drawn from."""
+        networks = self.networks
+        classifier = networks.get("classifier")
+        return Codes(self.latent_dim, self.spec.classes, self.prior, classifier, self.mixture, self.posteriors)
 
     @property
     def prior(self) -> Prior | None:
@@ -156,13 +150,8 @@ class Pipeline:
 
     @property
     def labels(self) -> list[int]:
-        """The classes that can be generated: those that the code knows, or of which posteriors are stored."""
-        classifier = self.networks.get("classifier")
-        if self.prior is None:
-            return [] if self.posteriors is None else self.posteriors.label.unique().tolist()
-        if self.prior.labels == "inferred":
-            return classifier.class_of.unique().tolist() if isinstance(classifier, LabelPart) else []
-        return [] if self.prior.labels == "none" else list(range(self.spec.classes))
+        """The classes that can be generated."""
+        return self.codes.labels if "decoder" in self.networks else []
 
     @property
     def has_clusters(self) -> bool:
@@ -206,11 +195,9 @@ class Pipeline:
             [self._raw(self.decoded(self.completed(self.posterior(p).mean, own))) for p, own in pairs]
         )
 
-    def generate(
-        self, n: int, label: int | str | None = None, seed: int | None = None, style: Samples | None = None
-    ) -> np.ndarray:
-        """n new raw samples: of the prior, or of class `label`, in a given style or drawn ones (see `latents`)."""
-        return self.decode(self.latents(n, label, seed, style))
+    def generate(self, n: int, label: int | str | None = None, seed: int | None = None, **options: Any) -> np.ndarray:
+        """n new raw samples, of all classes or of class `label`; options: style, sampler, temperature of `latents`."""
+        return self.decode(self.latents(n, label, seed, **options))
 
     def classify(self, x: Samples) -> Probabilities:
         """Class probabilities float32 `[n, classes]` of raw samples, at their posteriors' means.
@@ -237,14 +224,16 @@ class Pipeline:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).unlink(missing_ok=True)  # written last: a folder that holds it is whole
-        (folder / POSTERIORS).unlink(missing_ok=True)
+        for name in (POSTERIORS, SAMPLER):
+            (folder / name).unlink(missing_ok=True)
         for written in (folder, *(folder / name for name in self.networks)):
             remove_drafts(written)
         for name, network in self.networks.items():
             network.save_pretrained(folder / name)
-        if self.posteriors is not None:
-            tensors = {name: value.cpu().contiguous() for name, value in self.posteriors.tensors().items()}
-            write_bytes(folder / POSTERIORS, save(tensors))
+        for name, drawn_from in ((POSTERIORS, self.posteriors), (SAMPLER, self.mixture)):
+            if drawn_from is not None:
+                tensors = {key: value.cpu().contiguous() for key, value in drawn_from.tensors().items()}
+                write_bytes(folder / name, save(tensors))
         write_config(folder, {name: name for name in self.networks}, self.spec, self.system)
 
     @classmethod
@@ -277,9 +266,10 @@ class Pipeline:
             networks = {name: load_network(folder, name, place) for name, place in config["networks"].items()}
             bank = folder / POSTERIORS
             posteriors = load_posteriors(bank) if bank.is_file() else None
+            mixture = load_sampler(folder / SAMPLER) if (folder / SAMPLER).is_file() else None
             spec = DataSpec.from_dict(config["spec"])
-            check_together(networks, spec, posteriors)
-            return cls(networks, spec, posteriors, config["system"])
+            check_together(networks, spec, posteriors, mixture)
+            return cls(networks, spec, posteriors, config["system"], mixture=mixture)
         except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:  # bad files
             raise CheckpointError(f"{folder} cannot be loaded: {one_line(error)}; {AGAIN}") from error
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from savae_dist.latents import Posterior
 from savae_dist.networks import Decoder, Encoder, LabelPart, Network, Prior
 from savae_dist.networks.base import inference
 from savae_dist.networks.stored import tensor_forms
+from savae_dist.pipeline.sampler import Sampler
 from savae_dist.preprocess import DataSpec
 from savae_dist.untrusted import shown
 
@@ -38,12 +38,13 @@ class PosteriorBank:
         """The three by name; `PosteriorBank(**tensors)` is the same bank."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
-    def of_class(self, label: int) -> Posterior:
+    def of_class(self, label: int) -> PosteriorBank:
+        """The posteriors of that class alone; ValueError if there is none."""
         chosen = self.label == label
         if not chosen.any():
             known = ", ".join(map(str, self.label.unique().tolist()))
             raise ValueError(f"label {label}: no training posterior is stored for it; there are some for {known}")
-        return Posterior(self.mean[chosen], self.log_variance[chosen])
+        return PosteriorBank(self.mean[chosen], self.log_variance[chosen], self.label[chosen])
 
 
 def load_posteriors(path: Path) -> PosteriorBank:
@@ -55,7 +56,9 @@ def load_posteriors(path: Path) -> PosteriorBank:
     return PosteriorBank(tensors["mean"].float(), tensors["log_variance"].float(), tensors["label"].long())
 
 
-def check_together(networks: Mapping[str, Network], spec: DataSpec, bank: PosteriorBank | None) -> None:
+def check_together(
+    networks: Mapping[str, Network], spec: DataSpec, bank: PosteriorBank | None, mixture: Sampler | None = None
+) -> None:
     """ValueError where the parts of a pipeline's folder do not go together, and would fail when they are used."""
     for name, network in networks.items():
         shape = network.init_arguments.get("shape", spec.shape)
@@ -64,6 +67,7 @@ def check_together(networks: Mapping[str, Network], spec: DataSpec, bank: Poster
     decoder, prior, classifier = (networks.get(name) for name in ("decoder", "prior", "classifier"))
     sizes = {"prior": prior.latent_dim} if isinstance(prior, Prior) else {}
     sizes |= {"posteriors": bank.mean.shape[1]} if bank is not None else {}
+    sizes |= {"sampler": mixture.mean.shape[1]} if mixture is not None else {}
     for name, size in sizes.items():
         if isinstance(decoder, Decoder) and size != decoder.latent_dim:
             raise ValueError(f"the {name} give codes of {size} numbers, and the decoder takes {decoder.latent_dim}")

@@ -6,18 +6,24 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from savae_dist.config.identity import plain
 from savae_dist.files import finite_or_null, write_json
+from savae_dist.latents import Posterior
 from savae_dist.networks import Encoder, LabelPart, Network
 from savae_dist.pipeline import Pipeline
 from savae_dist.pipeline.posteriors import collect_posteriors, name_clusters
+from savae_dist.pipeline.sampler import fit
 from savae_dist.preprocess import DataSpec
 from savae_dist.run.checkpoint import not_saved
 from savae_dist.run.side_outputs import SideOutputs
 from savae_dist.run.training_data import TrainingData
 from savae_dist.systems.phases import Phase, System
+
+FITTED = 10_000  # samples of the training order to whose codes a mixture is fitted
 
 
 def trained_by(phases: Iterable[Phase]) -> set[str]:
@@ -55,14 +61,31 @@ def name_the_clusters(pipeline: Pipeline, data: TrainingData) -> None:
             del pipeline.networks["classifier"]
 
 
-def export(folder: Path, pipeline: Pipeline, data: TrainingData, summary: Mapping[str, Any], side: SideOutputs) -> None:
-    """Write the pipeline, and summary.json; SaveError if the pipeline cannot be written.
+def add_samplers(pipeline: Pipeline, data: TrainingData) -> dict[str, Any]:
+    """Add what new codes are drawn from, and tell of it: a mixture fitted to those of training samples.
 
-    A pipeline without a prior generates a class from the posteriors of its training samples, which are added here.
+    A decoder whose codes have a label part, or modes for the classes, has a prior that says all; it gets none. Where
+    there is no prior but N(0, I), posteriors of training samples are kept too, for comparison.
     """
-    encoder = pipeline.networks.get("encoder")
-    if data.labelled and isinstance(encoder, Encoder) and pipeline.prior is None:
-        pipeline.posteriors = collect_posteriors(encoder, data.labelled_samples())
+    encoder, prior = pipeline.networks.get("encoder"), pipeline.prior
+    if not isinstance(encoder, Encoder) or "decoder" not in pipeline.networks or (prior and prior.labels != "none"):
+        return {}
+    by_class: dict[int, Tensor] = {}
+    random = torch.Generator().manual_seed(0)
+    if data.labelled:
+        bank = collect_posteriors(encoder, data.labelled_samples())
+        z = Posterior(bank.mean, bank.log_variance).sample(torch.randn(bank.mean.shape, generator=random))
+        by_class = {label: z[bank.label == label] for label in bank.label.unique().tolist()}
+        pipeline.posteriors = bank if prior is None else None
+    found = [pipeline.posterior(x) for x in data.first(FITTED)]
+    mean, log_variance = (torch.cat(parts).cpu()[:FITTED] for parts in zip(*found, strict=True))
+    fitted = fit(Posterior(mean, log_variance).sample(torch.randn(mean.shape, generator=random)), by_class)
+    pipeline.mixture = fitted.sampler
+    return {"sampler": fitted.told()}
+
+
+def export(folder: Path, pipeline: Pipeline, summary: Mapping[str, Any], side: SideOutputs) -> None:
+    """Write the pipeline, and summary.json; SaveError if the pipeline cannot be written."""
     target = folder / "pipeline"
     try:
         target.mkdir(exist_ok=True)  # not its parents: see `checkpoint.save`

@@ -12,7 +12,7 @@ from typing import Any
 from savae_dist.config.schema import RunConfig
 from savae_dist.networks import Network
 from savae_dist.pipeline import Pipeline
-from savae_dist.run.export import export, make_pipeline, name_the_clusters
+from savae_dist.run.export import add_samplers, export, make_pipeline, name_the_clusters
 from savae_dist.run.process import Process
 from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
@@ -66,7 +66,7 @@ class Results:
         self.process.stop.together(lambda: self._draw(pipeline, at.total))
 
     def finish(self, networks: Mapping[str, Network], at: TrainingState) -> None:
-        """Measure, export the pipeline with the training posteriors, and say where everything lies."""
+        """Measure, export the pipeline with what it draws codes from, and say where everything lies."""
         pipeline = self._pipeline(self.phases[-1], networks)
         metrics = self._metrics(pipeline)
         self.process.stop.end()
@@ -80,7 +80,8 @@ class Results:
         again = (self.folder / "summary.json").is_file()  # finished by an earlier launch, which logged the figures
         # An earlier "done" must not stand in status.json while the pipeline is being replaced.
         self.process.status.begin(again=True)
-        export(self.folder, pipeline, self.data, {**metrics, **summary}, side)
+        summary |= add_samplers(pipeline, self.data)
+        export(self.folder, pipeline, {**metrics, **summary}, side)
         self._draw(pipeline, at.total, log=not again)
         self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks, self.validation is not None))
 

@@ -15,6 +15,7 @@ from savae_dist.evaluation.sample_metrics import Gaussian, Judged, frechet_dista
 from savae_dist.networks import ConvDecoder, ConvEncoder, DcganDecoder, DcganEncoder, DenseClassifier
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.posteriors import PosteriorBank
+from savae_dist.pipeline.sampler import fit
 from savae_dist.preprocess import DataSpec
 
 IMAGE = DataSpec("image", (1, 9, 8), 4, "unit")
@@ -144,6 +145,18 @@ def test_draws_are_the_same_for_the_same_seed() -> None:
     first, again, other = (measure_samples(pipeline, batches(x), judge, 12, seed) for seed in (0, 0, 1))
     assert first == again
     assert first != other
+
+
+def test_the_prior_stands_beside_the_sampler() -> None:
+    """The usual one is measured; another on demand; and where that is the prior, it does not stand there twice."""
+    pipeline, judge, x = generator_of(IMAGE), judge_of(IMAGE), torch.rand(30, *IMAGE.shape)
+    of_prior = measure_samples(pipeline, batches(x), judge, 40)
+    assert of_prior["prior_frechet_distance"] is None
+    pipeline.mixture = fit(3 + torch.randn(90, 5), {}).sampler
+    usual, asked = (measure_samples(pipeline, batches(x), judge, 40, sampler=one) for one in (None, "prior"))
+    assert usual["prior_frechet_distance"] == of_prior["frechet_distance"] == asked["frechet_distance"]
+    assert usual["frechet_distance"] != of_prior["frechet_distance"]
+    assert asked["prior_frechet_distance"] is None
 
 
 def test_classes_that_are_asked_for() -> None:
