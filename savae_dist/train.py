@@ -1,6 +1,7 @@
 """Entry point: configuration -> data, system, networks -> phases -> pipeline.
 
 accelerate launch -m savae_dist.train [PRESET or FILE.yaml] [key=value ...] [--print-config | --check]
+savae-train --launch FILE ... starts Accelerate's launcher itself, and ends with the trainers' own line and code.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NoReturn
 
 from savae_dist.config import names
 from savae_dist.config.identity import to_yaml
-from savae_dist.distributed.environment import is_main
+from savae_dist.distributed.environment import is_main, leave_word
 from savae_dist.errors import Preempted, UserError
 from savae_dist.streams import spared_streams
 
@@ -31,6 +32,12 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument(
         "--check", action="store_true", help="do everything up to the first step, and say what is there"
     )
+    parser.add_argument(
+        "--launch",
+        metavar="FILE",
+        help="start the processes that this launch file of Accelerate describes; with options of its launcher in "
+        "quotes: --launch 'FILE --num_processes 4'",
+    )
     options = parser.parse_intermixed_args(argv)
     try:
         # Where a program has loaded the systems, it may have entered its own: `load` asks the registry.
@@ -38,13 +45,24 @@ def _main(argv: Sequence[str] | None) -> int:
             names.check(options.config)
     except UserError as error:
         return told(error)
-    return _run(options)
+    return _launch(options) if options.launch else _run(options)
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from savae_dist.distributed.launcher import launch
+
+    flags = ["--print-config"] * options.print_config + ["--check"] * options.check
+    try:
+        return launch(options.launch, [*options.config, *flags])
+    except UserError as error:
+        return told(error)
 
 
 def told(error: UserError) -> int:
     """The exit code, after its line was printed: by the first process, or by the only one that knows of it."""
     if is_main() or not error.everywhere:
         print(f"savae_dist: {error}", file=sys.stderr)
+    leave_word(error.code, str(error))
     return error.code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
@@ -17,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType, parse_flag_from_env
 
 from savae_dist.config.schema import Precision
-from savae_dist.distributed.environment import STARTED_BY, world_size
+from savae_dist.distributed.environment import CODES, STARTED_BY, world_size
 from savae_dist.distributed.lost_peer import lost_peer
 from savae_dist.errors import ConfigError, RankLost
 from savae_dist.precision import NEEDS_GPU, set_tf32
@@ -35,6 +36,7 @@ _FOR_GPUS = {"--multi_gpu", "--multi-gpu"}
 # Set by torch's launcher in its children, and so by Accelerate's of several processes, which is built on it.
 ELASTIC = "TORCHELASTIC_RUN_ID"
 INIT, GONE = 1, 0  # the process that inherits those whose parent has ended; no process's id
+TORCHRUN = ("torchrun", "torch.distributed.run", "torch.distributed.launch")
 MAX_ABOVE = 8  # ancestors to search for the launcher: torchrun's agent or a shell may lie between
 # At its time-out NCCL ends the process without an error to catch. gloo is used in every iteration too, and must time
 # out first, because its error can be reported.
@@ -108,15 +110,21 @@ def _check_gpus() -> None:
     """ConfigError if the launcher was told to use GPUs, and none is in sight."""
     if torch.accelerator.is_available() or cpu_asked():
         return
-    for words in filter(None, map(_launched_with, islice(_above(), MAX_ABOVE))):
-        options = _options(words)
-        file = _launch_file(options)
-        if "--cpu" in options or not (_FOR_GPUS & options.keys() or file.get("use_cpu") is False):
-            continue
-        one, several = "cpu_1.yaml, or with --cpu", "cpu_2.yaml (--num_processes N), or with ACCELERATE_USE_CPU=true"
+    above = list(islice(_above(), MAX_ABOVE))
+    for options in map(_options, filter(None, map(_launched_with, above))):
+        if "--cpu" not in options and (_FOR_GPUS & options.keys() or _launch_file(options).get("use_cpu") is False):
+            one, several = (
+                "cpu_1.yaml, or with --cpu",
+                "cpu_2.yaml (--num_processes N), or with ACCELERATE_USE_CPU=true",
+            )
+            raise ConfigError(
+                "the launch asks for GPUs and this machine shows none (see nvidia-smi, CUDA_VISIBLE_DEVICES); to train "
+                f"on CPUs: --config_file launch_configs/accelerate/{several if world_size() > 1 else one}"
+            )
+    if ELASTIC in os.environ and any(map(_is_torchrun, above)):
         raise ConfigError(
-            "the launch asks for GPUs and this machine shows none (see nvidia-smi, CUDA_VISIBLE_DEVICES); to train on "
-            f"CPUs: --config_file launch_configs/accelerate/{several if world_size() > 1 else one}"
+            "torchrun is for GPUs and this machine shows none (see nvidia-smi, CUDA_VISIBLE_DEVICES); to train on "
+            "CPUs set ACCELERATE_USE_CPU=true"
         )
 
 
@@ -223,7 +231,7 @@ def _above() -> Iterator[psutil.Process]:
 
 
 def _launched_with(process: psutil.Process) -> list[str] | None:
-    """The arguments of `process` if it is an `accelerate launch`; None where it is not, or can't be seen."""
+    """The arguments of `process` if it is an `accelerate launch` or `savae-train --launch`; None if not, or unseen."""
     try:
         words = process.cmdline()
     except psutil.Error:
@@ -234,7 +242,17 @@ def _launched_with(process: psutil.Process) -> list[str] | None:
         command_line = Path(word).name in ("accelerate", "accelerate.commands.accelerate_cli")
         if command_line and words[number + 1 : number + 2] == ["launch"]:
             return words[number + 2 :]
+    if CODES in os.environ:  # set by our own launcher, which any program that trains may be
+        given = _options([word for word in words if word not in ("-m", "--module")]).get("--launch")
+        return ["--config_file", *shlex.split(given)] if given else None
     return None
+
+
+def _is_torchrun(process: psutil.Process) -> bool:
+    try:
+        return any(Path(word).name in TORCHRUN for word in process.cmdline()[:3])
+    except psutil.Error:
+        return False
 
 
 def _options(words: list[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from savae_dist.config.identity import as_dict
 from savae_dist.config.schema import RunConfig
 from savae_dist.distributed import launch
-from savae_dist.distributed.environment import is_main, world_size
+from savae_dist.distributed.environment import is_main, leave_word, world_size
 from savae_dist.distributed.folder_lock import FolderLock
 from savae_dist.distributed.lost_peer import lost_peer
 from savae_dist.distributed.ranks import Peers
@@ -33,6 +33,7 @@ def train(config: RunConfig, check: bool = False) -> int:
     def give_up(message: str, code: int) -> None:
         status.end(Preempted.__name__, code, message, alone=True)
         print(f"savae_dist: {message}", file=sys.stderr)
+        leave_word(code, message)
 
     with folder_lock, Stop(give_up, world_size(), launcher=launch.launcher()) as stop:
         try:

@@ -13,7 +13,7 @@ from accelerate import PartialState
 from helpers.launching import ROOT, environment, free_port, status
 
 from savae_dist.distributed import launch
-from savae_dist.distributed.environment import is_main
+from savae_dist.distributed.environment import CODES, is_main
 from savae_dist.distributed.launch import describe, requested_processes, start
 from savae_dist.errors import ConfigError
 
@@ -89,6 +89,20 @@ def test_the_number_in_the_launch_file(
     (tmp_path / "f.yaml").write_text("use_cpu: true\nnum_processes: 3\n")
     processes(monkeypatch, [*launcher, *form.format(tmp_path / "f.yaml").split(), *MODULE])
     assert requested_processes() == 3
+
+
+@pytest.mark.parametrize("program", [["python", "-m", "savae_dist.train"], ["python", "/venv/bin/savae-train"]])
+@pytest.mark.parametrize("form", ["--launch={} --num_processes 2", "{}"])
+def test_our_own_launcher_is_seen(
+    program: list[str], form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f.yaml").write_text("use_cpu: true\nnum_processes: 3\n")
+    given = form.format(tmp_path / "f.yaml")
+    words = [given] if given.startswith("--launch") else ["--launch", given]
+    processes(monkeypatch, [*program, "demo", *words])
+    assert requested_processes() is None
+    monkeypatch.setenv(CODES, str(tmp_path))  # which it sets
+    assert requested_processes() == (2 if "--num_processes" in given else 3)
 
 
 def test_the_command_line_outranks_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,6 +274,20 @@ def test_gpus_asked_for_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> 
     processes(monkeypatch, [*LAUNCHERS["script"], "--multi_gpu", "--num_processes", "1", *MODULE])
     with pytest.raises(ConfigError, match="asks for GPUs"):
         start("fp32", 9.0)
+
+
+@WITHOUT_GPU
+@pytest.mark.parametrize("words", [["python", "/venv/bin/torchrun"], ["python", "-m", "torch.distributed.run"]])
+def test_torchrun_needs_gpus(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless CPUs are asked for; it would train on them without a word."""
+    processes(monkeypatch, [*words, "--nproc_per_node", "2", *MODULE], ["bash"])
+    check_accepted()  # started from a shell that torchrun started, say
+    monkeypatch.setenv(launch.ELASTIC, "none")
+    with pytest.raises(ConfigError, match=r"^torchrun is for GPUs.*shows none.*ACCELERATE_USE_CPU=true$") as caught:
+        start("fp32", 9.0)
+    assert caught.value.code == 2
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    check_accepted()
 
 
 @pytest.mark.parametrize("options", [[], *(["--config_file", str(file)] for file in CPU_FILES)], ids=str)

@@ -109,7 +109,7 @@ def test_several_machines(file: str, tmp_path: Path) -> None:
 def test_the_torch_plugin_s_environment(tmp_path: Path) -> None:
     """Two pods of two processes, as Kubeflow Trainer starts them."""
     plugin = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_MASTER_ADDR": "127.0.0.1"}
-    plugin |= {"PET_MASTER_PORT": str(free_port()), "LAUNCHER": "torchrun"}
+    plugin |= {"PET_MASTER_PORT": str(free_port()), "LAUNCHER": "torchrun", "ACCELERATE_USE_CPU": "true"}
     command = ["launch_configs/container.sh", *arguments(tmp_path)]
     said = ended(*(start(command, PET_NODE_RANK=str(rank), **plugin) for rank in range(2)))
     assert said.count("2 processes (MULTI_CPU, gloo, cpu)") == 1
