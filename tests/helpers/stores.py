@@ -92,12 +92,14 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[:-700] + bytes([content[-700] ^ 1]) + content[-699:]
         if fault == "short":
             content = content[:-512]
-        self._send(206 if found else 200, content if body else b"", len(content), fault)
+        length = 1 << 40 if fault in ("endless", "drip") else len(content)
+        content = b"" if fault == "drip" else content
+        self._send(206 if found else 200, content if body else b"", length, fault)
 
     def _send(self, status: int, content: bytes, length: int | None = None, fault: str = "") -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(content) if length is None else length))
-        if fault in ("reset", "truncated"):
+        if fault in ("reset", "truncated", "endless", "drip"):
             self.send_header("Connection", "close")
         self.end_headers()
         if fault == "reset":  # closed with unread data and no time to linger: the other side sees a reset
@@ -107,6 +109,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
         elif fault == "truncated":
             self.wfile.write(content[: len(content) // 2])
+        elif fault in ("endless", "drip"):
+            self.wfile.write(content)
+            while not self.web.ended.wait(0.02 if fault == "drip" else 0):
+                self.wfile.write(bytes(1 if fault == "drip" else 1 << 16))
+                self.wfile.flush()
         elif fault == "slow":
             for start in range(0, len(content), 1 + len(content) // 5):
                 self.wfile.write(content[start : start + 1 + len(content) // 5])

@@ -32,6 +32,14 @@ class WrongContent(OSError):
     TRIES = 5
 
 
+class TooSlow(TimeoutError):
+    """An answer that came for so many seconds and did not end."""
+
+    def __init__(self, bytes_read: int, seconds: float) -> None:
+        super().__init__(f"{bytes_read:,} bytes in {seconds:.3g} s")
+        self.seconds = seconds
+
+
 def shown(url: str) -> str:
     """A URL as messages may show it: without password and without query, which may be a signature."""
     return urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2], query="", fragment="").geturl()
@@ -69,7 +77,8 @@ class Trial:
     def failed(self, error: Exception) -> float:
         """Seconds to wait before the next attempt; OutageError or Refused if there is to be none."""
         now, outage = time.monotonic(), self.outage
-        self.began = self.began if self.failures else now
+        slow = error.seconds if isinstance(error, TooSlow) else 0.0  # it failed all that time
+        self.began = min(self.began if self.failures else now, now - slow)
         self.failures += 1
         self.wrong += isinstance(error, WrongContent)
         failing, cause = now - self.began, " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -89,7 +98,7 @@ class Trial:
 
     def _is_out(self, failing: float, now: float, cause: str, error: Exception) -> None:
         outage = self.outage
-        outage.since = outage.since or now
+        outage.since = outage.since or now - failing
         # What other threads have waited counts: else a request that queued behind theirs would wait as long again.
         if failing >= outage.limit or (now - outage.since >= outage.limit and failing >= LAST_CHANCE):
             raise OutageError(

@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 
 from savae_dist.config.schema import DataConfig
 from savae_dist.data.remote.cache import POLL, Cache, cache_folder, make_folder
-from savae_dist.data.remote.retry import Outage, Stopped, WrongContent, pause, shown
+from savae_dist.data.remote.retry import Outage, Stopped, TooSlow, WrongContent, pause, shown
 from savae_dist.errors import ConfigError, DataError
 
 T = TypeVar("T")
 PIECE = 32 << 20  # bytes of one request: what a broken connection costs, and what a download holds in memory
-STREAMED = 1 << 16  # bytes that are taken from an answer at once
+STREAMED = 1 << 18  # bytes that are taken from an answer at once
+SLOWEST = 1 << 10  # bytes a second: an answer that comes more slowly is an outage
+PARTIAL_CONTENT = 206  # HTTP's status of an answer that holds the range that was asked for
 
 
 def is_remote(source: str | os.PathLike[str]) -> bool:
@@ -118,7 +120,8 @@ class Store:
             file.seek(0)
             for start in range(0, size, PIECE):
                 wanted = range(start, min(start + PIECE, size))
-                data = self._ask(url, partial(_piece, url=url, wanted=wanted, size=size), stop)
+                seconds = self._outage.limit
+                data = self._ask(url, partial(_piece, url=url, wanted=wanted, size=size, seconds=seconds), stop)
                 found = zlib.crc32(data, found)
                 file.write(data)
             if crc in (None, found):
@@ -187,22 +190,53 @@ def _kept_as(url: str, size: int, crc: int | None) -> str:
 
 def _first(files: Any, *, url: str, limit: int, seconds: float) -> bytes:
     """The file, or its first `limit` bytes."""
-    if urlsplit(url).scheme not in ("http", "https"):
-        return bytes(files.cat_file(url, start=0, end=limit))
-    # A web server may not know ranges, and may send without end or ever more slowly.
-    data, ends = bytearray(), time.monotonic() + seconds
+    if not _is_web(url):
+        return _asked(files, url, range(limit), seconds)
     with files.open(url, "rb", block_size=0, size=limit) as file:
-        while len(data) < limit and (part := file.read(min(limit - len(data), STREAMED))):
-            data += part
-            if time.monotonic() > ends:
-                raise TimeoutError(f"{len(data):,} bytes in {seconds:g} s")
-    return bytes(data)
+        return _streamed(file, limit, seconds)
 
 
-def _piece(files: Any, *, url: str, wanted: range, size: int) -> bytes:
-    data = bytes(files.cat_file(url, start=wanted.start, end=wanted.stop))
-    if len(data) == size:  # also of a server that knows no ranges
-        data = data[wanted.start : wanted.stop]
+def _piece(files: Any, *, url: str, wanted: range, size: int, seconds: float) -> bytes:
+    """These bytes of a file of `size`; WrongContent if the answer is longer or shorter."""
+    if _is_web(url):
+        headers = {**files.kwargs.get("headers", {}), "Range": f"bytes={wanted.start}-{wanted.stop - 1}"}
+        with files.open(url, "rb", block_size=0, size=size, headers=headers) as file:
+            knows_ranges = file.r.status == PARTIAL_CONTENT
+            before = 0 if knows_ranges else wanted.start
+            more = knows_ranges or wanted.stop == size  # whether a longer answer is a wrong one
+            data = _streamed(file, before + len(wanted) + more, seconds)[before:]
+    else:
+        data = _asked(files, url, wanted, seconds)
     if len(data) != len(wanted):
         raise WrongContent(f"{len(data)} bytes in answer for bytes {wanted.start} to {wanted.stop} of {size}")
     return data
+
+
+def _is_web(url: str) -> bool:
+    """Whether the server may be any: it may not know ranges, and may send without end or ever more slowly."""
+    return urlsplit(url).scheme in ("http", "https")
+
+
+def _streamed(file: Any, limit: int, seconds: float) -> bytes:
+    """At most `limit` bytes of an answer; TooSlow if they have not come after `seconds` and their size / SLOWEST."""
+    data, began = bytearray(), time.monotonic()
+    while len(data) < limit and (part := file.read(min(limit - len(data), STREAMED))):
+        data += part
+        passed = time.monotonic() - began
+        if passed > seconds + len(data) / SLOWEST:
+            raise TooSlow(len(data), passed)
+    return bytes(data)
+
+
+def _asked(files: Any, url: str, wanted: range, seconds: float) -> bytes:
+    """These bytes of a store that knows ranges."""
+    from fsspec.asyn import AsyncFileSystem, sync
+
+    if not isinstance(files, AsyncFileSystem):
+        return bytes(files.cat_file(url, start=wanted.start, end=wanted.stop))
+    allowed, began = seconds + len(wanted) / SLOWEST, time.monotonic()
+    try:
+        return bytes(sync(files.loop, files._cat_file, url, start=wanted.start, end=wanted.stop, timeout=allowed))
+    except TimeoutError as error:
+        passed = time.monotonic() - began
+        raise TooSlow(0, passed) if passed >= allowed else error from None

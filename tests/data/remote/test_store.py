@@ -115,6 +115,27 @@ def test_content_that_stays_wrong_ends_in_one_line(fault: str, served: Web, tmp_
     assert kept(cache) == []
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_answer_without_end_is_wrong_content(ranges: bool, served: Web, tmp_path: Path):
+    served.always, served.ranges = "endless", ranges
+    cache = Store(tmp_path / "cache", 10 * SIZE, 30)
+    with pytest.raises(DataError) as error:
+        read(cache, served)
+    check_one_line(error.value, f"{served.url}/0.tar", f"{SIZE + 1} bytes in answer for", "upload it again")
+    assert error.value.code == 65
+
+
+def test_an_answer_that_comes_byte_by_byte_is_an_outage(served: Web, tmp_path: Path):
+    """It ends after `outage_limit`, not after twice that, or when all has come."""
+    served.always = "drip"
+    cache, start = Store(tmp_path / "cache", 10 * SIZE, 1.0), time.monotonic()
+    with pytest.raises(DataError) as error:
+        read(cache, served)
+    assert 1.0 <= time.monotonic() - start < 4
+    check_one_line(error.value, f"{served.url}/0.tar: no answer for data.outage_limit=1 s", " bytes in 1.")
+    assert error.value.code == 75
+
+
 @pytest.mark.parametrize("status", ["404", "403", "401", "410"])
 def test_what_is_refused_is_not_asked_for_long(status: str, served: Web, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(retry, "REFUSED_LIMIT", 0.3)
