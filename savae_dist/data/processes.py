@@ -15,7 +15,7 @@ from multiprocessing.context import ForkProcess
 
 from tqdm import tqdm
 
-from savae_dist.errors import SaveError, UserError
+from savae_dist.errors import SaveError, UserError, WorkerLost
 
 Work = Callable[[int], None]
 PR_SET_PDEATHSIG = 1  # an option of Linux's prctl
@@ -73,10 +73,7 @@ def _at_once(jobs: Sequence[int], work: Work, processes: int) -> Generator[int, 
                     if child.exitcode == 1:
                         raise RuntimeError("a packing process failed; its traceback stands above") from None
                     if child.exitcode:
-                        raise SaveError(
-                            f"a packing process ended with {child.exitcode} (-9: killed, for want of memory?); "
-                            "run the same command again, with fewer --processes"
-                        ) from None
+                        raise lost(child.pid, child.exitcode) from None
                     continue
                 if isinstance(done, UserError):
                     raise done
@@ -101,6 +98,13 @@ def _children(jobs: Sequence[int], work: Work, count: int) -> Iterator[dict[Conn
             child.terminate()
         for child in children.values():
             child.join()
+
+
+def lost(pid: int | None, exitcode: int) -> WorkerLost:
+    """The error for a process that ended before its jobs were done."""
+    ended = f"was killed by signal {-exitcode}" if exitcode < 0 else f"ended with {exitcode}"
+    want = ", as the kernel does for want of memory" if exitcode == -signal.SIGKILL else ""
+    return WorkerLost(f"packing process {pid} {ended}{want}; run the same command again, with fewer --processes")
 
 
 def _child(connection: Connection, jobs: Sequence[int], work: Work, parent: int) -> None:

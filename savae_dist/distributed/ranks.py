@@ -18,6 +18,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from savae_dist import __version__
+from savae_dist.config.urls import shown_value
 from savae_dist.distributed.environment import ranks_of_node
 from savae_dist.errors import (
     CheckpointError,
@@ -91,8 +92,11 @@ class Peers:
                 for key in sorted(first[kind] | record[kind]):
                     here, there = record[kind].get(key), first[kind].get(key)
                     if here != there:
+                        ours, theirs = shown_value(here), shown_value(there)
+                        secret = ", with another password or query" if ours == theirs else ""
                         raise ConfigError(
-                            f"rank {rank} on {record['host']} has {key}={here}, rank 0 on {first['host']} {there}: "
+                            f"rank {rank} on {record['host']} has {key}={ours}, "
+                            f"rank 0 on {first['host']} {theirs}{secret}: "
                             "start all nodes with the same version and the same arguments"
                         )
             if record["device"] != first["device"]:

@@ -13,6 +13,7 @@ from torch import nn
 from savae_dist.config import auto, identity
 from savae_dist.config.effect import no_effect
 from savae_dist.config.schema import DataConfig, RunConfig
+from savae_dist.config.urls import shown_value
 from savae_dist.data import (
     Mixture,
     Proportions,
@@ -26,8 +27,6 @@ from savae_dist.data import (
 )
 from savae_dist.data.index.choice import Choice
 from savae_dist.data.index.losses import check_losses, samples_left_out, unlabelled
-from savae_dist.data.remote import retry
-from savae_dist.data.remote.store import is_remote
 from savae_dist.distributed.environment import ranks_of_node
 from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import CheckpointError, ConfigError
@@ -141,7 +140,7 @@ def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
     store = Store(Path(data.cache_dir) if data.cache_dir else None, data.cache_bytes, data.outage_limit)
     shards = Shards.open(train, store, choice)
     shards.check_classes()
-    check_losses(_shown(train), shards.index, data.bad_budget)
+    check_losses(shown_value(train), shards.index, data.bad_budget)
     if shards.spec.kind == "signal":
         shards = shards.with_normalise(data.normalise)
     elif data.normalise != DataConfig.normalise:
@@ -217,13 +216,6 @@ def starting_state(
     )
 
 
-def _shown(value: object) -> object:
-    """A value as messages may show it: in URLs neither password nor query, which may be a signature."""
-    if isinstance(value, list):
-        return [_shown(one) for one in value]
-    return retry.shown(value) if isinstance(value, str) and is_remote(value) else value
-
-
 def newest_checkpoint(config: RunConfig, peers: Peers, going_back: Retry | None) -> Path | None:
     """The newest checkpoint in the run's folder that verifies, the same on all ranks; for a retry the newest good one.
 
@@ -259,7 +251,7 @@ def resume(
         before, now = (side.get(key, identity.LATER_KEYS.get(key)) for side in (there, here))
         if before != now:
             raise CheckpointError(
-                f"{found} was trained with {key}={_shown(before)}, not {_shown(now)}: "
+                f"{found} was trained with {key}={shown_value(before)}, not {shown_value(now)}: "
                 "restore it, or choose another output"
             )
     steps = {phase.name: phase.steps for phase in config.system.phases()}

@@ -40,6 +40,9 @@ said["gather"] = here.gather({"rank": rank, "text": "x" * (1 + 70 * rank)})
 tell("alike", here.check_alike, {"seed": 1, "output": str(rank)})
 tell("other key", here.check_alike, {"seed": 1 + odd})
 tell("key missing", here.check_alike, {"seed": 1} | ({"beta": 2} if odd else {}))
+there = "s3://user:pass@bucket/{}.tar?signature=1"
+tell("other url", here.check_alike, {"data.train": [there.format(1 + odd)]})
+tell("other secret", here.check_alike, {"data.train": [there.format(1) + "23" * odd]})
 ranks.__version__ = "0.2" if odd else "0.1"
 tell("other version", here.check_alike, {})
 ranks.__version__ = "0.1"
@@ -102,6 +105,14 @@ def test_ranks_that_meet(ranks: int, tmp_path: Path) -> None:
     expected = {
         "other key": (2, [f"rank {odd} on ", "seed=2", "rank 0 on"]),
         "key missing": (2, ["beta=2", "None"]),
+        "other url": (
+            2,
+            [f"rank {odd} on ", "data.train=['s3://bucket/2.tar'], rank 0", " ['s3://bucket/1.tar']: start"],
+        ),
+        "other secret": (
+            2,
+            ["data.train=['s3://bucket/1.tar']", "['s3://bucket/1.tar'], with another password or query"],
+        ),
         "other version": (2, ["savae_dist=0.2", "0.1", "same version"]),
         "one gpu": (2, ["ranks 0 and 1", "GPU-5"]),
         "other device": (2, [f"rank {odd}", "computes on meta", "cpu"]),

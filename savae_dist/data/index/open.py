@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from savae_dist.config.braces import expand_braces
+from savae_dist.config.urls import is_remote
 from savae_dist.data.index.choice import Choice
 from savae_dist.data.index.reasons import shown
 from savae_dist.data.index.remote import Catalogue, find_or_fetch
 from savae_dist.data.index.scan import Moments
 from savae_dist.data.index.tables import INDEX, build_index, read_index, tell_left_out
 from savae_dist.data.remote.cache import cache_folder
-from savae_dist.data.remote.store import is_remote
 from savae_dist.errors import ConfigError, DataError, printable
 from savae_dist.locks import PathLock
 

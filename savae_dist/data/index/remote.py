@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from savae_dist.config.braces import expand_braces
+from savae_dist.config.urls import is_remote, shown
 from savae_dist.data.formats.npy import table_claims
 from savae_dist.data.index.choice import Choice
 from savae_dist.data.index.scan import BLOCK, SAMPLE, Layout
@@ -29,8 +30,8 @@ from savae_dist.data.index.tables import (
     write_labels,
 )
 from savae_dist.data.remote.prefetch import THREADS, Ahead
-from savae_dist.data.remote.retry import Refused, WrongContent, shown
-from savae_dist.data.remote.store import Store, is_remote, name_of
+from savae_dist.data.remote.retry import Refused, WrongContent
+from savae_dist.data.remote.store import Store, name_of
 from savae_dist.errors import DataError
 from savae_dist.files import write_bytes, write_json
 from savae_dist.locks import PathLock

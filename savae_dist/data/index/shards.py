@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from savae_dist.config.urls import is_remote
 from savae_dist.data.formats.column import Column
 from savae_dist.data.index.choice import Choice
 from savae_dist.data.index.labels import UNLABELLED
@@ -23,7 +24,7 @@ from savae_dist.data.index.remote import Catalogue
 from savae_dist.data.index.scan import BLOCK, SAMPLE
 from savae_dist.data.index.schema import check_blocks, check_samples
 from savae_dist.data.index.tables import INDEX, LABELS, checked_labels, checked_table
-from savae_dist.data.remote.store import Store, is_remote, name_of
+from savae_dist.data.remote.store import Store, name_of
 from savae_dist.errors import ConfigError, DataError, printable
 from savae_dist.preprocess import DataSpec, Normalise
 

@@ -6,8 +6,8 @@ import random
 import sys
 import threading
 import time
-from urllib.parse import urlsplit
 
+from savae_dist.config.urls import shown
 from savae_dist.errors import DataError, OutageError
 
 REFUSED_LIMIT = 5.0  # seconds: what is missing or denied stays so, but a store that starts may say it at first
@@ -38,11 +38,6 @@ class TooSlow(TimeoutError):
     def __init__(self, bytes_read: int, seconds: float) -> None:
         super().__init__(f"{bytes_read:,} bytes in {seconds:.3g} s")
         self.seconds = seconds
-
-
-def shown(url: str) -> str:
-    """A URL as messages may show it: without password and without query, which may be a signature."""
-    return urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def pause(seconds: float, stop: threading.Event | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import threading
 import time
 import zlib
@@ -15,8 +14,9 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from savae_dist.config.schema import DataConfig
+from savae_dist.config.urls import shown
 from savae_dist.data.remote.cache import POLL, Cache, cache_folder, make_folder
-from savae_dist.data.remote.retry import Outage, Stopped, TooSlow, WrongContent, pause, shown
+from savae_dist.data.remote.retry import Outage, Stopped, TooSlow, WrongContent, pause
 from savae_dist.errors import ConfigError, DataError
 
 T = TypeVar("T")
@@ -24,11 +24,6 @@ PIECE = 32 << 20  # bytes of one request: what a broken connection costs, and wh
 STREAMED = 1 << 18  # bytes that are taken from an answer at once
 SLOWEST = 1 << 10  # bytes a second: an answer that comes more slowly is an outage
 PARTIAL_CONTENT = 206  # HTTP's status of an answer that holds the range that was asked for
-
-
-def is_remote(source: str | os.PathLike[str]) -> bool:
-    """Whether this is a URL of fsspec's; `file://` is none, since what is here already is never copied."""
-    return isinstance(source, str) and re.match(r"(?!file:)[A-Za-z][\w+.-]*://", source) is not None
 
 
 def name_of(url: str) -> str:

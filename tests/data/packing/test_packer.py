@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +26,7 @@ from savae_dist.data.packing import packer
 from savae_dist.data.packing.packer import Options, pack_source
 from savae_dist.data.packing.sources import Bad, Item, Sample, Source
 from savae_dist.data.processes import run_jobs
-from savae_dist.errors import ConfigError, DataError, SaveError
+from savae_dist.errors import ConfigError, DataError, SaveError, WorkerLost
 
 ROOT = Path(__file__).parents[3]
 SLOW = """
@@ -256,8 +255,9 @@ def test_a_process_that_dies_is_told(tmp_path):
         if job == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(SaveError, match=re.escape("ended with -9")):
+    with pytest.raises(WorkerLost, match=r"^packing process \d+ was killed by signal 9.* memory") as error:
         run_jobs(range(8), killed, 2, "x")
+    assert error.value.code == 75
 
 
 def test_each_job_is_done_once(tmp_path):

@@ -20,9 +20,10 @@ from fsspec.registry import _registry
 from helpers.launching import free_port
 from helpers.stores import BUCKET, Web, held, s3, web
 
+from savae_dist.config.urls import is_remote, shown, shown_value
 from savae_dist.data.remote import retry, store
-from savae_dist.data.remote.retry import Refused, Stopped, shown
-from savae_dist.data.remote.store import Store, is_remote, name_of
+from savae_dist.data.remote.retry import Refused, Stopped
+from savae_dist.data.remote.store import Store, name_of
 from savae_dist.errors import ConfigError, DataError
 
 SIZE = 100_000
@@ -348,4 +349,5 @@ def test_urls():
     )
     assert shown("https://user:word@host:1/a/b.tar?key=1#x") == "https://host:1/a/b.tar"
     assert shown("hf://datasets/o/n@main/a.tar") == "hf://datasets/o/n@main/a.tar"
+    assert shown_value(["s3://u:p@b/x.tar?k=1", "/a?b", 3]) == ["s3://b/x.tar", "/a?b", 3]
     assert name_of("https://host/a/b.tar?x=/c.tar") == "b.tar"
