@@ -63,15 +63,15 @@ class Launch:
             time.sleep(min(1.0, max(0.0, until - time.monotonic())))
         return False
 
-    def kill(self, victim: str) -> str | None:
-        """Kill the victim; what of the launch did not end by itself afterwards is told, and killed too."""
+    def kill(self, victim: str, patience: float = PATIENCE) -> str | None:
+        """Kill the victim; what of the launch did not end by itself in `patience` seconds is told, and killed too."""
         family = self._family()
         ranks = trainers(self.launcher.pid) if family else {}
         wanted = {"rank 0": [0], "rank 1": [1], "both ranks": [0, 1]}.get(victim, [])
         victims = [process for process in family if process.pid in [ranks.get(rank) for rank in wanted]]
         for process in victims or family[:1]:
             process.kill()  # unless it has ended: psutil knows it from another process of that number
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + patience
         while time.monotonic() < until and any(alive(process) for process in family):
             self.launcher.poll()
             time.sleep(0.1)
@@ -80,7 +80,7 @@ class Launch:
             process.kill()
         self.launcher.wait(30)
         names = ", ".join(f"rank {rank}" for rank, pid in ranks.items() if pid in [one.pid for one in left])
-        return f"{names or 'the launcher'} still ran {PATIENCE:g} s after {victim} had been killed" if left else None
+        return f"{names or 'the launcher'} still ran {patience:g} s after {victim} had been killed" if left else None
 
 
 def alive(process: psutil.Process) -> bool:
@@ -110,6 +110,7 @@ def killed_until_done(
     draw: Callable[[], tuple[float, str]],
     look: Look = nothing,
     limit: float = LIMIT,
+    patience: float = PATIENCE,
 ) -> tuple[int, list[str]]:
     """Start the command until it is done, and kill it up to `kills` times; how often it was, and what went wrong.
 
@@ -122,7 +123,7 @@ def killed_until_done(
             ended = launch.ended_within(seconds, look)
             if not ended:
                 done += 1
-                problem = launch.kill(victim)
+                problem = launch.kill(victim, patience)
                 wrong += [problem] if problem else []
         if not ended:
             continue
@@ -134,7 +135,10 @@ def killed_until_done(
 
 
 def attack(work: Path, seed: int = 0, count: int = 50) -> Report:
-    """`count` kills, in as many runs as they last for."""
+    """`count` kills, in as many runs as they last for.
+
+    What is left of a launch has as long to end as a whole run takes here, which is long on a machine with other work.
+    """
     start, chance = time.monotonic(), random.Random(seed)
     shards(emptied(work / "undisturbed") / "data")
     seconds = undisturbed(work / "undisturbed", RUN)
@@ -143,7 +147,9 @@ def attack(work: Path, seed: int = 0, count: int = 50) -> Report:
         folder, runs = emptied(work / f"run-{runs}"), runs + 1
         shards(folder / "data")
         draw = lambda: (chance.uniform(0, seconds), chance.choice(VICTIMS))  # noqa: E731
-        kills, wrong = killed_until_done(folder, RUN, count - report.tried, draw)
+        kills, wrong = killed_until_done(
+            folder, RUN, count - report.tried, draw, patience=max(PATIENCE, round(seconds))
+        )
         report.tried += kills
         report.failures += wrong
         if not wrong and result(folder / "run") != expected:
