@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     ),
     "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote"}),
     "distributed": frozenset({"config", "precision", "locks"}),
+    "sets": frozenset({"data", "data.index", "config", "preprocess", "untrusted"}),
     "pipeline": frozenset({"networks", "latents", "preprocess", "files", "untrusted"}),
     "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config", "import_file"}),
     "load_config": frozenset({"config", "systems"}),

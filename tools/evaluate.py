@@ -1,10 +1,11 @@
 """Measure a trained pipeline on a set of shards, and draw its figures.
 
-    python tools/evaluate.py PIPELINE SHARDS OUT [--judge PIPELINE] [--training SHARDS] [--samples N]
+    python tools/evaluate.py PIPELINE [SHARDS] OUT [--judge PIPELINE] [--training SHARDS] [--samples N]
                              [--trainer FILE.py]
 
-PIPELINE is a run, a saved or exported folder, or a Hub id. OUT gets metrics.json and the figures; the numbers are
-printed as well. A judge is a pipeline with encoder and classifier, trained independently on the same kind of data.
+PIPELINE is a run, a saved or exported folder, or a Hub id. Without SHARDS a run is measured on what it held out, or on
+its data.validation. OUT gets metrics.json and the figures; the numbers are printed as well. A judge is a pipeline with
+encoder and classifier, trained independently on the same kind of data.
 Networks of one's own need the file that enters them, `--trainer FILE.py`.
 """
 
@@ -18,28 +19,42 @@ from pathlib import Path
 
 import torch
 
+from savae_dist.data import Reader
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import report, sample_metrics
+from savae_dist.load_config import load
 from savae_dist.pipeline.codes import SOURCES
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
+from savae_dist.sets import open_shards
 from savae_dist.systems.own import enter
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure a trained pipeline on shards, and draw its figures.")
     parser.add_argument("pipeline", help="a run's folder, a saved pipeline, or a repository on the Hub")
-    parser.add_argument("shards", help="a folder made by make_shards.py, or a brace pattern of tars")
+    parser.add_argument("shards", nargs="?", help="a folder made by make_shards.py, or a brace pattern of tars")
     parser.add_argument("out", type=Path, help="folder for metrics.json and the figures")
     parser.add_argument("--judge", help="a pipeline whose classifier judges reconstructions and samples")
     parser.add_argument("--training", help="the training shards: adds the class-mean baselines")
     parser.add_argument("--samples", type=int, default=sample_metrics.DRAWN, help="drawn (%(default)s)")
     parser.add_argument("--sampler", choices=SOURCES, help="what codes of samples are drawn from; usually the first")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     if options.samples < 2:
         parser.error("--samples must be at least 2")
     return options
+
+
+def validated(run: str, pipeline: Pipeline) -> Reader:
+    """A reader of what this run was validated on."""
+    file = Path(run) / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"{run} is no run's folder, which would say what it was validated on: name shards")
+    shards = open_shards(load([str(file)]).data)[1]
+    if shards is None:
+        raise ConfigError(f"{run} has neither data.validation nor data.hold_out: name shards")
+    return report.reader_of(shards, pipeline, run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             enter(options.trainer)
         pipeline = Pipeline.from_pretrained(options.pipeline).to(device)
         judge = Pipeline.from_pretrained(options.judge).to(device) if options.judge else None
-        reader = report.open_reader(options.shards, pipeline)
+        reader = (
+            report.open_reader(options.shards, pipeline) if options.shards else validated(options.pipeline, pipeline)
+        )
         training = report.open_reader(options.training, pipeline) if options.training else None
         values = report.evaluate_all(pipeline, reader, training, judge, options.samples, options.sampler)
         options.out.mkdir(parents=True, exist_ok=True)

@@ -127,6 +127,18 @@ class Peers:
         error.everywhere = True  # by now
         return error
 
+    def each(self, work: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+        """What `work`, a rank's own part, gives on every rank; the error of the first rank that has one, on all."""
+        result, error = None, None
+        try:
+            result = work()
+        except UserError as met:
+            error = met
+        results = [record["result"] for record in self.gather({"result": result})]
+        if any(one is None for one in results):
+            raise self.first_error(error)
+        return results
+
     def choose(
         self, folder: Path, newest: Callable[[Path], Path | None], problem: Callable[[Path], str | None]
     ) -> Path | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from savae_dist.data import Order, RawBatch, Reader, Request, Shards, evaluation_requests, loader
+from savae_dist.data import RawBatch, Reader, Request, Shards, evaluation_requests, loader, sequential
 from savae_dist.errors import ConfigError
 from savae_dist.evaluation import figures, metrics, sample_metrics
 from savae_dist.pipeline.codes import Source
@@ -25,13 +25,17 @@ def open_reader(source: str, pipeline: Pipeline) -> Reader:
 
     ConfigError unless they have the pipeline's kind and shape.
     """
-    shards = Shards.open(source)
+    return reader_of(Shards.open(source), pipeline, source)
+
+
+def reader_of(shards: Shards, pipeline: Pipeline, source: str) -> Reader:
+    """The same of shards, or a part of them, that are open."""
     if shards.spec.shape != pipeline.spec.shape or shards.spec.kind != pipeline.spec.kind:
         raise ConfigError(f"{source} holds {shards.spec.shape}, and the pipeline takes {pipeline.spec.shape}")
     shards = shards.with_spec(pipeline.spec)
     if shards.foreign:
         print(f"{source}: {shards.foreign} samples are of classes not trained on: unlabelled", file=sys.stderr)
-    return Reader(shards, Order.sequential(shards.counts), bad_budget=shards.size)
+    return Reader(shards, sequential(shards), bad_budget=shards.size)
 
 
 def raw_batches(reader: Reader, rank: int = 0, ranks: int = 1) -> Iterator[RawBatch]:

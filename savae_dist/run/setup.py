@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from savae_dist.config import auto, identity
-from savae_dist.config.effect import no_effect
 from savae_dist.config.schema import DataConfig, RunConfig
 from savae_dist.config.urls import shown_value
 from savae_dist.data import (
@@ -20,17 +19,13 @@ from savae_dist.data import (
     Reader,
     SampleOrder,
     Shards,
-    Store,
-    demo_shards,
-    hold_out,
     training_order,
 )
-from savae_dist.data.index.choice import Choice
-from savae_dist.data.index.losses import check_losses, samples_left_out, unlabelled
+from savae_dist.data.index.losses import samples_left_out, unlabelled
 from savae_dist.distributed.environment import ranks_of_node
 from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import CheckpointError, ConfigError
-from savae_dist.files import make_folder, remove_drafts, write_text
+from savae_dist.files import make_folder, remove_drafts, write_json, write_text
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.run import checkpoint
@@ -43,6 +38,7 @@ from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
 from savae_dist.run.training_state import TrainingState
 from savae_dist.run.validation import Validation
+from savae_dist.sets import MOMENTS, merged, moments_by_shard, open_shards, stored_moments
 from savae_dist.systems.fit import check_fit
 from savae_dist.systems.phases import Phase
 from savae_dist.training.augment import Augmentation
@@ -60,7 +56,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     data, state, folder = config.data, process.state, Path(config.output or ".")
     if process.zero:
         check_zero(config.system.phases())
-    shards, validation_shards = open_shards(data)
+    shards, validation_shards = with_kept_moments(*open_shards(data), data, folder, process)
     found = newest_checkpoint(config, process.peers, going_back)
     stored = checkpoint.read_state(found).config if found is not None else {}
     config = auto.resolve(config, shards.spec.shape, stored)
@@ -89,7 +85,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     reader = Reader(shards, order, budget_left(shards, data.bad_budget), data.cache, share=data.bad_budget)
     training_data = TrainingData(reader, builder, data.workers, pin=state.device.type == "cuda")
     validation = Validation(validation_shards, training_data, config.judge) if validation_shards else None
-    begin_folder(config, folder, process)
+    begin_folder(config, folder, process, shards)
     if going_back is not None and process.status.writes:
         checkpoint.remove_after(folder / "checkpoints", training.total)
     total = sum(config.capped(phase.steps) for phase in phases)
@@ -111,8 +107,8 @@ def explained(shards: Shards) -> Iterator[None]:
         raise ConfigError(f"{error}; {why}") from error
 
 
-def begin_folder(config: RunConfig, folder: Path, process: Process) -> None:
-    """Write config.yaml, on rank 0; SaveError on every rank if it fails."""
+def begin_folder(config: RunConfig, folder: Path, process: Process, shards: Shards) -> None:
+    """Write config.yaml, and the moments of what is trained on, on rank 0; SaveError on every rank if it fails."""
     error = None
     if process.status.writes:
         try:
@@ -120,37 +116,42 @@ def begin_folder(config: RunConfig, folder: Path, process: Process) -> None:
             remove_drafts(folder)
             checkpoint.sweep(folder / "checkpoints")
             write_text(folder / "config.yaml", identity.to_yaml(config))
+            if shards.part is not None and shards.spec.normalise == "dataset":
+                moments = {"of": moments_of(shards, config.data), "mean": shards.spec.mean, "std": shards.spec.std}
+                write_json(folder / MOMENTS, moments)
         except OSError as reason:
             error = checkpoint.not_saved(folder / "config.yaml", "the configuration", folder, reason)
     process.peers.raise_everywhere(error)
 
 
-def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
-    """The training set, and the validation set normalised like it, or the part of the first that is held out.
+def with_kept_moments(
+    shards: Shards, held: Shards | None, data: DataConfig, folder: Path, process: Process
+) -> tuple[Shards, Shards | None]:
+    """Both sets normalised by the moments of the samples that are trained on: what is held out must not be known.
 
-    Without data.train the embedded digits.
+    They are taken from the run's folder where it has them, else measured, each shard by one rank.
     """
-    train, validation = data.train, data.validation
-    choice = Choice(data.x, data.y)
-    if train is None:
-        for key, value in choice.chosen.items():
-            raise no_effect(f"data.{key}", value, "on the embedded digits", "name tars in data.train")
-        digits = demo_shards()
-        train, validation = str(digits[0]), validation or (None if data.hold_out else str(digits[1]))
-    store = Store(Path(data.cache_dir) if data.cache_dir else None, data.cache_bytes, data.outage_limit)
-    shards = Shards.open(train, store, choice)
-    shards.check_classes()
-    check_losses(shown_value(train), shards.index, data.bad_budget)
-    if shards.spec.kind == "signal":
-        shards = shards.with_normalise(data.normalise)
-    elif data.normalise != DataConfig.normalise:
-        raise no_effect("data.normalise", data.normalise, "on images, which are divided by 255")
-    if data.hold_out:
-        return hold_out(shards, data.hold_out, data.hold_out_by)
-    if not validation:
-        return shards, None
-    alike = replace(choice, known=shards.spec.class_names)
-    return shards, Shards.open(validation, store, alike).with_spec(shards.spec)
+    if held is None or shards.part is None or shards.spec.normalise != "dataset":
+        return shards, held
+    peers, of = process.peers, moments_of(shards, data)
+    stored, error = None, None
+    if peers.rank == 0:
+        try:
+            stored = stored_moments(folder, of, shards.spec)
+        except CheckpointError as met:
+            error = met
+    peers.raise_everywhere(error)
+    known = peers.gather({"mean": stored and stored.mean, "std": stored and stored.std})[0]
+    if known["mean"] is not None:
+        spec = replace(shards.spec, **known)
+    else:
+        spec = merged(peers.each(lambda: moments_by_shard(shards, peers.rank, peers.ranks)), shards.spec)
+    return shards.with_spec(spec), held.with_spec(spec)
+
+
+def moments_of(shards: Shards, data: DataConfig) -> str:
+    """The samples that moments are of."""
+    return f"{shards.digest} {data.hold_out} {data.hold_out_by}"
 
 
 def budget_left(shards: Shards, share: float) -> int:

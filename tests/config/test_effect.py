@@ -16,7 +16,7 @@ from savae_dist.config.schema import DataConfig, OptimizerConfig, RunConfig
 from savae_dist.data import pack
 from savae_dist.errors import ConfigError
 from savae_dist.load_config import load
-from savae_dist.run.setup import open_shards
+from savae_dist.sets import open_shards
 from savae_dist.systems import SAVAE, SYSTEMS
 
 PRESETS = sorted(path.stem for path in PRESET_FOLDERS[0].glob("*.yaml"))

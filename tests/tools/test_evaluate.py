@@ -12,6 +12,7 @@ from helpers.small_runs import trained
 from savae_dist.data import pack
 from savae_dist.evaluation import metrics, report
 from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.train import main
 from tools import evaluate
 
 
@@ -62,3 +63,19 @@ def test_evaluate_ends_in_one_line(
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
     assert error[0].startswith("evaluate: ")
+
+
+def test_a_run_is_measured_on_what_it_held_out(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["system.name=vae", "networks.width=2", "data.batch_size=16", "max_steps=2", f"data.train={data}"]
+    for name, more in (("held", ["data.hold_out=0.3"]), ("named", [f"data.validation={data}"]), ("none", [])):
+        assert main([*small, *more, f"output={tmp_path / name}"]) == 0
+    for name in ("held", "named"):
+        assert evaluate.main([str(tmp_path / name), "--samples", "9", str(tmp_path / "out")]) == 0
+        values = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        assert values["reconstruction_mse"] == pytest.approx(summary["reconstruction_mse"], rel=1e-5)
+    capsys.readouterr()
+    assert evaluate.main([str(tmp_path / "none"), str(tmp_path / "out")]) == 2
+    assert "neither data.validation nor data.hold_out: name shards" in capsys.readouterr().err
+    assert evaluate.main([str(tmp_path / "held" / "pipeline"), str(tmp_path / "out")]) == 2
+    assert "is no run's folder" in capsys.readouterr().err
