@@ -12,10 +12,12 @@ from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
 from savae_dist.config.arguments import DEFAULT, Asked, in_one_line, read
+from savae_dist.config.augmentations import AUGMENTATIONS
 from savae_dist.config.effect import field_values, no_effect, refuse_without_effect, without_effect
 from savae_dist.config.identity import digest
 from savae_dist.config.names import DEFAULT_SYSTEM, SystemNames, check_names, system_names, without_another_paper
-from savae_dist.config.schema import AUGMENTATIONS, OptimizerConfig, RunConfig, nearest
+from savae_dist.config.nearest import nearest
+from savae_dist.config.schema import OptimizerConfig, RunConfig
 from savae_dist.errors import ConfigError
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.phases import System, Update

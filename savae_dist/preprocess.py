@@ -12,7 +12,47 @@ from torch import Tensor
 Kind = Literal["image", "signal"]
 Normalise = Literal["unit", "window", "dataset", "none"]
 
+Resize = Literal["crop", "pad", "stretch"]
+
+DECODER = 1  # of `data.formats.resize`: another number means that it makes other pixels of the same file
 MIN_STD = 1e-6  # smallest divisor: a constant window (a dead sensor) becomes zeros, not NaN
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How a picture of any size becomes a sample: upright as its EXIF says, opaque on black, and of one form.
+
+    size: (height, width). resize: `crop` takes the largest centred part of these proportions, `pad` puts the whole
+        picture on black, `stretch` changes its proportions.
+    mode: `gray` or `rgb`.
+    bits: 8, to which deeper pictures are scaled, or 16 (8-bit ones times 257).
+    range: the values that become 0 and 1, all others are clipped; None: all that the bits can hold.
+    decoder: the version of the function that does it, so that nobody reads pictures in another way than was trained.
+    """
+
+    size: tuple[int, int]
+    resize: Resize = "crop"
+    mode: Literal["gray", "rgb"] = "rgb"
+    bits: int = 8
+    range: tuple[float, float] | None = None
+    decoder: int = DECODER
+
+    def __post_init__(self) -> None:
+        for name in ("size", "range"):  # JSON gives lists
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
+        if self.decoder != DECODER:
+            raise ValueError(f"pictures were read by decoder {self.decoder}, and this is {DECODER}: use that version")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the stored layout."""
+        return self.size if self.mode == "gray" else (*self.size, 3)
+
+    @property
+    def channels_first(self) -> tuple[int, int, int]:
+        """As the networks see it."""
+        return (1 if self.mode == "gray" else 3, *self.size)
 
 
 @dataclass(frozen=True)
@@ -26,6 +66,7 @@ class DataSpec:
         `dataset` (by `mean` and `std` of the training set) or `none`; the last three are for signals.
     mean, std: per channel, in the units of the recording; needed for `dataset`.
     rate: sampling rate of a signal in Hz, 0 if unknown.
+    pictures: of images, how they were made from pictures of other forms; None: they were of this one.
     """
 
     kind: Kind
@@ -36,6 +77,7 @@ class DataSpec:
     std: tuple[float, ...] = ()
     rate: float = 0.0
     class_names: tuple[str, ...] = ()
+    pictures: Pictures | None = None
 
     def __post_init__(self) -> None:
         for name in ("shape", "mean", "std", "class_names"):  # JSON gives lists
@@ -50,6 +92,8 @@ class DataSpec:
             raise ValueError(f"normalise={self.normalise} does not fit {self.kind}s")
         if self.normalise == "dataset" and not len(self.mean) == len(self.std) == self.shape[0]:
             raise ValueError("normalise=dataset needs one mean and one std per channel in the index")
+        if self.pictures is not None and self.shape != self.pictures.channels_first:
+            raise ValueError(f"pictures become {self.pictures.channels_first}, and the samples are {self.shape}")
 
     def renamed(self, other: DataSpec) -> tuple[int, str, str] | None:
         """The first class that this and `other` name differently: its number, the name here, the name there."""
@@ -58,10 +102,23 @@ class DataSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
-        return cls(**values)
+        pictures = values.get("pictures")
+        return cls(**{**values, "pictures": pictures and Pictures(**pictures)})
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "pictures" or value is not None}
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The stored values of an image that become 0 and 1."""
+        if self.pictures is None:
+            return 0.0, 255.0
+        return self.pictures.range or (0.0, float(2**self.pictures.bits - 1))
+
+    @property
+    def pixels(self) -> torch.dtype:
+        """The type of a stored image's values."""
+        return torch.uint8 if self.pictures is None or self.pictures.bits == 8 else torch.uint16
 
 
 def with_channels(x: Tensor, spec: DataSpec) -> Tensor:
@@ -77,12 +134,15 @@ def with_channels(x: Tensor, spec: DataSpec) -> Tensor:
 
 
 def normalise(x: Tensor, spec: DataSpec) -> Tensor:
-    """Raw samples as stored (uint8 images, windows in their own unit) to float32 `[n, *spec.shape]`."""
+    """Raw samples as stored (uint8 or uint16 images, windows in their own unit) to float32 `[n, *spec.shape]`."""
     x = with_channels(x, spec)
     if spec.normalise == "unit":
-        if x.dtype != torch.uint8:
-            raise ValueError(f"images are uint8 (0..255), not {x.dtype}")
-        return x.float() / 255
+        if x.dtype != spec.pixels:
+            raise ValueError(f"images are {str(spec.pixels).removeprefix('torch.')} here, not {x.dtype}")
+        low, high = spec.limits
+        if (low, high) == (0, 255):
+            return x.float() / 255
+        return ((x.float() - low) / (high - low)).clamp(0, 1)
     x = x.float()
     if spec.normalise == "window":
         std, mean = torch.std_mean(x, dim=-1, keepdim=True, correction=0)
@@ -94,12 +154,13 @@ def normalise(x: Tensor, spec: DataSpec) -> Tensor:
 
 
 def denormalise(x: Tensor, spec: DataSpec) -> Tensor:
-    """Network output back to the stored layout: uint8 images `[n, h, w(, c)]`, windows `[n, l]` or `[n, c, l]`.
+    """Network output back to the stored layout: images `[n, h, w(, c)]`, windows `[n, l]` or `[n, c, l]`.
 
     With `normalise=window` the level and scale of the original are gone: windows stay normalised.
     """
     if spec.normalise == "unit":
-        x = (x * 255).round().clamp(0, 255).to(torch.uint8)
+        low, high = spec.limits
+        x = (x * (high - low) + low).round().clamp(0, 2.0 ** torch.iinfo(spec.pixels).bits - 1).to(spec.pixels)
         return x[:, 0] if spec.shape[0] == 1 else rearrange(x, "n c h w -> n h w c")
     if spec.normalise == "dataset":
         mean, std = (x.new_tensor(v)[:, None] for v in (spec.mean, spec.std))

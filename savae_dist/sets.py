@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from savae_dist.config import pictures
 from savae_dist.config.effect import no_effect
 from savae_dist.config.schema import DataConfig
 from savae_dist.config.urls import shown_value
 from savae_dist.data import Reader, Request, Shards, Store, demo_shards, hold_out, loader, sequential
 from savae_dist.data.index.choice import Choice
 from savae_dist.data.index.losses import check_losses
+from savae_dist.data.index.pictures import Wanted, check_one_size, with_pictures
 from savae_dist.data.index.scan import Moments
 from savae_dist.errors import CheckpointError, DataError
 from savae_dist.preprocess import DataSpec
@@ -46,12 +48,17 @@ def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
         shards = shards.with_normalise(data.normalise)
     elif data.normalise != DataConfig.normalise:
         raise no_effect("data.normalise", data.normalise, "on images, which are divided by 255")
+    wanted = Wanted(pictures.size_of(data.size), data.resize, data.mode, pictures.range_of(data.range))
+    shards = with_pictures(shards, wanted)
+    check_one_size(shards, data.bad_budget)
     if data.hold_out:
         return hold_out(shards, data.hold_out, data.hold_out_by)
     if not validation:
         return shards, None
     alike = replace(choice, known=shards.spec.class_names)
-    return shards, Shards.open(validation, store, alike).with_spec(shards.spec)
+    measured = Shards.open(validation, store, alike).with_spec(shards.spec)
+    check_one_size(measured, data.bad_budget)
+    return shards, measured
 
 
 def moments_by_shard(shards: Shards, rank: int, ranks: int) -> dict[str, list[Any]]:

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "config": frozenset({"untrusted"}),  # and so nothing in it loads torch
     "precision": frozenset({"config"}),
     "networks": frozenset({"latents", "files", "untrusted"}),
-    "data.formats": frozenset({"untrusted"}),
+    "data.formats": frozenset({"preprocess", "untrusted"}),
     "data.processes": frozenset(),
     "data.remote": frozenset({"config", "files", "locks"}),
     "data.index": frozenset(
@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote"}),
     "distributed": frozenset({"config", "precision", "locks"}),
     "sets": frozenset({"data", "data.index", "config", "preprocess", "untrusted"}),
-    "pipeline": frozenset({"networks", "latents", "preprocess", "files", "untrusted"}),
+    "pipeline": frozenset({"networks", "latents", "preprocess", "files", "untrusted", "data.formats"}),
     "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config", "import_file"}),
     "load_config": frozenset({"config", "systems"}),
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config"}),

@@ -54,7 +54,7 @@ def test_images_out_of_range_are_cut() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int16, torch.bool])
 def test_images_of_another_type_are_refused(dtype: torch.dtype) -> None:
-    with pytest.raises(ValueError, match="images are uint8"):
+    with pytest.raises(ValueError, match="images are uint8 here"):
         normalise(torch.zeros(2, 4, 6).to(dtype), GRAY)
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from savae_dist.config.schema import nearest
+from savae_dist.config.nearest import nearest
 from savae_dist.config.yaml_bounds import MAX_DEPTH, check_bounds, read_text
 from savae_dist.errors import ConfigError
 from savae_dist.untrusted import shown

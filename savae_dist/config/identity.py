@@ -21,7 +21,12 @@ FREE_KEYS = {
 
 
 # Keys that came later, with the value at which a run is the one that it was without them: at that they are left out.
-LATER_KEYS: dict[str, Any] = {"data.hold_out": 0.0, "data.hold_out_by": "auto", "data.x": None, "data.y": None}
+LATER_KEYS: dict[str, Any] = {
+    "data.hold_out": 0.0,
+    "data.hold_out_by": "auto",
+    **{"data.x": None, "data.y": None},
+    **{"data.size": None, "data.resize": "crop", "data.mode": "auto", "data.range": None},
+}
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -15,9 +15,11 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from savae_dist.config.arguments import Asked, in_one_line, read
+from savae_dist.config.augmentations import check_augmentations
 from savae_dist.config.braces import check_braces
 from savae_dist.config.effect import field_values
-from savae_dist.config.schema import LIMITS, OptimizerConfig, RunConfig, check_augmentations, nearest
+from savae_dist.config.nearest import nearest
+from savae_dist.config.schema import LIMITS, OptimizerConfig, RunConfig
 from savae_dist.errors import ConfigError
 from savae_dist.untrusted import shown
 

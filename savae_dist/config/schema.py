@@ -6,14 +6,15 @@ refused before torch is loaded, and every part of the package may take its defau
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from savae_dist.config.augmentations import check_strengths
 from savae_dist.config.effect import needs, no_effect
 from savae_dist.config.members import check_members
+from savae_dist.config.pictures import as_lists
 from savae_dist.errors import ConfigError
 
 Auto = Literal["auto"]
@@ -32,36 +33,12 @@ LIMITS = {
     "system.critic_steps": 10_000,
 }
 
-# Augmentations by name, in the order in which they are applied; a strength lies in [0, limit). Masking comes last, so
-# that what is masked stays 0. `training.augment` says what each does.
-AUGMENTATIONS: dict[str, float] = {
-    **dict.fromkeys(("crop", "flip", "shift", "cutout", "time_shift", "scaling"), 1.0),
-    "jitter": math.inf,
-    "masking": 1.0,
-}
-
-
-def nearest(word: str, known: Any) -> str:
-    """` (did you mean 'x'?)`, or nothing."""
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
 
 def at_least_one(values: Mapping[str, Any]) -> None:
     """ConfigError unless the numbers among these are 1 or more."""
     for key, value in values.items():
         if isinstance(value, int) and value < 1:
             raise ConfigError(f"{key} must be at least 1, not {value}")
-
-
-def check_augmentations(names: Iterable[str]) -> None:
-    """ConfigError for a name that is no augmentation's."""
-    for name in names:
-        if name not in AUGMENTATIONS:
-            raise ConfigError(
-                f"data.augment.{name}: no such augmentation{nearest(name, AUGMENTATIONS)}; "
-                f"known: {', '.join(AUGMENTATIONS)}"
-            )
 
 
 @dataclass
@@ -102,6 +79,7 @@ class DataConfig:
     cache_dir: where remote shards are kept, at most cache_bytes of them; null: ~/.cache/savae_dist.
     outage_limit: seconds for which a store may be out of reach before the run stops.
     augment: strengths by name, of `AUGMENTATIONS`; `none` in YAML for none at all.
+    size: of pictures, `128` or `[height,width]`, made by `resize`. range: values that become 0 and 1, `[0,4095]`.
     """
 
     train: str | list[str] | None = None
@@ -125,6 +103,10 @@ class DataConfig:
     labelled_fraction: float | None = None
     balance: float = 0.0
     augment: dict[str, float] = field(default_factory=dict)
+    size: int | list[int] | None = None
+    resize: Literal["crop", "pad", "stretch"] = "crop"
+    mode: Literal["auto", "gray", "rgb"] = "auto"
+    range: str | list[float] | None = None
 
     def check(self) -> None:
         at_least_one(
@@ -157,12 +139,8 @@ class DataConfig:
             raise ConfigError(f"data.weights must be numbers, not {self.weights}")
         if self.weights and not (min(self.weights) >= 0 and 0 < sum(self.weights) < math.inf):
             raise ConfigError(f"data.weights must not be negative, nor all 0, not {self.weights}")
-        check_augmentations(self.augment)
-        for name, strength in self.augment.items():
-            if not isinstance(strength, int | float):
-                raise ConfigError(f"data.augment.{name} must be a number, not {strength}")
-            if not 0 <= strength < AUGMENTATIONS[name]:
-                raise ConfigError(f"data.augment.{name} must lie in [0, {AUGMENTATIONS[name]:g}), not {strength}")
+        self.size, self.range = as_lists(self.size, self.resize, self.range)
+        check_strengths(self.augment)
 
 
 @dataclass

@@ -30,7 +30,8 @@ def open_reader(source: str, pipeline: Pipeline) -> Reader:
 
 def reader_of(shards: Shards, pipeline: Pipeline, source: str) -> Reader:
     """The same of shards, or a part of them, that are open."""
-    if shards.spec.shape != pipeline.spec.shape or shards.spec.kind != pipeline.spec.kind:
+    other = pipeline.spec.pictures is None and shards.spec.shape != pipeline.spec.shape
+    if other or shards.spec.kind != pipeline.spec.kind:
         raise ConfigError(f"{source} holds {shards.spec.shape}, and the pipeline takes {pipeline.spec.shape}")
     shards = shards.with_spec(pipeline.spec)
     if shards.foreign:

@@ -11,7 +11,20 @@ from savae_dist.files import write_text
 from savae_dist.networks import Classifier, Critic, Decoder, Encoder, Network, Prior
 from savae_dist.networks.hub import folder_of
 from savae_dist.preprocess import DataSpec
-from savae_dist.untrusted import Misfit, check, listed, number, one_of, read_object, record, shown, table, text, whole
+from savae_dist.untrusted import (
+    Misfit,
+    check,
+    listed,
+    nullable,
+    number,
+    one_of,
+    read_object,
+    record,
+    shown,
+    table,
+    text,
+    whole,
+)
 
 FORMAT_VERSION = 1
 CONFIG = "pipeline.json"
@@ -37,6 +50,16 @@ def _name(value: str) -> None:
 
 
 MOMENTS = listed(number(), most=MOST_ELEMENTS)
+PICTURES = record(
+    {
+        "size": listed(whole(1, MOST_ELEMENTS), 2, 2),
+        "resize": one_of("crop", "pad", "stretch"),
+        "mode": one_of("gray", "rgb"),
+        "bits": one_of(8, 16),
+        "range": nullable(listed(number(), 2, 2)),
+        "decoder": whole(),
+    }
+)
 FIELDS = record(
     {
         "networks": table(text(100), _name, most=100),
@@ -50,7 +73,8 @@ FIELDS = record(
                 "std": MOMENTS,
                 "rate": number(0),
                 "class_names": listed(text(), most=MOST_CLASSES),
-            }
+            },
+            {"pictures": PICTURES},
         ),
         "system": record({}, {"name": text(100)}),
     }

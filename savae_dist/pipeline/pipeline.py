@@ -36,6 +36,7 @@ from savae_dist.pipeline.sampler import Sampler, load_sampler
 from savae_dist.preprocess import DataSpec, denormalise, normalise
 
 Samples = np.ndarray | Tensor  # raw, in the stored layout: see preprocess.normalise
+Picture = bytes | str | Path | np.ndarray  # the content of an image file, its path, or pixels [h, w] or [h, w, 3]
 
 
 class Pipeline:
@@ -47,7 +48,8 @@ class Pipeline:
     batch_size: samples that pass through a network at once.
     mixture, posteriors: what codes can be drawn from besides the prior.
 
-    Raw samples are uint8 images `[n, h, w(, c)]` or windows `[n, l]` / `[n, c, l]` in the unit of the recording.
+    Raw samples are uint8 images `[n, h, w(, c)]` or windows `[n, l]` / `[n, c, l]` in the unit of the recording, or a
+    list of pictures of any size, where the networks were trained with `data.size`: see `prepared`.
     `posterior`, `decoded` and `logits` are the same steps on what the networks see: normalised float tensors.
     """
 
@@ -172,7 +174,13 @@ class Pipeline:
 
     # On raw samples, results on the CPU.
 
-    def encode(self, x: Samples) -> Posterior:
+    def prepared(self, pictures: Sequence[Picture]) -> np.ndarray:
+        """Pictures of any size as raw samples, as training reads them; ValueError names the first that is bad."""
+        from savae_dist.pipeline.pictures import prepared  # here, since it loads OpenCV
+
+        return prepared(pictures, self.spec)
+
+    def encode(self, x: Samples | Sequence[Picture]) -> Posterior:
         """q(z|x) of raw samples."""
         parts = [self.posterior(part) for part in self._normalised(x)]
         return Posterior(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
@@ -182,7 +190,7 @@ class Pipeline:
         parts = as_tensor(z).float().split(self.batch_size)
         return np.concatenate([self._raw(self.decoded(part)) for part in parts])
 
-    def reconstruct(self, x: Samples, y: Samples | Sequence[str] | None = None) -> np.ndarray:
+    def reconstruct(self, x: Samples | Sequence[Picture], y: Samples | Sequence[str] | None = None) -> np.ndarray:
         """Raw samples in the stored layout, each decoded from its posterior's mean.
 
         y int `[n]`, -1 = unlabelled, or names: labels for a decoder that is told them; None: it is told none.
@@ -199,7 +207,7 @@ class Pipeline:
         """n new raw samples, of all classes or of class `label`; options: style, sampler, temperature of `latents`."""
         return self.decode(self.latents(n, label, seed, **options))
 
-    def classify(self, x: Samples) -> Probabilities:
+    def classify(self, x: Samples | Sequence[Picture]) -> Probabilities:
         """Class probabilities float32 `[n, classes]` of raw samples, at their posteriors' means.
 
         An array; `class_names` are those of its columns, and `names()` those of the most probable class of each sample.
@@ -211,7 +219,8 @@ class Pipeline:
     def _parts(self, x: Tensor) -> Iterator[Tensor]:
         return (part.to(self.device) for part in x.split(self.batch_size))
 
-    def _normalised(self, x: Samples) -> Iterator[Tensor]:
+    def _normalised(self, x: Samples | Sequence[Picture]) -> Iterator[Tensor]:
+        x = x if isinstance(x, np.ndarray | Tensor) else self.prepared(x)
         return (normalise(part, self.spec) for part in self._parts(as_tensor(x)))
 
     def _raw(self, x: Tensor) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from savae_dist.config.effect import field_values
 from savae_dist.data import Mixture, Request, Sequential, Shards, survey
 from savae_dist.data.index.losses import lost_line
+from savae_dist.data.index.pictures import told
 from savae_dist.data.index.report import MANY
 from savae_dist.distributed import launch
 from savae_dist.run import memory
@@ -27,6 +28,7 @@ def describe(run: Run) -> str:
         f"data:       {data.shards.describe()}; {validation}{untrained}",
         *left_out("data.train", data.shards),
         *(left_out("data.validation", shards) if shards is not None and shards.part is None else []),
+        *(f"pictures:   {line}" for line in told(data.shards)),
         *held_out(data.shards, shards),
         f"system:     {run.config.system.name}{chosen(run)}, {sizes} parameters",
         f"phases:     {steps}, global batch {data.builder.split.size} ({run.training.lanes} lanes)",

@@ -5,6 +5,7 @@ A sample keeps its shape and its label. Strengths are the values of `data.augmen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from savae_dist.config.schema import AUGMENTATIONS
+from savae_dist.config.augmentations import AUGMENTATIONS
 from savae_dist.preprocess import DataSpec, Kind
 
 # Images: float [n, channels, height, width] in [0, 1]. `u`: draws from [0, 1].
@@ -22,11 +23,27 @@ from savae_dist.preprocess import DataSpec, Kind
 def crop(x: Tensor, u: Tensor, strength: float) -> Tensor:
     """Crop to a random box, smaller by up to the fraction `strength`, and resize it to full (bilinear). u: [n, 3]."""
     size = 1 - strength * u[:, 0]
-    centre = (1 - size)[:, None] * (2 * u[:, 1:] - 1)  # x, y of the box; the image spans [-1, 1]
-    zero = torch.zeros_like(size)
-    box = torch.stack([size, zero, centre[:, 0], zero, size, centre[:, 1]], 1).reshape(-1, 2, 3)
+    centre = (1 - size)[:, None] * (2 * u[:, 1:] - 1)
+    return _cut(x, torch.stack([size, size], 1), centre)
+
+
+def _cut(x: Tensor, size: Tensor, centre: Tensor) -> Tensor:
+    """The box of this size and centre, both [n, 2] (x, y), resized to the whole image, which spans [-1, 1]."""
+    zero = torch.zeros_like(size[:, 0])
+    box = torch.stack([size[:, 0], zero, centre[:, 0], zero, size[:, 1], centre[:, 1]], 1).reshape(-1, 2, 3)
     grid = F.affine_grid(box.to(x.dtype), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def resized_crop(x: Tensor, u: Tensor, strength: float) -> Tensor:
+    """Crop to a random box of an area smaller by up to the fraction `strength`, of proportions from 3/4 to 4/3 of the
+    image's (Szegedy et al. 2015, section 6), and resize it to full (bilinear). u: [n, 4].
+    """
+    area = 1 - strength * u[:, 0]
+    ratio = torch.exp(math.log(4 / 3) * (2 * u[:, 1] - 1))  # of the width to the height
+    ratio = torch.maximum(torch.minimum(ratio, 1 / area), area)  # neither side goes beyond the image
+    size = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1)  # x, y
+    return _cut(x, size, (1 - size) * (2 * u[:, 2:] - 1))
 
 
 def flip(x: Tensor, u: Tensor, strength: float) -> Tensor:
@@ -113,6 +130,7 @@ class Operation(NamedTuple):
 # By the names of `AUGMENTATIONS`, in whose order they are applied.
 OPERATIONS: dict[str, Operation] = {
     "crop": Operation(crop, "image", lambda shape: (3,)),
+    "resized_crop": Operation(resized_crop, "image", lambda shape: (4,)),
     "flip": Operation(flip, "image", lambda shape: ()),
     "shift": Operation(shift, "image", lambda shape: (2,)),
     "cutout": Operation(cutout, "image", lambda shape: (2,)),

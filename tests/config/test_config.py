@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from savae_dist.config import arguments as module
 from savae_dist.config.arguments import read_yaml
 from savae_dist.config.identity import FREE_KEYS, LATER_KEYS, as_dict, digest, identity, plain, to_yaml
-from savae_dist.config.schema import OptimizerConfig, nearest
+from savae_dist.config.nearest import nearest
+from savae_dist.config.schema import OptimizerConfig
 from savae_dist.errors import ConfigError
 from savae_dist.load_config import load
 from savae_dist.systems import SYSTEMS

@@ -11,9 +11,10 @@ from helpers.launching import ROOT
 
 from savae_dist.config import names
 from savae_dist.config.arguments import PRESET_FOLDERS
+from savae_dist.config.augmentations import AUGMENTATIONS
 from savae_dist.config.identity import as_dict
 from savae_dist.config.names import SystemNames, check, systems_by_source
-from savae_dist.config.schema import AUGMENTATIONS, OptimizerConfig
+from savae_dist.config.schema import OptimizerConfig
 from savae_dist.errors import ConfigError
 from savae_dist.load_config import load, registered
 from savae_dist.systems import SYSTEMS, VAE

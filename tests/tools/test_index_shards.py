@@ -60,18 +60,24 @@ def test_the_tool_says_what_is_in_a_set(tmp_path, call):
         "classes     0 8, 1 8, 2 8",
         "told        1 names (cat) among 24 numbers are no labels",
         "dropped     2: name 1 (/w), no sample 1 (z)",
-        "bad         1: label 1 (y: 'cat'); others take their place",
+        "bad         2: label 1 (y: 'cat'), undecodable 1 (x); others take their place",
     ]
-    assert quick[8].startswith("of no use   3 of 28 samples (10.7%); say what tells the labels: data.y=cls, ")
+    assert quick[8].startswith("of no use   4 of 28 samples (14.3%); say what tells the labels: data.y=cls, ")
     assert quick[9:] == ["memory      780 bytes with data.cache=memory"]
+    half = encode_image(X[0])
+    (folder / "c.tar").write_bytes(tar([*GOOD, ("half.png", half[:45] + bytes(9) + half[54:])]))
+    assert call(folder)[7] == quick[7]  # its header is whole
     thorough = call(folder, "--decode", "--processes", 2)
-    assert thorough[7] == "bad         2: label 1 (y: 'cat'), undecodable 1 (x); others take their place"
+    assert thorough[7] == "bad         3: label 1 (y: 'cat'), undecodable 2 (x, half); others take their place"
+    (folder / "c.tar").unlink()
+    call(folder)
     shards = Shards.open(folder)
     assert (read(shards)[0] == X[ALL * 2]).all()
     assert read(shards)[2] == {"label": 1, "undecodable": 1}
     named = call(folder, "--class-names", "a,b")
     assert named[4] == "classes     a 8, b 8"
-    assert named[6] == "bad         9: label 9 (k02, k05, k08, k11, k02, ...: 2); others take their place"
+    unread = "undecodable 1 (x)"
+    assert named[6] == f"bad         10: label 9 (k02, k05, k08, k11, k02, ...: 2), {unread}; others take their place"
     assert Shards.open(folder).spec.class_names == ("a", "b")
 
 
@@ -100,21 +106,22 @@ def test_any_number_of_processes_makes_the_same(tmp_path, windows):
     assert again.digest == Shards.open(tmp_path / "i3").digest
 
 
-def test_the_first_sample_decides_whoever_reads_it(tmp_path):
-    """Another form in a later shard is bad, with as many processes as there are shards."""
+def test_the_kind_of_the_first_sample_decides_whoever_reads_it(tmp_path):
+    """Another kind in a later shard is bad, with as many processes as there are shards; of sizes the most common."""
     (tmp_path / "a.tar").write_bytes(tar([("x.png", b"no image"), *GOOD]))
     (tmp_path / "b.tar").write_bytes(tar([("v.png", encode_image(np.zeros((9, 9), np.uint8)))]))
     (tmp_path / "c.tar").write_bytes(tar([("w.npy", encode_npy(np.zeros(9)))]))
     shards = index_set([tmp_path], decode_all=True, processes=3)
     assert shards.stored_shape == (6, 5)
-    assert [list(one["bad"]) for one in shards.index["shards"]] == [["undecodable"], ["shape"], ["dtype"]]
+    assert [list(one["bad"]) for one in shards.index["shards"]] == [["undecodable"], [], ["dtype"]]
 
 
 def test_what_the_first_use_leaves_out_is_told(tmp_path, capsys):
     folder = foreign(tmp_path / "set")
     Shards.open(folder)
     lost, members, names = capsys.readouterr().err.splitlines()
-    assert lost.endswith("3 of 28 samples (10.7%) are of no use: label 1 (y: 'cat'), name 1 (/w), no sample 1 (z)")
+    assert "4 of 28 samples (14.3%) are of no use: label 1 (y: 'cat'), name 1 (/w)" in lost
+    assert lost.endswith("no sample 1 (z), undecodable 1 (x)")
     assert members.endswith("members png 27, cls 25; not used: pkl 1 (z.pkl)")
     assert names.endswith("1 names (cat) among 24 numbers are no labels")
     Shards.open(folder)

@@ -115,6 +115,30 @@ def test_crop_of_nothing_is_the_image_and_stays_in_its_range(images: Tensor) -> 
     assert y.max() <= images.max() + 1e-6
 
 
+def test_resized_crop_changes_area_and_proportions_within_the_image() -> None:
+    """Of a ramp it gives a ramp, which tells the box: its sides, its area and its proportions."""
+    n, height, width, strength = 400, 64, 48, 0.5
+    rows, columns = torch.arange(64.0)[:, None].expand(64, 48), torch.arange(48.0).expand(64, 48)
+    u = torch.rand(n, 4, generator=torch.Generator().manual_seed(0))
+    u[0], u[1] = 0, 1
+    y = augment.resized_crop(torch.stack([rows, columns]).expand(n, 2, 64, 48), u, strength)
+    # In the middle, which no edge cuts: what one pixel is worth there is the box's share of the side.
+    tall = y[:, 0, 33, 20] - y[:, 0, 32, 20]
+    wide = y[:, 1, 20, 25] - y[:, 1, 20, 24]
+    torch.testing.assert_close(tall * wide, 1 - strength * u[:, 0], atol=1e-3, rtol=0)
+    ratio = wide / tall
+    assert (ratio >= 3 / 4 - 1e-3).all()
+    assert (ratio <= 4 / 3 + 1e-3).all()
+    assert (torch.maximum(tall, wide) <= 1 + 1e-4).all()
+    assert ratio.max() > 1.2 and ratio.min() < 0.83  # noqa: PT018
+    top = y[:, 0, 32, 20] - (32.5 - height / 2) * tall - (height / 2) * tall + 0.5  # where the box begins
+    torch.testing.assert_close(top, height * (1 - tall) * u[:, 3], atol=0.05, rtol=0)
+    left = y[:, 1, 20, 24] - (width / 2 + 0.5) * wide + 0.5
+    torch.testing.assert_close(left, width * (1 - wide) * u[:, 2], atol=0.05, rtol=0)
+    same = augment.resized_crop(torch.rand(3, 1, 9, 9), torch.tensor([[0, 0.5, 0.1, 0.9]] * 3), 0.5)
+    assert same.shape == (3, 1, 9, 9)
+
+
 # Signals.
 
 
@@ -225,6 +249,7 @@ def test_draws_are_a_function_of_seed_position_and_name() -> None:
     a = one.augmentation_noise(16, EIGHT)
     assert {name: tuple(v.shape) for name, v in a.items()} == {
         "crop": (8, 3),
+        "resized_crop": (8, 4),
         "flip": (8,),
         "shift": (8, 2),
         "cutout": (8, 2),

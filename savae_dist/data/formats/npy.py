@@ -13,9 +13,11 @@ import numpy as np
 
 from savae_dist.data.formats.axes import channels_last, form
 from savae_dist.errors import BadSample
+from savae_dist.preprocess import Pictures
 from savae_dist.untrusted import regular
 
 IMAGES = ("png", "jpg", "jpeg", "webp")
+MORE_IMAGES = ("bmp", "tif", "tiff", "gif", "pgm", "ppm")  # of a key that has none of those, nor an array
 NPY_MAGIC = b"\x93NUMPY"
 NPY_HEAD = 1 << 16  # bytes within which a header ends
 # All that a plain array needs to say. numpy evaluates a header as a Python literal, which is slower and takes more.
@@ -149,21 +151,37 @@ def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: np.dtype | 
         if shape is None or x.shape != shape or x.dtype == np.float32:
             x = stored(x)
     else:
-        from savae_dist.data.formats.images import (  # here, so that packed sets never load OpenCV
-            MEMBERS,
-            decode_picture,
-        )
+        from savae_dist.data.formats.images import decode_picture  # here, so that packed sets never load OpenCV
 
         if dtype is not None and dtype != np.uint8:
             raise BadSample("dtype")
         if shape is None:
-            return decode_picture(data, "auto", None, MEMBERS)
-        x = decode_picture(data, "gray" if len(shape) == 2 else "rgb", shape[:2], MEMBERS)
+            return decode_picture(data)
+        x = decode_picture(data, "gray" if len(shape) == 2 else "rgb", shape[:2])
     if dtype is not None and x.dtype != dtype:
         raise BadSample("dtype", f"{x.dtype}, not {dtype}")
     if shape is not None and x.shape != shape:
         raise BadSample("shape", f"{form(x.dtype, x.shape)}, not {'x'.join(map(str, shape))}")
     return x
+
+
+def decode_any(data: bytes, pictures: Pictures) -> np.ndarray:
+    """One picture of any size, or array of pixels, as a sample; BadSample with the reason where there is none."""
+    from savae_dist.data.formats.resize import as_sample, read_picture
+
+    if data[:6] != NPY_MAGIC:
+        return read_picture(data, pictures)
+    x = decode_npy(data)
+    if x.dtype != np.uint8:
+        raise BadSample("dtype", f"{x.dtype}, not uint8")
+    return as_sample(channels_last(x), pictures)
+
+
+def as_samples(x: np.ndarray, pictures: Pictures) -> np.ndarray:
+    """Images [n, ...] of one form as samples."""
+    from savae_dist.data.formats.resize import as_sample
+
+    return np.stack([as_sample(one, pictures) for one in x])
 
 
 def encode_image(image: np.ndarray) -> bytes:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from savae_dist.config.members import LabelRule
-from savae_dist.data.formats.npy import IMAGES
+from savae_dist.data.formats.npy import IMAGES, MORE_IMAGES
 from savae_dist.data.formats.tar import Entry, Tar, ends, walk
 from savae_dist.data.index.labels import Member
 from savae_dist.data.index.reasons import Tally, shown
 from savae_dist.data.index.seen import Seen
 
 NAME = re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL)  # WebDataset's rule: the key ends at the first dot
-SINGLE = (*IMAGES, "npy")
+SINGLE = (*IMAGES, "npy", *MORE_IMAGES)
 END = ""  # no key: what stands there is gone
 
 

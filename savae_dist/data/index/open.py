@@ -15,6 +15,7 @@ import numpy as np
 from savae_dist.config.braces import expand_braces
 from savae_dist.config.urls import is_remote
 from savae_dist.data.index.choice import Choice
+from savae_dist.data.index.forms import join_forms
 from savae_dist.data.index.reasons import shown
 from savae_dist.data.index.remote import Catalogue, find_or_fetch
 from savae_dist.data.index.scan import Moments
@@ -126,8 +127,9 @@ def check_shards(home: Path, shards: list[dict[str, Any]]) -> None:
 def join(sets: Sequence[Found]) -> dict[str, Any]:
     """One index of several sets, whose shards lie where they are; DataError where they do not fit together."""
     (home, first), *others = sets
+    pictures = all("forms" in index for _, index in sets)  # of which a run may make one size
     for other, index in others:
-        for key in ("kind", "layout", "dtype", "shape", "rate"):
+        for key in ("kind", "layout", "dtype", *(() if pictures else ("shape",)), "rate"):
             if index[key] != first[key]:
                 raise DataError(
                     f"{home} and {other} do not fit together: {key} {first[key]} and {index[key]}; pack them alike"
@@ -145,6 +147,8 @@ def join(sets: Sequence[Found]) -> dict[str, Any]:
         for part, (folder, index) in enumerate(sets)
         for shard in index["shards"]
     ]
+    if pictures:
+        first = {**first, "forms": join_forms(index["forms"] for _, index in sets)}
     names: list[str] = next((index["class_names"] for _, index in sets if index["class_names"]), [])
     classes = max(index["classes"] for _, index in sets)
     told = list(dict.fromkeys(line for _, index in sets for line in index.get("told", [])))

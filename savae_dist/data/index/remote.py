@@ -19,7 +19,7 @@ from savae_dist.config.braces import expand_braces
 from savae_dist.config.urls import is_remote, shown
 from savae_dist.data.formats.npy import table_claims
 from savae_dist.data.index.choice import Choice
-from savae_dist.data.index.scan import BLOCK, SAMPLE, Layout
+from savae_dist.data.index.scan import BLOCK, FORM, SAMPLE, Layout
 from savae_dist.data.index.schema import MAX_SIZE, check_index
 from savae_dist.data.index.tables import (
     INDEX,
@@ -141,6 +141,10 @@ def _fetch_table(layout: str, home: Path, store: Store, shard: dict[str, Any]) -
         raise DataError(f"{shown(folder)}/{files[0]} does not fit its {INDEX}; upload it again, or pack the set again")
     for file, content in zip(files, contents, strict=True):
         write_bytes(home / file, content)
+    if "forms" in shard:
+        file = f"{shard['table']}.forms.npy"
+        content = store.read(f"{folder}/{file}", HEADER + shard["count"] * FORM.itemsize)
+        write_bytes(home / file, content)  # checked when it is opened, against the sha256 in the index
 
 
 def _verified(contents: Sequence[bytes], dtypes: Sequence[np.dtype], shard: dict[str, Any]) -> bool:

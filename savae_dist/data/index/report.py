@@ -7,11 +7,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from savae_dist.data.index.choice import Choice
 from savae_dist.data.index.losses import advice, check_losses, doubts, members_line, share_lost, unlabelled
 from savae_dist.data.index.open import expand
+from savae_dist.data.index.pictures import served, told
 from savae_dist.data.index.reasons import Tally
 from savae_dist.data.index.remote import Catalogue
 from savae_dist.data.index.shards import Shards
@@ -72,7 +71,8 @@ def survey(shards: Shards) -> list[str]:
             cut.add("without an end", [name])
     size = sum(one["bytes"] for one in index)
     stored = f"{shards.stored_dtype} {'x'.join(map(str, shards.stored_shape))}"
-    memory = int(shards.counts.sum()) * math.prod(shards.stored_shape) * np.dtype(shards.stored_dtype).itemsize
+    shape, dtype = served(shards)
+    memory = int(shards.counts.sum()) * math.prod(shape) * dtype.itemsize
     lines = {
         "samples": f"{shards.describe()}",
         "shards": f"{len(index):,} of {_bytes(size)}, {shards.index['layout']}, stored as {stored}",
@@ -84,6 +84,7 @@ def survey(shards: Shards) -> list[str]:
         "bad": f"{bad.total:,}: {bad}{others}" if bad.total else "none known",
         "of no use": f"{n:,} of {total:,} samples ({n / total:.1%}); {advice(shards.index)}" * (n > 0),
         "cut short": str(cut),
+        "pictures": "; ".join(told(shards)),
         "memory": f"{_bytes(memory)} with data.cache=memory",
     }
     return [f"{name:<10}  {what}" for name, what in lines.items() if what]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from savae_dist.data.formats.axes import channels_first, form
+from savae_dist.data.formats.headers import header
 from savae_dist.data.formats.npy import NPY_HEAD, NPY_MAGIC, decode, npy_claims, npy_header, storable
 from savae_dist.data.formats.tar import Tar, ends, open_tar
 from savae_dist.data.index.choice import Choice
@@ -24,6 +25,9 @@ from savae_dist.errors import BadSample, DataError
 SAMPLE = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4"), ("label", "<i4")])
 # A block is the values of one KEY.x.npy; `first` is the row of the shard that it starts with.
 BLOCK = np.dtype([("offset", "<i8"), ("size", "<i8"), ("first", "<u4"), ("crc", "<u4")])
+# The form of one picture as its header says it, upright; zeros where it cannot be told.
+FORM = np.dtype([("height", "<u4"), ("width", "<u4"), ("channels", "u1"), ("bits", "u1")])
+DEEP = 64  # pictures of 16 bits in a shard that are looked at, for the highest value that they use
 # The largest member that holds one sample, and the largest block and its rows: holes of a sparse file cost nothing.
 MAX_BYTES, MAX_BLOCK, MAX_ROWS = 1 << 28, 1 << 30, 1 << 22
 PIECE = 1 << 24  # values whose moments are taken at once
@@ -33,10 +37,13 @@ class Scan(NamedTuple):
     """samples, blocks: the tables (no blocks in the `samples` layout). dropped: what has no row in them; bad: which
     rows are known to be of no use. whole: False where the tar does not end as it should. named: the names among the
     labels, in the order of their numbers from `labels.NAMED` down, with the samples that have them.
-    members, folders: what the tar holds, used or not. told: what was done to the samples."""
+    members, folders: what the tar holds, used or not. told: what was done to the samples.
+    forms: of each sample where they are pictures, else empty. top: the highest value in those of 16 bits, 0: none."""
 
     samples: np.ndarray
     blocks: np.ndarray
+    forms: np.ndarray
+    top: int
     dropped: Reasons
     bad: Reasons
     whole: bool
@@ -123,8 +130,11 @@ def _scan(path: Path, data: Tar, common: Layout, decode_all: bool) -> Scan:
                 raise DataError(f"{path}: {shown(key)} mixes blocks and single samples in one set; pack them again")
             (shard.add_block if group.packed else shard.add_sample)(key, group)
     samples = np.concatenate(shard.samples or [np.empty(0, SAMPLE)])
+    forms = np.array(shard.forms, FORM)
+    forms = forms if forms["height"].any() else forms[:0]
+    blocks = np.array(shard.blocks, BLOCK)
     said = (shard.labels.named(), seen.kinds, sorted(seen.folders - {""}), shard.told)
-    return Scan(samples, np.array(shard.blocks, BLOCK), dropped.reasons, shard.bad.reasons, ends(data), *said)
+    return Scan(samples, blocks, forms, shard.top, dropped.reasons, shard.bad.reasons, ends(data), *said)
 
 
 def _claimed_rows(data: Tar, member: Member | None) -> int:
@@ -147,7 +157,9 @@ class _Shard:
         self.samples: list[np.ndarray] = []
         self.blocks: list[tuple[int, int, int, int]] = []
         self.told: list[str] = []
+        self.forms: list[tuple[int, int, int, int]] = []
         self.rows, self.bad = 0, Tally()
+        self.deep, self.top = 0, 0
 
     def add_sample(self, key: str, group: Group) -> None:
         member, name = group.members[group.samples()[0]], shown(key)
@@ -159,6 +171,7 @@ class _Shard:
             label = self.labels.of_sample(key, group.label())
         except BadSample as error:
             label, fault = UNREADABLE, error
+        self.forms.append((0, 0, 0, 0))
         try:
             self._look_at(content, name)
         except BadSample as error:
@@ -170,18 +183,33 @@ class _Shard:
         self._add(np.array([(member.offset, member.size, zlib.crc32(content), label)], SAMPLE))
 
     def _look_at(self, content: bytes, name: str) -> None:
-        """Decode it where that is needed: the first of all, windows for the statistics, and all if it was asked for."""
-        common, first = self.common, self.common.shape is None
-        if not first and common.moments is None and not self.decode_all:
-            return
-        x = decode(content, common.shape, common.dtype)
-        if first:
+        """The form of a picture; the values of a window, for the statistics. The first sample of all decides which."""
+        common = self.common
+        if common.shape is None:
+            x = decode(content)
             common.settle(x.dtype, x.shape)
             if content.startswith(NPY_MAGIC) and channels_first(*npy_header(content)[:2]):
                 shape = npy_header(content)[1]
                 self.told.append(f"channels stand first ({form(x.dtype, shape)}, {name}) and are put last")
         if common.moments is not None:
-            common.moments.add(x[None])
+            common.moments.add(decode(content, common.shape, common.dtype)[None])
+        else:
+            self.forms[-1] = self._form(content)
+
+    def _form(self, content: bytes) -> tuple[int, int, int, int]:
+        """That of a picture; BadSample where it has none, or where it cannot be decoded and that is asked for."""
+        from savae_dist.data.formats.images import decode_picture  # here, so that packed sets never load OpenCV
+
+        if content[:6] == NPY_MAGIC:
+            x = decode(content, None, np.dtype(np.uint8))
+            return *x.shape[:2], x.shape[2] if x.ndim == 3 else 1, 8
+        found = header(content)
+        if found.bits == 16 and self.deep < DEEP:
+            self.deep += 1
+            self.top = max(self.top, int(decode_picture(content, bits=16).max()))
+        elif self.decode_all:
+            decode_picture(content)
+        return found[:4]
 
     def add_block(self, key: str, group: Group) -> None:
         member, common, key = group.members["x.npy"], self.common, shown(key)

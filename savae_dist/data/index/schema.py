@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -49,7 +50,22 @@ SHARD = record(
         "whole": flag,
         "first": whole(0, MAX_ROWS),
     },
-    {"members": MEMBERS, "folders": listed(text(2000), most=100)},
+    {
+        "members": MEMBERS,
+        "folders": listed(text(2000), most=100),
+        "forms": text(64, "[0-9a-f]{64}", "a sha256"),
+    },
+)
+ROWS = whole(0, MAX_ROWS)
+FORMS_FIELDS = record(
+    {
+        "known": ROWS,
+        "sizes": listed(listed(whole(1, MAX_ROWS), 3, 3), 1, 100),
+        "distinct": whole(1, MAX_ROWS),
+        "gray": ROWS,
+        "deep": ROWS,
+        "top": whole(0, 65535),
+    }
 )
 INDEX_FIELDS = record(
     {
@@ -63,7 +79,7 @@ INDEX_FIELDS = record(
         "statistics": nullable(record({"mean": listed(number(), 1), "std": listed(number(0), 1)})),
         "shards": listed(SHARD),
     },
-    {"x": text(), "y": text(), "told": listed(text(2000))},
+    {"x": text(), "y": text(), "told": listed(text(2000)), "forms": FORMS_FIELDS},
 )
 
 
@@ -112,6 +128,12 @@ def check_samples(table: np.ndarray, shard: dict[str, Any]) -> None:
     room = shard["bytes"] - table["size"].astype(np.int64)
     if (table["offset"] > MAX_SHARD).any() or (table["offset"].astype(np.int64) > room).any():
         raise Misfit(f"names a place beyond the {shard['bytes']:,} bytes of its shard")
+
+
+def check_forms(table: np.ndarray, shard: dict[str, Any]) -> None:
+    """Misfit unless this is what the index knows of the forms (`scan.FORM`) of a shard's pictures."""
+    if len(table) != shard["count"] or hashlib.sha256(table.tobytes()).hexdigest() != shard["forms"]:
+        raise Misfit("is not what its index was made with")
 
 
 def check_blocks(table: np.ndarray, shard: dict[str, Any], row: int) -> None:

@@ -32,7 +32,7 @@ from savae_dist.preprocess import DataSpec, Normalise
 MANY_CLASSES, FEW = 1000, 10
 
 # What an index says of a shard besides its samples: another index of the same samples may differ in it.
-NOT_OF_SAMPLES = ("table", "first", "folder", "part", "dropped", "bad", "whole", "members", "folders")
+NOT_OF_SAMPLES = ("table", "first", "folder", "part", "dropped", "bad", "whole", "members", "folders", "forms")
 ELSEWHERE = -3  # in place of a label: the sample belongs to the other part
 
 
@@ -111,7 +111,8 @@ class Shards:
 
     def with_spec(self, spec: DataSpec) -> Shards:
         """The same shards seen as `spec`, such as validation data as the training data; labels beyond it are none."""
-        if (spec.kind, spec.shape) != (self.spec.kind, self.spec.shape):
+        shape = self.spec.shape if spec.pictures is None else spec.shape  # pictures of any form become this one
+        if (spec.kind, spec.shape) != (self.spec.kind, shape):
             raise DataError(
                 f"{self.home} holds {self.spec.kind} samples of shape {self.spec.shape}, "
                 f"not {spec.kind} {spec.shape}; name data of the same kind and shape"
@@ -154,6 +155,7 @@ class Shards:
             shard["name"] = name_of(shard["name"])
             for local in NOT_OF_SAMPLES:
                 shard.pop(local, None)
+        content.pop("forms", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def describe(self) -> str:

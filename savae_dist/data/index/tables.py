@@ -20,11 +20,12 @@ from savae_dist.data.formats.column import Column
 from savae_dist.data.formats.npy import npy_head, open_table
 from savae_dist.data.formats.tar import unreadable_shard
 from savae_dist.data.index.choice import Choice
+from savae_dist.data.index.forms import as_json, common_shape, count_forms
 from savae_dist.data.index.labels import MAX_CLASSES
 from savae_dist.data.index.losses import check_labelled, nothing_usable, told_of
 from savae_dist.data.index.naming import number_names
 from savae_dist.data.index.rows import count_labels, digest_of, save_table
-from savae_dist.data.index.scan import SAMPLE, Layout, scan_shard
+from savae_dist.data.index.scan import FORM, SAMPLE, Layout, scan_shard
 from savae_dist.data.index.schema import MAX_SIZE, check_index
 from savae_dist.data.processes import run_jobs
 from savae_dist.data.remote.cache import FORMAT_VERSION
@@ -89,6 +90,9 @@ def write_index(
         raise nothing_usable(home / shards[0]["name"], shards, choice)
     names, told = number_names(home, scanned, class_names, choice.known)
     write_labels(home, shards)
+    forms = count_forms(open_table(home / f"{one['table']}.forms.npy", FORM) for one in shards if "forms" in one)
+    if forms:
+        common.shape = common_shape(forms)
     highest = max((int(label) for shard in shards for label in shard["labels"]), default=-1)
     moments = common.moments
     for one in scanned:
@@ -109,6 +113,8 @@ def write_index(
         "told": [*(line for one in scanned for line in one.get("told", [])), *told],
         "shards": shards,
     }
+    if forms:
+        index["forms"] = as_json(forms, max(one["top"] for one in scanned))
     check_labelled(home, index)
     write_json(home / INDEX, index)
 
@@ -172,6 +178,8 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
     save_table(home / f"{table}.idx.npy", scan.samples)
     if len(scan.blocks):
         save_table(home / f"{table}.blocks.npy", scan.blocks)
+    if len(scan.forms):
+        save_table(home / f"{table}.forms.npy", scan.forms)
     moments = common.moments
     shard = {
         "name": path.name if inside else str(path),
@@ -187,10 +195,13 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
         "members": scan.members,
         "folders": scan.folders,
     }
+    if len(scan.forms):
+        shard["forms"] = hashlib.sha256(scan.forms.tobytes()).hexdigest()
     return {
         "shard": shard,
         "named": scan.named,
         "told": scan.told,
+        "top": scan.top,
         "layout": common.layout,
         "dtype": common.dtype and common.dtype.name,
         "shape": common.shape and list(common.shape),

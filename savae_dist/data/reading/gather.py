@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from savae_dist.data.formats.npy import decode, npy_head
+from savae_dist.data.formats.npy import as_samples, decode, decode_any, npy_head
+from savae_dist.data.index.pictures import served
 from savae_dist.data.index.reasons import shown
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.index.tables import unreadable
@@ -45,9 +46,10 @@ class Fetcher:
 
     def __init__(self, shards: Shards, keep: bool = True) -> None:
         self.shards, self.keep = shards, keep
-        self.shape, self.dtype = shards.stored_shape, np.dtype(shards.stored_dtype)
-        self._row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
-        self._header = npy_head(self.dtype, self.shape)  # parsing one costs 20 us
+        self.shape, self.dtype = served(shards)
+        self._stored, self._pixels = shards.stored_shape, np.dtype(shards.stored_dtype)
+        self._row_bytes = int(np.prod(self._stored)) * self._pixels.itemsize
+        self._header = npy_head(self._pixels, self._stored)  # parsing one costs 20 us
         self._most, self._began = most_open(), time.time()
         self._files: dict[int, BinaryIO] = {}
         self._tables: dict[int, np.ndarray] = {}  # for packed shards only the crcs are kept
@@ -88,7 +90,9 @@ class Fetcher:
             faults = self._read_rows(flat, np.arange(len(rows)), shards, rows, blocks, offsets)
         else:
             flat, faults = self._kept_rows(self._kept, shards, rows, blocks, offsets)
-        return flat.view(self.dtype).reshape(len(rows), *self.shape), faults
+        x = flat.view(self._pixels).reshape(len(rows), *self._stored)
+        pictures = self.shards.spec.pictures
+        return x if pictures is None else as_samples(x, pictures), faults
 
     def _kept_rows(
         self, kept: KeptBlocks, shards: np.ndarray, rows: np.ndarray, blocks: np.ndarray, offsets: np.ndarray
@@ -130,6 +134,7 @@ class Fetcher:
     def _samples(self, shards: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
         x = np.zeros((len(rows), *self.shape), self.dtype)
         faults: dict[int, str] = {}
+        pictures = self.shards.spec.pictures
         for shard, here in _runs(shards):
             file, table = self._open(shard), self._table(shard)
             length = os.fstat(file.fileno()).st_size
@@ -138,7 +143,9 @@ class Fetcher:
                 try:
                     if zlib.crc32(content) != crc:
                         raise BadSample(self._damage(shard, len(content) < size))
-                    if content.startswith(self._header) and size == len(self._header) + self._row_bytes:
+                    if pictures is not None:
+                        x[index] = decode_any(content, pictures)
+                    elif content.startswith(self._header) and size == len(self._header) + self._row_bytes:
                         x[index] = np.frombuffer(content, self.dtype, offset=len(self._header)).reshape(self.shape)
                     else:
                         x[index] = decode(content, self.shape, self.dtype)

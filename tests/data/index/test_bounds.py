@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from savae_dist.data import Order, Reader, Request, Shards, Store, index_set, pack
-from savae_dist.data.formats import images
+from savae_dist.data.formats import headers, images
 from savae_dist.data.formats.npy import open_table
 from savae_dist.data.index import scan
 from savae_dist.data.index.scan import SAMPLE
@@ -128,7 +128,7 @@ def test_a_jpeg_of_hundreds_of_scans_is_not_decoded() -> None:
     )
     data = stream.getvalue()
     assert images.decode_picture(data).shape == (24, 24)
-    scan_of_all = data[data.rindex(images.SCAN) : -2]
+    scan_of_all = data[data.rindex(headers.SCAN) : -2]
     with pytest.raises(BadSample, match="too many scans"):
         images.decode_picture(data[:-2] + scan_of_all * 300 + data[-2:])
 

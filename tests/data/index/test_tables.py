@@ -92,7 +92,7 @@ def test_what_killed_builders_left_is_removed(tmp_path, monkeypatch):
     (tmp_path / folder).mkdir()  # a kill leaves it
     draft_of(tmp_path / "labels.npy").touch()
     Shards.open(tmp_path / "any.tar")
-    names = {"any.tar", "any.idx.npy", "index.json", "labels.npy", ".index.lock"}
+    names = {"any.tar", "any.idx.npy", "any.forms.npy", "index.json", "labels.npy", ".index.lock"}
     assert {path.name for path in tmp_path.iterdir()} - {"cache"} == names
 
 

@@ -247,12 +247,11 @@ def test_size_crops_and_scales(tmp_path):
 
 def test_pictures_that_are_none(tmp_path, monkeypatch):
     whole = png(RGB[0])
-    gif = saved(Image.fromarray(GRAY[0]), tmp_path, "gif")
     floats = saved(Image.fromarray(WINDOWS[0]), tmp_path, "tiff")
-    for data, reason in ((b"", "undecodable"), (whole[:50], "undecodable"), (gif, "undecodable"), (floats, "type F")):
+    for data, reason in ((b"", "undecodable"), (whole[:50], "undecodable"), (floats, "type F")):
         with pytest.raises(BadSample, match=reason):
             decode_picture(data)
-    monkeypatch.setattr("savae_dist.data.formats.images.MAX_PIXELS", 62)
+    monkeypatch.setattr("savae_dist.data.formats.headers.MAX_PIXELS", 62)
     with pytest.raises(BadSample, match="too many pixels"):
         decode_picture(whole)
 
