@@ -111,8 +111,8 @@ class Shards:
 
     def with_spec(self, spec: DataSpec) -> Shards:
         """The same shards seen as `spec`, such as validation data as the training data; labels beyond it are none."""
-        shape = self.spec.shape if spec.pictures is None else spec.shape  # pictures of any form become this one
-        if (spec.kind, spec.shape) != (self.spec.kind, shape):
+        other = spec.pictures is None and spec.shape != self.spec.shape  # else pictures of any form become this one
+        if other or spec.kind != self.spec.kind:
             raise DataError(
                 f"{self.home} holds {self.spec.kind} samples of shape {self.spec.shape}, "
                 f"not {spec.kind} {spec.shape}; name data of the same kind and shape"
@@ -150,12 +150,11 @@ class Shards:
     @cached_property
     def digest(self) -> str:
         content = copy.deepcopy(self.index)
-        content.pop("told", None)
+        content = {key: value for key, value in content.items() if key not in ("told", "forms")}
         for shard in content["shards"]:
             shard["name"] = name_of(shard["name"])
             for local in NOT_OF_SAMPLES:
                 shard.pop(local, None)
-        content.pop("forms", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def describe(self) -> str:
