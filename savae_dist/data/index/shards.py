@@ -111,8 +111,8 @@ class Shards:
 
     def with_spec(self, spec: DataSpec) -> Shards:
         """The same shards seen as `spec`, such as validation data as the training data; labels beyond it are none."""
-        other = spec.pictures is None and spec.shape != self.spec.shape  # else pictures of any form become this one
-        if other or spec.kind != self.spec.kind:
+        unlike = spec.pictures is None and spec.shape != self.spec.shape  # else pictures of any form become this one
+        if unlike or spec.kind != self.spec.kind:
             raise DataError(
                 f"{self.home} holds {self.spec.kind} samples of shape {self.spec.shape}, "
                 f"not {spec.kind} {spec.shape}; name data of the same kind and shape"
