@@ -49,6 +49,8 @@ def test_there_is_a_preset_of_every_system() -> None:
         "mnist_k100",
         "fashion",
         "caltech",
+        "omniglot",
+        "cifar10",
         "cwru",
         "aae_clusters",
         "dfc_vae_mnist",
