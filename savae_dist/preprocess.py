@@ -67,6 +67,7 @@ class DataSpec:
     mean, std: per channel, in the units of the recording; needed for `dataset`.
     rate: sampling rate of a signal in Hz, 0 if unknown.
     pictures: of images, how they were made from pictures of other forms; None: they were of this one.
+    attributes: names of the columns of `Batch.attributes`.
     """
 
     kind: Kind
@@ -78,9 +79,10 @@ class DataSpec:
     rate: float = 0.0
     class_names: tuple[str, ...] = ()
     pictures: Pictures | None = None
+    attributes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("shape", "mean", "std", "class_names"):  # JSON gives lists
+        for name in ("shape", "mean", "std", "class_names", "attributes"):  # JSON gives lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.kind not in ("image", "signal"):
             raise ValueError(f"kind must be image or signal, not {self.kind!r}")
@@ -106,7 +108,8 @@ class DataSpec:
         return cls(**{**values, "pictures": pictures and Pictures(**pictures)})
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "pictures" or value is not None}
+        later = ("pictures", "attributes")  # where there are none, a spec is written as before there were any
+        return {name: value for name, value in asdict(self).items() if value or name not in later}
 
     @property
     def limits(self) -> tuple[float, float]:

@@ -34,7 +34,7 @@ def open_shards(data: DataConfig) -> tuple[Shards, Shards | None]:
     Without data.train the embedded digits. With data.normalise=dataset the moments are those of the whole first set.
     """
     train, validation = data.train, data.validation
-    choice = Choice(data.x, data.y)
+    choice = Choice(data.x, data.y, data.attributes)
     if train is None:
         for key, value in choice.chosen.items():
             raise no_effect(f"data.{key}", value, "on the embedded digits", "name tars in data.train")

@@ -21,6 +21,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", metavar="FOLDER", help="of the index, and then data.train; default: beside the shards")
     parser.add_argument("--x", metavar="ENDING", help="of the samples' members: jpg, left.png or jpg|png; as data.x")
     parser.add_argument("--y", metavar="RULE", help=f"what tells the labels: {FORMS}; as data.y")
+    parser.add_argument("--attributes", metavar="RULE", help="several values a sample: json:PATH; as data.attributes")
     parser.add_argument("--decode", action="store_true", help="decode every image, to find those that cannot be")
     parser.add_argument("--class-names", default="", metavar="A,B,...", help="in the order of the labels")
     parser.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="sampling rate of windows")
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.out,
             x=arguments.x,
             y=arguments.y,
+            attributes=arguments.attributes,
             class_names=names,
             rate=arguments.rate,
             decode_all=arguments.decode,

@@ -24,7 +24,7 @@ FREE_KEYS = {
 LATER_KEYS: dict[str, Any] = {
     "data.hold_out": 0.0,
     "data.hold_out_by": "auto",
-    **{"data.x": None, "data.y": None},
+    **{"data.x": None, "data.y": None, "data.attributes": None},
     **{"data.size": None, "data.resize": "crop", "data.mode": "auto", "data.range": None},
 }
 

@@ -22,8 +22,19 @@ class LabelRule(NamedTuple):
     path: tuple[str, ...] = ()
 
 
-def check_members(x: str | None, y: str | None) -> None:
-    """ConfigError where `data.x` or `data.y` says nothing."""
+class AttributeRule(NamedTuple):
+    """The ending of the members that hold a sample's attributes; paths: in their JSON, `.` for all of it; none: numbers
+    in a text or an array.
+    """
+
+    ending: str
+    paths: tuple[str, ...] = ()
+
+
+def check_members(x: str | None, y: str | None, attributes: str | None) -> None:
+    """ConfigError where `data.x`, `data.y` or `data.attributes` says nothing."""
+    if attributes is not None:
+        attribute_rule(attributes)
     if x is not None:
         sample_endings(x)
     if y is not None:
@@ -55,6 +66,19 @@ def label_rule(y: str) -> LabelRule:
     if colon and not is_json:
         raise ConfigError(f"data.y={y}: give {FORMS}")
     return LabelRule("json", ending, tuple(detail.split("."))) if is_json else LabelRule("member", ending)
+
+
+def attribute_rule(text: str) -> AttributeRule:
+    """`json:face`, `json:age,smile`, `json:.`, `attr.json:face`, `attr.txt` or `attr.npy`."""
+    kind, colon, detail = text.partition(":")
+    ending, paths = kind.removeprefix(".").lower(), tuple(detail.split(",")) if detail else ()
+    is_json = ending.rpartition(".")[2] == "json"
+    if ENDING.fullmatch(ending) is None or bool(paths) != is_json or bool(colon) != is_json or not all(paths):
+        raise ConfigError(
+            f"data.attributes={text}: give json:PATH, several paths with commas between, json:. for all that the JSON "
+            "holds, or the ending of members that hold numbers"
+        )
+    return AttributeRule(ending, paths)
 
 
 def _expression(y: str, text: str) -> str:

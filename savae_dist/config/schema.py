@@ -66,8 +66,8 @@ class DataConfig:
     """train, validation: a packed folder, a brace pattern of tars, or a list, on disk or behind URLs (s3://, gs://,
     https://, hf:// ...); train null: the embedded digits.
 
-    x, y: of other writers' tars: the ending of the members that are the samples, and what tells the labels; null: an
-    image or npy, and cls (`config.members`).
+    x, y, attributes: of other writers' tars: the ending of the members that are the samples, what tells the labels, and
+    what holds more values of a sample; null: an image or npy, cls, and none (`config.members`).
     batch_size: samples per optimiser step, over all processes. normalise: of signals: `window` or `dataset` statistics.
     lanes: parallel streams through the shards, fixed for a run; auto = max(8, processes). bad_budget: the fraction
     of the set that its index may leave out and a process (each counts its own samples) may find unusable.
@@ -86,6 +86,7 @@ class DataConfig:
     validation: str | list[str] | None = None
     x: str | None = None
     y: str | None = None
+    attributes: str | None = None
     hold_out: float = 0.0
     hold_out_by: Literal["auto", "group", "recording"] = "auto"
     batch_size: int = 128
@@ -115,7 +116,7 @@ class DataConfig:
         for key, source in (("train", self.train), ("validation", self.validation)):
             if isinstance(source, list) and not all(isinstance(one, str) for one in source):
                 raise ConfigError(f"data.{key} must be a path or a list of paths, not {source}")
-        check_members(self.x, self.y)
+        check_members(self.x, self.y, self.attributes)
         if self.workers < 0:
             raise ConfigError(f"data.workers must not be negative, not {self.workers}")
         if not 0 <= self.outage_limit < math.inf:

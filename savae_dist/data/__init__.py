@@ -1,5 +1,6 @@
 """Shards -> batches: an index of where samples lie, an order that is arithmetic, and a reader."""
 
+from savae_dist.data.index.attribute_table import AttributeTable, attributes_of
 from savae_dist.data.index.report import check_usable, index_set, survey
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.order.hold_out import hold_out, sequential
@@ -13,6 +14,7 @@ from savae_dist.data.reading.reader import RawBatch, Reader
 from savae_dist.data.remote.store import Store
 
 __all__ = [
+    "AttributeTable",
     "Mixture",
     "Order",
     "Proportions",
@@ -23,6 +25,7 @@ __all__ = [
     "Sequential",
     "Shards",
     "Store",
+    "attributes_of",
     "check_usable",
     "demo_shards",
     "evaluation_requests",

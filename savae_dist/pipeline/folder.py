@@ -74,7 +74,7 @@ FIELDS = record(
                 "rate": number(0),
                 "class_names": listed(text(), most=MOST_CLASSES),
             },
-            {"pictures": PICTURES},
+            {"pictures": PICTURES, "attributes": listed(text(), most=MOST_CLASSES)},
         ),
         "system": record({}, {"name": text(100)}),
     }

@@ -19,6 +19,7 @@ from savae_dist.data import (
     Reader,
     SampleOrder,
     Shards,
+    attributes_of,
     training_order,
 )
 from savae_dist.data.index.losses import samples_left_out, unlabelled
@@ -63,7 +64,8 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     phases = config.system.phases()
     split = BatchSplit(data.batch_size, state.process_index, state.num_processes, config.accumulate)
     augment = Augmentation(data.augment, shards.spec) if data.augment else None
-    builder = BatchBuilder(split, state.device, lambda x: normalise(x, shards.spec), config.seed, augment)
+    attributes = attributes_of(shards)
+    builder = BatchBuilder(split, state.device, lambda x: normalise(x, shards.spec), config.seed, augment, attributes)
 
     with explained(shards):
         check_sizes(config, shards.spec, state.device, split.ranks if process.zero else 1)

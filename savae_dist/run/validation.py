@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from savae_dist.data import Reader, Shards, sequential
+from savae_dist.data import Reader, Shards, attributes_of, sequential
 from savae_dist.distributed.reduce import rank_sums
 from savae_dist.evaluation import metrics, report
 from savae_dist.pipeline import Pipeline
@@ -34,7 +35,7 @@ class Validation:
 
     def __init__(self, shards: Shards, training: TrainingData, judge: str | None) -> None:
         self.reader = Reader(shards, sequential(shards), bad_budget=shards.size)
-        self.shards, self.builder = shards, training.builder
+        self.shards, self.builder = shards, replace(training.builder, attributes=attributes_of(shards))
         labelled = training.labelled_samples()
         self.class_means = metrics.class_means(labelled, shards.spec) if training.labelled else None
         self.judge = Pipeline.from_pretrained(judge).to(self.builder.device) if judge else None

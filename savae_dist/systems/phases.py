@@ -31,6 +31,8 @@ class Batch:
     label_weight: scalar; sum over this slice's labelled samples times it, averaged over ranks and accumulation
         steps as gradients are, is the mean over the labelled samples of the global batch (0 where there is none).
     unlabelled_weight: the same for the unlabelled samples.
+    attributes: float32 `[batch, names]` in the order of `DataSpec.attributes`, NaN where a value is missing; None where
+        the set has none (`data.attributes`).
     """
 
     x: Tensor
@@ -38,6 +40,7 @@ class Batch:
     noise: Mapping[str, Tensor]
     label_weight: Tensor
     unlabelled_weight: Tensor
+    attributes: Tensor | None = None
 
 
 # The networks by name (`nets.encoder`) and a batch -> named terms with their weights applied; their sum is the loss.

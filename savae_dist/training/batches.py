@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from savae_dist.data import RawBatch, Request
+from savae_dist.data import AttributeTable, RawBatch, Request
 from savae_dist.systems.phases import Batch, OptimizerStep, Phase
 from savae_dist.training.augment import Augmentation
 from savae_dist.training.noise import seed_of, standard_normal
@@ -92,7 +92,8 @@ def read_requests(plan: Iterable[PlannedStep], size: int) -> Iterator[Request]:
 class BatchBuilder:
     """Turns the samples of a reader into the batches that losses see.
 
-    seed: of all noise and augmentation. augment: applied to training samples; None: nothing is.
+    seed: of all noise and augmentation. augment: applied to training samples; None: nothing is. attributes: of the set
+    that the samples come from.
     """
 
     split: BatchSplit
@@ -100,6 +101,7 @@ class BatchBuilder:
     normalise: Callable[[Tensor], Tensor]
     seed: int
     augment: Augmentation | None = None
+    attributes: AttributeTable | None = None
 
     def batch(self, raw: RawBatch, position: int | None = None) -> Batch:
         """The samples on the device, normalised; augmented if `position`, where their global batch starts, is given."""
@@ -112,7 +114,13 @@ class BatchBuilder:
             noise={},
             label_weight=self._weight(raw.labelled),
             unlabelled_weight=self._weight(self.split.size - raw.labelled),
+            attributes=self._attributes(raw.id),
         )
+
+    def _attributes(self, ids: Tensor) -> Tensor | None:
+        if self.attributes is None:
+            return None
+        return torch.from_numpy(self.attributes.of(ids.numpy())).to(self.device, non_blocking=True)
 
     def noise(self, step: OptimizerStep, position: int, slots: Tensor) -> dict[str, Tensor]:
         """The draws that the step's update declares, for `slots` `[n]` of the global batch at `position`.

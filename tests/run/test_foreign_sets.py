@@ -74,6 +74,15 @@ def test_a_system_that_needs_labels_says_why_there_are_none(tmp_path: Path, caps
     assert "json 45 (with id, label): data.y=json:label" in last
 
 
+def test_several_labels_are_none_and_one_of_them_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = foreign(tmp_path / "set")
+    run(data, tmp_path / "a", "data.attributes=json:id", code=2)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "needs labels of at least 2 classes; data.train has 0; each sample has 1 attributes (id) by data" in last
+    run(data, tmp_path / "a", "data.attributes=json:id", "data.y=json:label")
+    assert "3 classes, 0 unlabelled" in capsys.readouterr().err
+
+
 def test_what_the_index_leaves_out_counts_in_the_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A share, said at every start; more than that is refused with the share and what to do."""
     data = foreign(tmp_path / "set", spoilt=3)

@@ -28,24 +28,26 @@ class Wanted(NamedTuple):
 
     samples: endings of those that hold a sample. in_order: of several in one key the first is taken, else none is.
     label: the ending of the label, "" where no member tells it; label_of_block: the same for x.npy, which is a block of
-    samples unless it was chosen for one.
+    samples unless it was chosen for one. attributes: of the member with more values of it, likewise.
     """
 
     samples: tuple[str, ...]
     in_order: bool
     label: str
     label_of_block: str
+    attributes: str = ""
 
     @classmethod
-    def of(cls, x: tuple[str, ...], y: LabelRule | None) -> Wanted:
+    def of(cls, x: tuple[str, ...], y: LabelRule | None, attributes: str = "") -> Wanted:
         """x: the endings that were asked for, if any; y: None where nobody has said what tells the label."""
         of_block = "y.npy" if y is None or y.detail == "cls" else y.detail
         member = y is None or y.kind in ("member", "json")
         label = "cls" if y is None else y.detail
-        return cls(x or SINGLE, bool(x), label if member else "", of_block if member else "")
+        return cls(x or SINGLE, bool(x), label if member else "", of_block if member else "", attributes)
 
     def reads(self, ending: str) -> bool:
-        return ending in self.samples or ending in (self.label, self.label_of_block) or self.is_block(ending)
+        others = (self.label, self.label_of_block, self.attributes)
+        return ending in self.samples or ending in others or self.is_block(ending)
 
     def is_block(self, ending: str) -> bool:
         return ending == "x.npy" and not self.in_order
@@ -96,6 +98,9 @@ class Group:
 
     def label(self) -> Member | None:
         return self.members.get(self.wanted.label_of_block if self.packed else self.wanted.label)
+
+    def attributes(self) -> Member | None:
+        return self.members.get(self.wanted.attributes)
 
 
 def gather(data: Tar, dropped: Tally, wanted: Wanted, seen: Seen) -> dict[str, Group]:

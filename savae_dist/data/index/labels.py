@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -163,7 +163,7 @@ def as_label(value: Any) -> Label:
         return int(value)
     if isinstance(value, list):
         return _of_list(value)
-    raise BadSample("label", shown(json.dumps(value)[:60]))
+    raise BadSample("label", f"an object with {shown(', '.join(map(str, value))[:60])}")
 
 
 def _of_text(text: str) -> Label:
@@ -229,3 +229,11 @@ def _of_key(key: str, rule: LabelRule) -> Label:
     if len(name) > MAX_NAME or not name.isprintable():
         raise BadSample("label", shown(name[:40]))
     return name or None
+
+
+def by_name(names: Iterable[str]) -> tuple[str, ...]:
+    """Sorted; by value where all are numbers, so that 10 comes after 9, as the packer sorts folders."""
+    found = sorted(names)
+    if all(re.fullmatch(r"\d+", name, re.ASCII) for name in found):
+        return tuple(sorted(found, key=int))
+    return tuple(found)

@@ -99,17 +99,26 @@ def nothing_usable(where: Path, shards: Sequence[Mapping[str, Any]], choice: Cho
 
 def unlabelled(index: Mapping[str, Any]) -> str:
     """Where no sample has a label and nobody said so: what looks like one, and the option that reads it; else ""."""
-    if index.get("y") == "none" or any(
-        int(label) != UNLABELLED for shard in index["shards"] for label in shard["labels"]
-    ):
+    if index.get("y") == "none" or _has_labels(index):
         return ""
+    names = index.get("attributes", {}).get("names", [])
+    if names:
+        rule = index["attributes"]["rule"]
+        several = f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}"
+        return printable(
+            f"each sample has {len(names)} attributes ({several}) by data.attributes={rule} and no one label, which "
+            f"data.y names, such as one of them"
+        )
     options = label_options(_kinds(index), [name for shard in index["shards"] for name in shard.get("folders", ())])
     return printable(f"no sample has a label, and beside them stand {'; or '.join(options)}") if options else ""
 
 
 def check_labelled(where: object, index: Mapping[str, Any]) -> None:
     """DataError where `data.y` finds no label at all."""
-    asked = index.get("y")
+    asked, attributes = index.get("y"), index.get("attributes")
+    if attributes is not None and not attributes["names"]:
+        found = listed(_kinds(index), list(_kinds(index)))
+        raise DataError(f"{where}: data.attributes={attributes['rule']} finds nothing; members are {found}")
     if asked in (None, "none") or _has_labels(index):
         return
     kinds = _kinds(index)
@@ -123,7 +132,7 @@ def _has_labels(index: Mapping[str, Any]) -> bool:
 
 def members_line(index: Mapping[str, Any]) -> str:
     """`png 8, cls 8; not used: json 8 (0000.json)`, "" for an index that does not say."""
-    choice = Choice(index.get("x"), index.get("y"))
+    choice = Choice.of(index)
     kinds = _kinds(index)
     return printable(listed(kinds, [ending for ending in kinds if choice.wanted.reads(ending)])) if kinds else ""
 

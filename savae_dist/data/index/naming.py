@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from savae_dist.data.formats.npy import open_table
-from savae_dist.data.index.labels import NAMED, UNREADABLE
+from savae_dist.data.index.labels import NAMED, UNREADABLE, by_name
 from savae_dist.data.index.reasons import Tally
 from savae_dist.data.index.rows import count_labels, digest_of, save_table
 from savae_dist.data.index.scan import BLOCK, SAMPLE
@@ -54,14 +53,6 @@ def number_names(
     _replace(home, scanned, named, places, {number: places[str(number)] for number in numbers})
     few = ", ".join(map(str, list(numbers)[:SHOWN]))
     return names, [f"numbers among names, taken as names: {few}"] if numbers else []
-
-
-def by_name(names: Iterable[str]) -> tuple[str, ...]:
-    """Sorted; by value where all are numbers, so that 10 comes after 9, as the packer sorts folders."""
-    found = sorted(names)
-    if all(re.fullmatch(r"\d+", name, re.ASCII) for name in found):
-        return tuple(sorted(found, key=int))
-    return tuple(found)
 
 
 def _replace(

@@ -134,6 +134,8 @@ def join(sets: Sequence[Found]) -> dict[str, Any]:
                 raise DataError(
                     f"{home} and {other} do not fit together: {key} {first[key]} and {index[key]}; pack them alike"
                 )
+        if index.get("attributes") != first.get("attributes"):
+            raise DataError(f"{home} and {other} have different attributes; index them by the same data.attributes")
         if index["class_names"] and first["class_names"] and index["class_names"] != first["class_names"]:
             raise DataError(f"{home} and {other} name their classes differently; pack them with the same")
     shards = [

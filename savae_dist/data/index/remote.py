@@ -18,6 +18,7 @@ import numpy as np
 from savae_dist.config.braces import expand_braces
 from savae_dist.config.urls import is_remote, shown
 from savae_dist.data.formats.npy import table_claims
+from savae_dist.data.index.attributes import ATTRIBUTES, row_dtype
 from savae_dist.data.index.choice import Choice
 from savae_dist.data.index.scan import BLOCK, FORM, SAMPLE, Layout
 from savae_dist.data.index.schema import MAX_SIZE, check_index
@@ -124,7 +125,25 @@ def _fetch_tables(index: dict[str, Any], home: Path, store: Store) -> None:
     """The tables of all shards into `home`, `index.json` last: it is there only when all is."""
     _at_once(partial(_fetch_table, index["layout"], home, store), index["shards"])
     write_labels(home, index["shards"])
+    if "attributes" in index:
+        _fetch_attributes(index, home, store)
     write_json(home / INDEX, index)
+
+
+def _fetch_attributes(index: dict[str, Any], home: Path, store: Store) -> None:
+    """Those of all samples, in one table; each shard has the digest of its own."""
+    url = f"{index['shards'][0]['name'].rpartition('/')[0]}/{ATTRIBUTES}"
+    dtype, count = row_dtype(len(index["attributes"]["names"])), sum(shard["count"] for shard in index["shards"])
+    content = store.read(url, HEADER + count * dtype.itemsize)
+    try:
+        rows, start = table_claims(content[:HEADER], dtype)
+    except ValueError as error:
+        raise DataError(f"{shown(url)} does not fit its {INDEX} ({error}); upload it again") from error
+    for shard in index["shards"]:
+        own = content[start + shard["first"] * dtype.itemsize :][: shard["count"] * dtype.itemsize]
+        if rows != count or hashlib.sha256(own).hexdigest() != shard.get("attributes"):
+            raise DataError(f"{shown(url)} does not fit its {INDEX}; upload it again")
+    write_bytes(home / ATTRIBUTES, content)
 
 
 def _fetch_table(layout: str, home: Path, store: Store, shard: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ def index_set(
     *,
     x: str | None = None,
     y: str | None = None,
+    attributes: str | None = None,
     class_names: Sequence[str] = (),
     rate: float = 0.0,
     decode_all: bool = False,
@@ -34,7 +35,7 @@ def index_set(
 ) -> Shards:
     """Index tars anew, beside them or in the folder `out`, which then stands for them; see `build_index`.
 
-    x, y: as `data.x` and `data.y`.
+    x, y, attributes: as in `data`.
     """
     named = [shard for one in sources for shard in expand(one, Catalogue(Store()), anew=True)]
     paths = [shard for shard in named if isinstance(shard, Path)]
@@ -46,7 +47,7 @@ def index_set(
     if processes < 1:
         raise ConfigError("--processes must be at least 1")
     home = Path(out).absolute() if out is not None else homes.pop()
-    choice = Choice(x, y)
+    choice = Choice(x, y, attributes)
     build_index(paths, home, class_names, rate, choice=choice, decode_all=decode_all, processes=processes)
     return Shards(home, read_index(home))
 
@@ -79,6 +80,7 @@ def survey(shards: Shards) -> list[str]:
         "members": members_line(shards.index),
         "classes": _classes(shards),
         "labels": f"of data.y={shards.index['y']}" if "y" in shards.index else unlabelled(shards.index),
+        "attributes": _attributes(shards),
         "told": "; ".join(doubts(shards.index)),
         "dropped": f"{dropped.total:,}: {dropped}" if dropped.total else "none",
         "bad": f"{bad.total:,}: {bad}{others}" if bad.total else "none known",
@@ -88,6 +90,11 @@ def survey(shards: Shards) -> list[str]:
         "memory": f"{_bytes(memory)} with data.cache=memory",
     }
     return [f"{name:<10}  {what}" for name, what in lines.items() if what]
+
+
+def _attributes(shards: Shards) -> str:
+    names, made = shards.spec.attributes, shards.index.get("attributes", {}).get("rule", "")
+    return printable(f"{', '.join(names[:MANY])}{', ...' * (len(names) > MANY)} of {made}") if names else ""
 
 
 def _classes(shards: Shards) -> str:

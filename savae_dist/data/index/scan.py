@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from savae_dist.data.formats.axes import channels_first, form
 from savae_dist.data.formats.headers import header
 from savae_dist.data.formats.npy import NPY_HEAD, NPY_MAGIC, decode, npy_claims, npy_header, storable
 from savae_dist.data.formats.tar import Tar, ends, open_tar
+from savae_dist.data.index.attributes import Attributes, Values
 from savae_dist.data.index.choice import Choice
 from savae_dist.data.index.groups import Group, gather
 from savae_dist.data.index.labels import MAX_CLASSES, NAMED, UNREADABLE, Labels, Member
@@ -37,7 +39,7 @@ class Scan(NamedTuple):
     """samples, blocks: the tables (no blocks in the `samples` layout). dropped: what has no row in them; bad: which
     rows are known to be of no use. whole: False where the tar does not end as it should. named: the names among the
     labels, in the order of their numbers from `labels.NAMED` down, with the samples that have them.
-    members, folders: what the tar holds, used or not. told: what was done to the samples.
+    attributes: their values. members, folders: what the tar holds, used or not. told: what was done to the samples.
     forms: of each sample where they are pictures, else empty. top: the highest value in those of 16 bits, 0: none."""
 
     samples: np.ndarray
@@ -48,6 +50,7 @@ class Scan(NamedTuple):
     bad: Reasons
     whole: bool
     named: Reasons
+    attributes: Attributes
     members: Kinds
     folders: list[str]
     told: list[str]
@@ -133,7 +136,7 @@ def _scan(path: Path, data: Tar, common: Layout, decode_all: bool) -> Scan:
     forms = np.array(shard.forms, FORM)
     forms = forms if forms["height"].any() else forms[:0]
     blocks = np.array(shard.blocks, BLOCK)
-    said = (shard.labels.named(), seen.kinds, sorted(seen.folders - {""}), shard.told)
+    said = (shard.labels.named(), shard.attributes, seen.kinds, sorted(seen.folders - {""}), shard.told)
     return Scan(samples, blocks, forms, shard.top, dropped.reasons, shard.bad.reasons, ends(data), *said)
 
 
@@ -154,6 +157,7 @@ class _Shard:
     def __init__(self, data: Tar, common: Layout, dropped: Tally, decode_all: bool) -> None:
         self.data, self.common, self.dropped, self.decode_all = data, common, dropped, decode_all
         self.labels = Labels(data, common.choice.labels, common.classes)
+        self.attributes = Attributes(data, common.choice.attribute_rule)
         self.samples: list[np.ndarray] = []
         self.blocks: list[tuple[int, int, int, int]] = []
         self.told: list[str] = []
@@ -167,8 +171,10 @@ class _Shard:
             return self.dropped.add("too many bytes", [name])
         content = self.data[member.offset : member.offset + member.size]
         fault: BadSample | None = None
+        values: Values = {}
         try:
             label = self.labels.of_sample(key, group.label())
+            values = self.attributes.of_sample(group.attributes())
         except BadSample as error:
             label, fault = UNREADABLE, error
         self.forms.append((0, 0, 0, 0))
@@ -180,7 +186,7 @@ class _Shard:
             self.bad.add(str(fault), [name], 1, fault.found)
         else:
             self.labels.count(label, name)
-        self._add(np.array([(member.offset, member.size, zlib.crc32(content), label)], SAMPLE))
+        self._add(np.array([(member.offset, member.size, zlib.crc32(content), label)], SAMPLE), [values])
 
     def _look_at(self, content: bytes, name: str) -> None:
         """The form of a picture; the values of a window, for the statistics. The first sample of all decides which."""
@@ -226,8 +232,10 @@ class _Shard:
             return self.dropped.add(reason, [key], shape[0] if shape else 1, f"a block of {form(dtype, shape)}")
         try:
             y = self.labels.of_block(group.label(), shape[0])
-        except ValueError as error:
-            return self.dropped.add("label", [key], shape[0], shown(str(error)))
+            values_of_rows = self.attributes.of_block(group.attributes(), shape[0])
+        except (ValueError, BadSample) as error:
+            found = error.found if isinstance(error, BadSample) else str(error)
+            return self.dropped.add("label", [key], shape[0], shown(found))
         if not shape[0]:
             return None
         offset, size = member.offset + start, member.size - start
@@ -249,10 +257,11 @@ class _Shard:
         table["crc"] = [zlib.crc32(row.data) for row in values.reshape(shape[0], step)]
         table["label"] = y
         self.blocks.append((offset, size, self.rows, zlib.crc32(values.data)))
-        self._add(table)
+        self._add(table, values_of_rows)
 
-    def _add(self, table: np.ndarray) -> None:
+    def _add(self, table: np.ndarray, values: Sequence[Values]) -> None:
         self.samples.append(table)
+        self.attributes.keep(values)
         self.rows += len(table)
 
 

@@ -33,8 +33,12 @@ MAX_ELEMENTS = 1 << 28  # in a sample: as many as the largest image that is deco
 # The stored form by kind: dtype and number of axes.
 FORMS = {"image": ("uint8", (2, 3)), "signal": ("float32", (1, 2))}
 
+# What an index says of a shard besides its samples: another index of the same samples may differ in it.
+NOT_OF_SAMPLES = ("table", "first", "folder", "part", "dropped", "bad", "whole", "members", "folders", "forms")
+
 REASON = record({"count": whole(0, MAX_ROWS), "keys": listed(text(2000), most=100)}, {"found": text(2000)})
 REASONS = table(REASON, most=1000)
+ATTRIBUTES = record({"rule": text(), "names": listed(text(), 1, 4096)})
 MEMBERS = table(record({"count": whole(0, MAX_ROWS), "first": text(2000), "found": text(2000)}), most=1000)
 SHARD = record(
     {
@@ -54,6 +58,7 @@ SHARD = record(
         "members": MEMBERS,
         "folders": listed(text(2000), most=100),
         "forms": text(64, "[0-9a-f]{64}", "a sha256"),
+        "attributes": text(64, "[0-9a-f]{64}", "a sha256"),
     },
 )
 ROWS = whole(0, MAX_ROWS)
@@ -79,7 +84,7 @@ INDEX_FIELDS = record(
         "statistics": nullable(record({"mean": listed(number(), 1), "std": listed(number(0), 1)})),
         "shards": listed(SHARD),
     },
-    {"x": text(), "y": text(), "told": listed(text(2000)), "forms": FORMS_FIELDS},
+    {"x": text(), "y": text(), "attributes": ATTRIBUTES, "told": listed(text(2000)), "forms": FORMS_FIELDS},
 )
 
 

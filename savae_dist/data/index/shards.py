@@ -22,8 +22,8 @@ from savae_dist.data.index.labels import UNLABELLED
 from savae_dist.data.index.open import Source, check_shards, find_all
 from savae_dist.data.index.remote import Catalogue
 from savae_dist.data.index.scan import BLOCK, SAMPLE
-from savae_dist.data.index.schema import check_blocks, check_samples
-from savae_dist.data.index.tables import INDEX, LABELS, checked_labels, checked_table
+from savae_dist.data.index.schema import NOT_OF_SAMPLES, check_blocks, check_samples
+from savae_dist.data.index.tables import INDEX, LABELS, checked_column, checked_table
 from savae_dist.data.remote.store import Store, name_of
 from savae_dist.errors import ConfigError, DataError, printable
 from savae_dist.preprocess import DataSpec, Normalise
@@ -31,8 +31,6 @@ from savae_dist.preprocess import DataSpec, Normalise
 # A set without class names whose labels leave so many numbers out has a wrong label, or ids in place of classes.
 MANY_CLASSES, FEW = 1000, 10
 
-# What an index says of a shard besides its samples: another index of the same samples may differ in it.
-NOT_OF_SAMPLES = ("table", "first", "folder", "part", "dropped", "bad", "whole", "members", "folders", "forms")
 ELSEWHERE = -3  # in place of a label: the sample belongs to the other part
 
 
@@ -107,6 +105,7 @@ class Shards:
             normalise="unit" if kind == "image" else "window",
             rate=self.index["rate"],
             class_names=self.index["class_names"],
+            attributes=self.index.get("attributes", {}).get("names", ()),
         )
 
     def with_spec(self, spec: DataSpec) -> Shards:
@@ -260,7 +259,7 @@ class Shards:
         for number, folder in enumerate(self._folders):
             last = int((self._first + self.counts)[self._folder_of == number].max())
             home = self.home / folder
-            columns.append(checked_labels(home / LABELS, home / INDEX, last))
+            columns.append(checked_column(home / LABELS, home / INDEX, last, np.dtype(np.int32)))
         return columns
 
     def labels(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 from savae_dist.data.formats.column import Column
 from savae_dist.data.formats.npy import npy_head, open_table
 from savae_dist.data.formats.tar import unreadable_shard
+from savae_dist.data.index.attributes import save_attributes, write_attributes
 from savae_dist.data.index.choice import Choice
 from savae_dist.data.index.forms import as_json, common_shape, count_forms
 from savae_dist.data.index.labels import MAX_CLASSES
@@ -93,6 +94,7 @@ def write_index(
     forms = count_forms(open_table(home / f"{one['table']}.forms.npy", FORM) for one in shards if "forms" in one)
     if forms:
         common.shape = common_shape(forms)
+    attributes = write_attributes(home, scanned)
     highest = max((int(label) for shard in shards for label in shard["labels"]), default=-1)
     moments = common.moments
     for one in scanned:
@@ -109,7 +111,8 @@ def write_index(
         "class_names": list(names),
         "rate": rate,
         "statistics": moments and {"mean": moments.mean.tolist(), "std": moments.std().tolist()},
-        **choice.chosen,
+        **{key: value for key, value in choice.chosen.items() if key != "attributes"},
+        **({"attributes": {"rule": choice.attributes, "names": attributes}} if choice.attributes else {}),
         "told": [*(line for one in scanned for line in one.get("told", [])), *told],
         "shards": shards,
     }
@@ -202,6 +205,7 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
         "named": scan.named,
         "told": scan.told,
         "top": scan.top,
+        "attributes": save_attributes(home, table, scan.attributes),
         "layout": common.layout,
         "dtype": common.dtype and common.dtype.name,
         "shape": common.shape and list(common.shape),
@@ -225,13 +229,13 @@ def checked_table(path: Path, dtype: np.dtype, index: Path, rule: Callable[[np.n
     return table
 
 
-def checked_labels(path: Path, index: Path, count: int) -> Column:
-    """The labels, int32, of at least `count` samples; DataError as of `checked_table`."""
+def checked_column(path: Path, index: Path, count: int, dtype: np.dtype) -> Column:
+    """The labels, or attributes, of at least `count` samples; DataError as of `checked_table`."""
     with _told(path, index):
-        labels = Column(path, np.dtype(np.int32))
-        if len(labels) < count:
-            raise Misfit(f"{len(labels):,} labels, and the shards have {count:,} samples")
-    return labels
+        column = Column(path, dtype)
+        if len(column) < count:
+            raise Misfit(f"{len(column):,} rows, and the shards have {count:,} samples")
+    return column
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def spoil(folder: Path, *way: Any, value: Any) -> None:
         ("packed", ("kind",), "\x1b[31m", r"kind is '\\x1b\[31m', not image or signal"),
         ("packed", ("shards", 0, "labels"), {"0": 1}, "labels are 1 in sum, and the shard has"),
         ("packed", ("shards", 0, "labels"), {"99": 1}, "labels holds the label 99, and there are 4 classes"),
-        ("packed", ("shards", 1, "first"), 10**6, "labels.npy does not fit its index .* labels, and the shards have"),
+        ("packed", ("shards", 1, "first"), 10**6, "labels.npy does not fit its index .* rows, and the shards have"),
         ("windows", ("statistics", "mean"), [1.0], "statistics is .* there are 2 channels"),
         ("samples", ("shards", 0, "table"), "../\0", "table is .* not a path"),
     ],
