@@ -71,7 +71,7 @@ def from_recordings(a: argparse.Namespace) -> Source:
 
     choice = Choice(tuple(a.variable), a.time_axis, a.irregular_times)
     reader = OwnReader.parse(a.reader) if a.reader else None
-    windows = Windows(a.length, a.hop or a.length, a.rate, a.source_rate, choice, a.read_as, reader)
+    windows = Windows(a.length, a.hop or a.length, a.rate, a.source_rate, choice, a.read_as, reader, a.id)
     rules = Rules(a.label, a.group_by)
     return recordings(a.source, windows, annotations=a.annotations, rules=rules, splits=splits(a))
 

@@ -16,6 +16,7 @@ from inspect import getfile
 from pathlib import Path
 
 from savae_dist.config.arguments import PRESET_FOLDERS
+from savae_dist.data.packing.readers import READERS, Reader
 from savae_dist.load_config import load
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.papers import Published
@@ -46,7 +47,16 @@ def systems() -> str:
     return table(["`system.name`", "what", "paper", "file", "presets"], rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"systems": systems}
+def readers() -> str:
+    """A row for each reader of recordings, with the ends of names that it reads."""
+    kinds: dict[Reader, list[str]] = {}
+    for end, read in READERS.items():
+        kinds.setdefault(read, []).append(end)
+    rows = [[codes(ends), " ".join((read.__doc__ or "").split("\n\n")[0].split())] for read, ends in kinds.items()]
+    return table(["name ends in", "what is read"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"systems": systems, "readers": readers}
 
 
 def renewed(text: str) -> str:

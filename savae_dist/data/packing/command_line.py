@@ -98,13 +98,17 @@ def recording_options(parser: Parser) -> None:
         "--as", dest="read_as", default="", metavar=".csv", help=f"how to read other files: {' '.join(READERS)}"
     )
     parser.add_argument("--reader", metavar="FILE.py:NAME", help="your function(path) -> (x, rate[, attributes])")
+    parser.add_argument("--id", default="", metavar="COLUMN", help="tells several recordings in one table apart")
     parser.add_argument("--annotations", metavar="FILE.csv", help="columns path,start,end,label; in seconds")
 
 
 def file_options() -> Parser:
     parser = Parser(add_help=False)
     parser.add_argument(
-        "--label", default="top", metavar="RULE", help="class of a file: top or parent folder, none, or a regex (...)"
+        "--label",
+        default="top",
+        metavar="RULE",
+        help="class: top or parent folder, none, a regex (...), with --id a column",
     )
     parser.add_argument(
         "--group-by", default="", metavar="RULE", help="what goes to one set: folder, a column, or a regex (...)"

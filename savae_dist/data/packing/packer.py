@@ -23,6 +23,7 @@ from savae_dist.data.order.permutation import PACK, permutation
 from savae_dist.data.packing import told
 from savae_dist.data.packing.pack import check_options, entries_of, summary, write_tar
 from savae_dist.data.packing.sources.base import Bad, Note, Source, resolve
+from savae_dist.data.packing.splits import SPLITS
 from savae_dist.data.packing.spool import Form, Part, Spool, checked, write_part
 from savae_dist.data.processes import run_jobs
 from savae_dist.errors import ConfigError, DataError, SaveError
@@ -129,7 +130,7 @@ def _tidy(work: Path, out: Path) -> None:
 def _tell(source: Source, out: Path) -> list[dict[str, Any]]:
     """The summary of each set."""
     said = told.read(out)
-    folders = [out] if "" in source.splits else [out / name for name in dict.fromkeys(source.splits)]
+    folders = [out / name for name in ("", *SPLITS) if name in source.splits]
     return [summary(Shards.open(folder)) | said for folder in folders]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -103,6 +104,21 @@ def counted(notes: Sequence[Note]) -> list[tuple[str, str, int, str]]:
     return [(topic, text, n, first[topic, text]) for (topic, text), n in counts.items()]
 
 
+class Mapped:
+    """The values of a file, read as they are looked at."""
+
+    def __init__(self, path: Path, dtype: np.dtype) -> None:
+        with path.open("rb") as file:
+            empty = not path.stat().st_size
+            self._mapping = None if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.values = np.empty(0, dtype) if self._mapping is None else np.frombuffer(self._mapping, dtype)
+
+    def forget(self) -> None:
+        """Give back the memory of what was read: else a file that is larger than the memory would fill it."""
+        if self._mapping is not None:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+
+
 class Spool:
     """The records of several parts as one sequence.
 
@@ -117,18 +133,16 @@ class Spool:
         self.kept: np.ndarray | None = None
         self._open = lru_cache(OPEN_PARTS)(self._map)
 
-    def _map(self, part: int) -> tuple[np.ndarray, np.ndarray]:
-        attributes = self.paths[part].with_suffix(".attributes")
-        records = np.memmap(self.paths[part].with_suffix(".records"), self.form.record(), "r")
-        empty = not attributes.stat().st_size
-        return records, np.empty(0, np.uint8) if empty else np.memmap(attributes, np.uint8, "r")
+    def _map(self, part: int) -> tuple[Mapped, Mapped]:
+        records = Mapped(self.paths[part].with_suffix(".records"), self.form.record())
+        return records, Mapped(self.paths[part].with_suffix(".attributes"), np.dtype(np.uint8))
 
     def keep_labels(self, count: int, seed: int) -> None:
         """Leave `count` samples their label, drawn class by class in turn, and none to the others; DataError if fewer.
 
         Memory: 16 bytes per sample while it chooses, one byte of them stays.
         """
-        y = np.concatenate([self.labels[i][self._open(i)[0]["label"]] for i in range(len(self.paths))])
+        y = np.concatenate([self.labels[i][self._open(i)[0].values["label"]] for i in range(len(self.paths))])
         shuffled = permutation(self.size, seed, LABELS)
         shuffled = shuffled[y[shuffled] >= 0]
         if len(shuffled) < count:
@@ -148,12 +162,14 @@ class Spool:
         for part in np.unique(parts).tolist():
             here = np.flatnonzero(parts == part)
             records, text = self._open(part)
-            first = int(self.ends[part]) - len(records)
-            chosen = records[rows[here] - first]
+            first = int(self.ends[part]) - len(records.values)
+            chosen = records.values[rows[here] - first]
             x[here], y[here] = chosen["x"], self.labels[part][chosen["label"]]
             for i, at, size in zip(here.tolist(), chosen["at"].tolist(), chosen["size"].tolist(), strict=True):
                 if size:
-                    attributes[i] = json.loads(text[at : at + size].tobytes())
+                    attributes[i] = json.loads(text.values[at : at + size].tobytes())
+            records.forget()
+            text.forget()
         if self.kept is not None:
             y[~self.kept[rows]] = -1
         return x, y, attributes

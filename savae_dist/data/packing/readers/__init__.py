@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from savae_dist.data.packing.readers.arrays import read_npy, read_npz
 from savae_dist.data.packing.readers.audio import read_flac, read_wav
+from savae_dist.data.packing.readers.clocks import Column
 from savae_dist.data.packing.readers.hdf5 import read_hdf5
 from savae_dist.data.packing.readers.matlab import read_mat
-from savae_dist.data.packing.readers.parquet import read_parquet
-from savae_dist.data.packing.readers.signal import Choice, Signal, Unreadable
+from savae_dist.data.packing.readers.parquet import parquet_columns, read_parquet
+from savae_dist.data.packing.readers.signal import BROKEN, Choice, Signal, undecodable
 from savae_dist.data.packing.readers.tdms import read_tdms
-from savae_dist.data.packing.readers.text import read_text
-from savae_dist.errors import BadSample
+from savae_dist.data.packing.readers.text import long_columns, read_text
+from savae_dist.errors import BadSample, ConfigError
 
 Reader = Callable[[Path, Choice], Signal]
 
@@ -39,8 +37,11 @@ READERS: dict[str, Reader] = {
     ".csv.gz": read_text,
     ".txt.gz": read_text,
 }
-# What the libraries raise on bytes that are no file of their kind.
-BROKEN = (OSError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error, zipfile.BadZipFile)
+# Those of tables, of which one file may hold several recordings.
+TABLES: dict[Reader, Callable[[Path], tuple[list[Column], bool]]] = {
+    read_text: long_columns,
+    read_parquet: parquet_columns,
+}
 
 
 def kind_of(name: str) -> str:
@@ -60,4 +61,15 @@ def read_recording(path: Path, choice: Choice, kind: str = "", reader: Reader | 
     except FileNotFoundError as error:
         raise BadSample("missing") from error
     except BROKEN as error:
-        raise Unreadable("undecodable", " ".join(str(error).split()) or type(error).__name__) from error
+        raise undecodable(error) from error
+
+
+def columns_of(path: Path, kind: str) -> list[Column]:
+    """All columns of a table; ConfigError where files of this kind are none, Unreadable where it cannot be read."""
+    if READERS[kind] not in TABLES:
+        tables = " ".join(end for end, read in READERS.items() if read in TABLES)
+        raise ConfigError(f"--id: {path} is no table; there are {tables}")
+    try:
+        return TABLES[READERS[kind]](path)[0]
+    except BROKEN as error:
+        raise undecodable(error) from error

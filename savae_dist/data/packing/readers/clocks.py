@@ -54,10 +54,9 @@ def rate_of(times: np.ndarray) -> tuple[float, bool]:
 
 def refuse_irregular(column: str, times: np.ndarray) -> Unreadable:
     steps = np.diff(times)
-    return Unreadable(
-        "irregular times",
-        f"steps of {column} go from {steps.min():g} to {steps.max():g} s; --irregular-times interpolate|ignore",
-    )
+    several = ", or if it goes back where another recording begins --id COLUMN" * bool((steps < 0).any())
+    found = f"steps of {column} go from {steps.min():g} to {steps.max():g} s"
+    return Unreadable("irregular times", f"{found}; --irregular-times interpolate|ignore{several}")
 
 
 def _one_column(place: int, column: Column, named: bool) -> Clock | None:

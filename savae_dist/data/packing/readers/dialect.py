@@ -49,8 +49,12 @@ def open_text(path: Path, encoding: str) -> IO[str]:
     return path.open(encoding=encoding, errors="replace", newline="")
 
 
-def find_dialect(path: Path) -> Dialect:
-    """The dialect of a table of numbers; Unreadable where no separator makes one of it."""
+def find_dialect(path: Path, texts: bool = False) -> Dialect:
+    """The dialect of a table of numbers; Unreadable where no separator makes one of it.
+
+    texts: most cells of a row may be text, as in a table that says of each row what it belongs to; it must then have
+    names, for else lines such as `rate,12000` before a table would be taken for it.
+    """
     encoding = _encoding(path)
     with open_text(path, encoding) as file:
         lines = [line.rstrip("\r\n") for line in _first_lines(file)]
@@ -58,7 +62,7 @@ def find_dialect(path: Path) -> Dialect:
     found = [
         (first, columns, mark, sign)
         for mark, sign in candidates
-        for first, columns in [_first_row(lines, mark, sign)]
+        for first, columns in [_first_row(lines, mark, sign, texts)]
         if columns
     ]
     if not found:
@@ -100,20 +104,21 @@ def _first_lines(file: IO[str]) -> Iterator[str]:
         yield line
 
 
-def _first_row(lines: Sequence[str], mark: str, decimal: str) -> tuple[int, int]:
+def _first_row(lines: Sequence[str], mark: str, decimal: str, texts: bool) -> tuple[int, int]:
     """Where the numbers begin and how many columns they have; (0, 0) where they do not with this separator and sign."""
     rows = [
-        (number, _widths(cells_of(line, mark), decimal))
+        (number, _widths(cells_of(line, mark), decimal, texts))
         for number, line in enumerate(lines)
         if line.strip() and not line.lstrip().startswith(COMMENTS)
     ]
     for at, (number, columns) in enumerate(rows):
-        if columns and all(width == columns for _, width in rows[at : at + IN_A_ROW]):
+        same = columns and all(width == columns for _, width in rows[at : at + IN_A_ROW])
+        if same and (not texts or _heading(lines[:number], mark, columns)[0]):
             return number, columns
     return 0, 0
 
 
-def _widths(cells: list[str], decimal: str) -> int:
+def _widths(cells: list[str], decimal: str, texts: bool) -> int:
     """How many columns a line of data has, 0 if it is none: numbers, moments and empty cells, one number at least."""
     if len(cells) > 1 and not cells[-1]:
         cells = cells[:-1]
@@ -122,7 +127,7 @@ def _widths(cells: list[str], decimal: str) -> int:
     text = [cell for cell in cells if cell and not is_number(cell, decimal) and not MOMENT.fullmatch(cell)]
     # What begins as a number does, or holds a separator, is no text: the line is written otherwise.
     odd = any(cell[0] in "+-.0123456789" or any(mark in cell for mark in "\t;,|") for cell in text)
-    return 0 if odd or len(text) * 2 >= len(cells) else len(cells)
+    return 0 if odd or (len(text) * 2 >= len(cells) and not texts) else len(cells)
 
 
 def _heading(lines: Sequence[str], mark: str, columns: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

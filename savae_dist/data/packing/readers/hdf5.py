@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from savae_dist.data.packing.readers.named import from_arrays
-from savae_dist.data.packing.readers.signal import Choice, Signal, Variable, not_installed
+from savae_dist.data.packing.readers.signal import DEPTH, Choice, Signal, Variable, deeper, not_installed
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 STARTS = (0, 512, 1024, 2048)  # the signature stands at one of these: a block of the user's may come before it
-DEPTH = 8
 TURNED = {"longer": "longer", "first": "last", "last": "first"}  # MATLAB stores its arrays with their axes turned
 
 
@@ -44,14 +43,14 @@ def _flatten(file: Any, name: str, node: Any, depth: int = 0) -> Iterator[Variab
     import h5py
 
     if depth > DEPTH:
-        return
-    if isinstance(node, h5py.Group):
+        yield deeper(name)
+    elif isinstance(node, h5py.Group):
         yield from _group(file, name, node, depth)
-    elif node.dtype == h5py.ref_dtype:
+    elif h5py.check_ref_dtype(node.dtype) is h5py.Reference:  # texts have an equal dtype of another meaning
         for i, reference in enumerate(np.ravel(node[()])):
             yield from _flatten(file, f"{name}{{{i + 1}}}", file[reference], depth + 1)
-    elif node.dtype.kind in "fiubc" and not _is_text(node):
-        yield Variable(name, node)
+    else:
+        yield Variable(name, np.empty(0, "U1") if _is_text(node) else node)
 
 
 def _group(file: Any, name: str, group: Any, depth: int) -> Iterator[Variable]:
@@ -73,7 +72,8 @@ def _is_references(node: Any) -> bool:
     """References that are no cell: MATLAB marks a cell with its class."""
     import h5py
 
-    return isinstance(node, h5py.Dataset) and node.dtype == h5py.ref_dtype and _class(node) != "cell"
+    references = isinstance(node, h5py.Dataset) and h5py.check_ref_dtype(node.dtype) is h5py.Reference
+    return references and _class(node) != "cell"
 
 
 def _class(node: Any) -> str:
@@ -82,7 +82,7 @@ def _class(node: Any) -> str:
 
 
 def _is_text(node: Any) -> bool:
-    return _class(node) == "char"
+    return _class(node) == "char" or node.dtype.kind in "SO"
 
 
 def _texts(file: Any, node: Any) -> list[str]:

@@ -9,9 +9,8 @@ import numpy as np
 
 from savae_dist.data.packing.readers.hdf5 import is_hdf5, read_hdf5
 from savae_dist.data.packing.readers.named import from_arrays
-from savae_dist.data.packing.readers.signal import Choice, Signal, Unreadable, Variable
+from savae_dist.data.packing.readers.signal import DEPTH, Choice, Signal, Unreadable, Variable, deeper
 
-DEPTH = 8  # structs inside one another; deeper ones are passed over
 NAMES = ("Name", "name")  # the field that tells the elements of a struct array apart
 
 
@@ -34,17 +33,17 @@ def read_mat(path: Path, choice: Choice) -> Signal:
 
 
 def flatten(name: str, value: np.ndarray, depth: int = 0) -> Iterator[Variable]:
-    """The arrays in a value, each under its path."""
+    """The arrays and texts in a value, each under its path."""
     if depth > DEPTH:
-        return
-    if value.dtype.names:
+        yield deeper(name)
+    elif value.dtype.names:
         for element, node in zip(value.ravel(), element_names(name, value.size, _labels(value)), strict=True):
             for field in value.dtype.names:
                 yield from flatten(f"{node}.{field}", np.asarray(element[field]), depth + 1)
     elif value.dtype.kind == "O":
         for i, element in enumerate(value.ravel()):
             yield from flatten(f"{name}{{{i + 1}}}", np.asarray(element), depth + 1)
-    elif value.dtype.kind in "fiubc":
+    else:
         yield Variable(name, value)
 
 

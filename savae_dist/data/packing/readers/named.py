@@ -9,6 +9,7 @@ import numpy as np
 
 from savae_dist.data.packing.readers.clocks import TIMES, rate_of
 from savae_dist.data.packing.readers.signal import (
+    DEPTH,
     Choice,
     Signal,
     Variable,
@@ -26,6 +27,9 @@ def from_arrays(
 ) -> Signal:
     """The arrays that were asked for, else `x` or the only one of numbers that is no time, as one signal."""
     rate, single = _single_numbers(variables)
+    # Names of a struct array's elements are part of the paths.
+    unread = [one for one in variables if one.values.dtype.kind not in "fiubc" and _field(one) != "name"]
+    other = tuple(f"{one.name} ({_what(one)})" for one in unread)
     arrays = [one for one in variables if one.values.dtype.kind in "fiubc" and np.prod(one.values.shape) > 1]
     times = [one for one in arrays if _field(one) in TIMES and 1 in (len(one.values.shape), *one.values.shape)]
     candidates = [one for one in arrays if one not in times] if not choice.variables else arrays
@@ -37,7 +41,15 @@ def from_arrays(
         rate, regular = rate_of(np.ravel(clock.values[()]).astype(np.float64))
         rate = rate if regular else 0.0
         left_out += (f"{clock.name} (time, taken as seconds)" if regular else f"{clock.name} (no equal steps)",)
-    return Signal(parts, rate, (*left_out, *single), files=files or ExitStack())
+    return Signal(parts, rate, (*left_out, *single, *other), files=files or ExitStack())
+
+
+def _what(variable: Variable) -> str:
+    """In words, why an array holds no signal."""
+    dtype = variable.values.dtype
+    if dtype == np.dtype("V1"):
+        return f"nested deeper than {DEPTH}, not looked at"
+    return "text" if dtype.kind in "USO" else f"values of type {dtype}"
 
 
 def _field(variable: Variable) -> str:

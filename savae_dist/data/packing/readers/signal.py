@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,8 +17,16 @@ import numpy as np
 
 from savae_dist.errors import BadSample, DataError
 
+DEPTH = 8  # structs and groups inside one another; what lies deeper is told, and not looked at
 MANY = 32  # channels; more than these may be segments of one signal
 SHOWN = 12  # names in a message
+
+
+# What the libraries raise on bytes that are no file of their kind, or no whole one.
+BROKEN = (
+    *(OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError),
+    *(struct.error, zlib.error, zipfile.BadZipFile),
+)
 
 
 class Unreadable(BadSample):
@@ -24,6 +35,11 @@ class Unreadable(BadSample):
     def __init__(self, reason: str, found: str) -> None:
         super().__init__(reason)
         self.found = found
+
+
+def undecodable(error: Exception) -> Unreadable:
+    """What a library says of a file, on one line."""
+    return Unreadable("undecodable", " ".join(str(error).split()) or type(error).__name__)
 
 
 @dataclass(frozen=True)
@@ -35,13 +51,15 @@ class Choice:
     time_axis: which axis of [a, b] is time; `longer`: the longer one, unless the other has over 32 entries.
     irregular_times: what to do where a column of times has steps that differ: refuse, interpolate to equal steps, or
         ignore the times.
-    recording: (column, value): only the rows of a table that belong to one recording.
+    recording: (column, value): only the rows of a table that belong to one recording. aside: columns that tell its
+        class, group and the like, so that they are no channels.
     """
 
     variables: tuple[str, ...] = ()
     time_axis: Literal["longer", "first", "last"] = "longer"
     irregular_times: Literal["refuse", "interpolate", "ignore"] = "refuse"
     recording: tuple[str, str] | None = None
+    aside: tuple[str, ...] = ()
 
 
 class Variable(NamedTuple):
@@ -81,8 +99,11 @@ class Part(NamedTuple):
         return int(self.values.shape[self.time])
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """float64 [channels, stop - start]."""
-        x = np.asarray(self.values[start:stop] if self.time == 0 else self.values[:, start:stop], np.float64)
+        """float64 [channels, stop - start]; Unreadable where the file is damaged there."""
+        try:
+            x = np.asarray(self.values[start:stop] if self.time == 0 else self.values[:, start:stop], np.float64)
+        except BROKEN as error:  # a file may be whole at its beginning only
+            raise undecodable(error) from error
         x = x[None] if x.ndim == 1 else x.T if self.time == 0 else x
         return x if (self.zero, self.scale) == (0.0, 1.0) else (x - self.zero) * self.scale
 
@@ -130,6 +151,11 @@ class Signal:
 
     def _lengths(self) -> str:
         return ", ".join(f"{' '.join(part.names) or 'x'} has {part.length}" for part in self.parts)
+
+
+def deeper(name: str) -> Variable:
+    """In place of what lies too deep."""
+    return Variable(name, np.empty(0, "V1"))
 
 
 def part_of(variable: Variable, time_axis: str = "longer") -> Part:

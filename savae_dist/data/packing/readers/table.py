@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +12,20 @@ from savae_dist.data.packing.readers.clocks import Clock, Column, find_clocks, r
 from savae_dist.data.packing.readers.signal import Choice, Part, Signal, Unreadable, Variable, chosen, not_asked_for
 
 NUMBERS = "fiub"  # kinds of dtype
+
+
+Columns = tuple[list[Column], bool]  # those of a table, and whether their names are the file's own
+
+
+def kept(read: Callable[[Path], Columns], path: Path) -> Columns:
+    """The columns of a table; the last one is kept, for its recordings are read one after the other."""
+    state = path.stat()
+    return _last(read, path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(1)
+def _last(read: Callable[[Path], Columns], path: Path, size: int, changed: int) -> Columns:
+    return read(path)
 
 
 def from_columns(columns: Sequence[Column], choice: Choice, stem: str, named: bool = True) -> Signal:
@@ -20,6 +36,8 @@ def from_columns(columns: Sequence[Column], choice: Choice, stem: str, named: bo
     left_out: tuple[str, ...] = ()
     if choice.recording is not None:
         columns, left_out = _rows_of(columns, *choice.recording), (f"{choice.recording[0]} (tells recordings apart)",)
+        left_out += tuple(f"{one.name} (said of the recording)" for one in columns if one.name in choice.aside)
+        columns = [one for one in columns if one.name not in choice.aside]
     clocks = find_clocks(columns, named)
     of_clocks = {i for clock in clocks for i in clock.columns}
     names = [column.name or f"column {i + 1}" for i, column in enumerate(columns)]

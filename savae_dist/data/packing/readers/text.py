@@ -9,7 +9,7 @@ import numpy as np
 from savae_dist.data.packing.readers.clocks import Column
 from savae_dist.data.packing.readers.dialect import Dialect, find_dialect, is_number, open_text
 from savae_dist.data.packing.readers.signal import Choice, Signal, Unreadable
-from savae_dist.data.packing.readers.table import from_columns
+from savae_dist.data.packing.readers.table import from_columns, kept
 
 
 def read_text(path: Path, choice: Choice) -> Signal:
@@ -19,8 +19,19 @@ def read_text(path: Path, choice: Choice) -> Signal:
     other lines before the numbers; a line of units; UTF-8 or UTF-16; gzip. An empty cell is not a number, so only the
     windows that hold it are unusable. Columns that tell the time are no channels, and give the sampling rate.
     """
-    dialect = find_dialect(path)
-    return from_columns(read_columns(path, dialect), choice, path.stem, bool(dialect.names))
+    columns, named = kept(long_columns, path) if choice.recording else text_columns(path)
+    return from_columns(columns, choice, path.stem, named)
+
+
+def long_columns(path: Path) -> tuple[list[Column], bool]:
+    """The same of a table that holds several recordings: most of its columns may be text."""
+    return text_columns(path, texts=True)
+
+
+def text_columns(path: Path, texts: bool = False) -> tuple[list[Column], bool]:
+    """All columns, and whether their names are the file's own."""
+    dialect = find_dialect(path, texts)
+    return read_columns(path, dialect), bool(dialect.names)
 
 
 def read_columns(path: Path, dialect: Dialect) -> list[Column]:

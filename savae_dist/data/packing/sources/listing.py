@@ -13,6 +13,7 @@ from savae_dist.data.packing.splits import SPELLINGS, as_set
 from savae_dist.errors import ConfigError, DataError
 
 SHOWN = 5
+LABELS = ("top", "parent", "none")  # rules for the class of a file; any other is a regular expression
 USED = ("path", "label", "split", "recording", "machine", "rate", "variable")  # columns that mean something
 
 

@@ -18,6 +18,7 @@ from savae_dist.data.packing.resampling import Resampled
 from savae_dist.data.packing.sources.annotations import Segment, label_at, main_label, number, read_annotations
 from savae_dist.data.packing.sources.base import Bad, Item, Label, Note, Sample, Source, grouped, identity
 from savae_dist.data.packing.sources.listing import Listed, Rules, list_files
+from savae_dist.data.packing.sources.long_tables import aside, of_files, recordings_of
 from savae_dist.data.packing.splits import Splits, sets_of
 from savae_dist.errors import BadSample, ConfigError, DataError
 
@@ -30,7 +31,8 @@ class Recording:
     """One file, as listed. Files with the same `name` belong together.
 
     rate: in Hz as the list says, 0 if it does not. variables: that the list names for this file alone. group: what goes
-    to one set with others, its machine where nothing else is said; "": nothing but itself.
+    to one set with others, its machine where nothing else is said; "": nothing but itself. rows, aside: where its file
+    holds several, its (column, value), and the columns that say something of it.
     """
 
     path: Path
@@ -41,6 +43,8 @@ class Recording:
     rate: float = 0.0
     variables: tuple[str, ...] = ()
     segments: tuple[Segment, ...] = ()
+    rows: tuple[str, str] | None = None
+    aside: tuple[str, ...] = ()
     group: str = ""
 
 
@@ -49,7 +53,7 @@ class Windows:
     """length, hop: in samples at `rate`. rate: in Hz, 0: as recorded. source_rate: where a file does not say its own.
 
     choice: which arrays of a file are channels. kind: the end of a name by which to read all files that have no reader.
-    reader: one of the user's own, for all files.
+    reader: one of the user's own, for all files. id: the column that tells the recordings of one table apart.
     """
 
     length: int
@@ -59,12 +63,15 @@ class Windows:
     choice: Choice = field(default_factory=Choice)
     kind: str = ""
     reader: OwnReader | None = None
+    id: str = ""
 
     def __post_init__(self) -> None:
         if min(self.length, self.hop) < 1 or not (0 <= self.rate < math.inf and 0 <= self.source_rate < math.inf):
             raise ConfigError("--length and --hop must be at least 1 sample, --rate and --source-rate positive")
         if self.kind and self.kind not in READERS:
             raise ConfigError(f"--as {self.kind}: there is a reader for {' '.join(READERS)}")
+        if self.id and self.reader:
+            raise ConfigError("--id is of tables, and --reader gives one recording a file: leave one of them out")
 
     def usable(self, name: str) -> bool:
         """Whether a file of that name is read."""
@@ -87,8 +94,8 @@ def recordings(
     splits: what belongs together is what `rules` say, else the machine where there is one, else the recording.
     """
     path, rules, splits = Path(source).absolute(), rules or Rules(), splits or Splits()
-    listed, notes = list_files(path, windows.usable, rules, HINT)
-    found = [_recording(one, path, windows) for one in listed]
+    listed, notes = _listed(path, windows, rules)
+    found = [_recording(one, path, windows, rules) for one in listed]
     if annotations is not None:
         segments = read_annotations(Path(annotations), {one.file for one in found})
         found = [replace(one, segments=segments.get(one.file, ())) for one in found]
@@ -105,7 +112,19 @@ def recordings(
     )
 
 
-def _recording(one: Listed, source: Path, windows: Windows) -> Recording:
+def _listed(path: Path, windows: Windows, rules: Rules) -> tuple[list[Listed], list[Note]]:
+    """The files of a source; with `windows.id` the recordings in them, and the source may be such a file itself."""
+    if not windows.id:
+        return list_files(path, windows.usable, rules, HINT)
+    if path.is_file():
+        files, notes = [Listed(path, path.name, None)], list[Note]()
+    else:
+        files, notes = list_files(path, windows.usable, of_files(rules), HINT)
+    found, told = recordings_of(files, windows.id, rules, windows.kind)
+    return found, notes + told
+
+
+def _recording(one: Listed, source: Path, windows: Windows, rules: Rules) -> Recording:
     if not windows.usable(one.path.name):
         raise DataError(f"{source}: {one.name} is none of {' '.join(READERS)}; {HINT}")
     row = one.columns
@@ -113,13 +132,17 @@ def _recording(one: Listed, source: Path, windows: Windows) -> Recording:
     rate = number(row.get("rate") or "0", source)
     name = row.get("recording") or one.name
     machine = row.get("machine", "")
-    return Recording(one.path, one.name, name, one.label, machine, rate, variables, group=one.group or machine)
+    made = Recording(one.path, one.name, name, one.label, machine, rate, variables, group=one.group or machine)
+    if not windows.id:
+        return made
+    return replace(made, rows=(windows.id, row[windows.id]), aside=aside(list(row), windows.id, rules))
 
 
 def _read_windows(found: Sequence[Recording], windows: Windows, part: int) -> Iterator[Item]:
     """The windows of one recording, which is read in pieces: it may be larger than the memory."""
     one = found[part]
-    choice = replace(windows.choice, variables=one.variables) if one.variables else windows.choice
+    choice = replace(windows.choice, recording=one.rows, aside=one.aside)
+    choice = replace(choice, variables=one.variables) if one.variables else choice
     kind = kind_of(one.path.name) or windows.kind
     try:
         with read_recording(one.path, choice, kind, windows.reader) as signal:

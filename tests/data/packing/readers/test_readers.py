@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from helpers.launching import ROOT
 from scipy.io import savemat, wavfile
 
 from savae_dist.data.packing.readers import READERS, kind_of, read_recording
@@ -285,3 +287,77 @@ def test_gzipped_text(tmp_path: Path) -> None:
 def test_every_reader_is_tried_here() -> None:
     tried = {".wav", ".flac", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".tdms", ".parquet", ".csv", ".csv.gz"}
     assert READERS.keys() - tried == {".tsv", ".txt", ".dat", ".asc", ".lvm", ".txt.gz"}  # by test_text.py
+
+
+def nested(depth: int, value: Any) -> Any:
+    for level in reversed(range(depth)):
+        value = {f"f{level}": value}
+    return value
+
+
+def nested_in_hdf5(path: Path, depth: int) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("run/x", data=X[0])
+        file["run/note"] = "of the day"
+        file.create_dataset("deep/" + "/".join(f"f{level}" for level in range(depth)), data=X[1])
+
+
+@pytest.mark.parametrize("kind", ["mat", "h5"])
+def test_what_lies_too_deep_and_what_is_no_number_is_told(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    for depth, there in ((7, True), (9, False), (12, False)):
+        if kind == "mat":
+            savemat(path, {"run": {"x": X[0], "note": "of the day"}, "deep": nested(depth, X[1])})
+        else:
+            nested_in_hdf5(path, depth)
+        _, signal = read(path, "run.x")
+        told = [text for text in signal.left_out if text.startswith("deep.f0.f1.f2.f3.f4.f5.f6")]
+        assert len(told) == 1
+        assert told[0].endswith("(not asked for)" if there else "(nested deeper than 8, not looked at)")
+        assert "run.note (text)" in signal.left_out
+
+
+def test_text_in_an_npz_is_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=X[0], who=np.array(["a", "b"]), z=X[0] * 1j)
+    _, signal = read(tmp_path / "a.npz")
+    assert "who (text)" in signal.left_out
+
+
+@pytest.mark.parametrize("end", sorted(READERS))
+@pytest.mark.parametrize("content", [b"", b"\0" * 700, b"fLaC" + b"\x7f" * 500, bytes(range(256)) * 4])
+def test_bytes_that_are_no_file_of_their_kind_are_no_crash(tmp_path: Path, end: str, content: bytes) -> None:
+    (tmp_path / f"a{end}").write_bytes(content)
+    with pytest.raises(Unreadable) as raised:
+        read(tmp_path / f"a{end}")
+    assert raised.value.found
+    assert "\n" not in raised.value.found
+
+
+def test_a_file_that_is_damaged_in_its_middle_is_no_crash(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=np.tile(X[0], 40), chunks=(1000,), compression="gzip")
+        offset = file["x"].id.get_chunk_info(20).byte_offset
+    data = bytearray((tmp_path / "a.h5").read_bytes())
+    data[offset : offset + 64] = b"\xff" * 64
+    (tmp_path / "a.h5").write_bytes(data)
+    with read_recording(tmp_path / "a.h5", Choice()) as signal:
+        assert signal.read(0, 1000).tobytes() == X[:1].tobytes()
+        with pytest.raises(Unreadable, match="undecodable"):
+            signal.read(20_000, 21_000)
+
+
+def test_the_reader_of_the_documentation_reads(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    (tmp_path / "logger.py").write_text(page.split("```python\n# logger.py")[1].split("```")[0].partition("\n")[2])
+    counts = (X.T * 1000).astype("<i2")
+    head = json.dumps({"version": 1, "g_per_count": 0.5, "load": 3}).encode().ljust(64)
+    (tmp_path / "day1.raw").write_bytes(head + counts.tobytes())
+    (tmp_path / "day2.raw").write_bytes(head.replace(b": 1,", b": 2,") + counts.tobytes())
+    own = OwnReader.parse(f"{tmp_path / 'logger.py'}:read")
+    with read_recording(tmp_path / "day1.raw", Choice(), reader=own) as signal:
+        assert (signal.read(0, 1000) == (counts * [0.5, 1]).T).all()
+        assert (signal.channels, signal.rate) == (("acc", "tacho"), 25600)
+        assert signal.attributes == {"load": 3, "logger": "day1"}
+    with pytest.raises(Unreadable) as raised:
+        read_recording(tmp_path / "day2.raw", Choice(), reader=own)
+    assert raised.value.found == "ValueError: version 2"
