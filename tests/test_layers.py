@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         {"data.order", "data.index", "data.remote", "data.formats", "data.processes", "files", "locks"}
         | {"import_file"}
     ),
-    "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote"}),
+    "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote", "files"}),
     "distributed": frozenset({"config", "precision", "locks"}),
     "sets": frozenset({"data", "data.index", "config", "preprocess", "untrusted"}),
     "pipeline": frozenset({"networks", "latents", "preprocess", "files", "untrusted", "data.formats"}),

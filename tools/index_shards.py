@@ -9,9 +9,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from savae_dist.config.members import FORMS
-from savae_dist.data import check_usable, index_set, survey
+from savae_dist.data import Shards, check_usable, index_set, survey
 from savae_dist.errors import UserError
 
 
@@ -25,8 +26,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--decode", action="store_true", help="decode every image, to find those that cannot be")
     parser.add_argument("--class-names", default="", metavar="A,B,...", help="in the order of the labels")
     parser.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="sampling rate of windows")
+    parser.add_argument("--preview", action="store_true", help="write card.md and preview.png beside the index")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
     return parser.parse_args(argv)
+
+
+def preview(shards: Shards, lines: Sequence[str], words: Sequence[str]) -> Path:
+    """Draw the set and write its card, which says what `survey` says."""
+    from savae_dist.data.card import write_card
+
+    told = {name: text.strip() for name, _, text in (line.partition(" ") for line in lines)}
+    return write_card(shards, told, ["index_shards", *words])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,8 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             decode_all=arguments.decode,
             processes=arguments.processes,
         )
-        print("\n".join([f"index       {shards.home}", *survey(shards)]))
+        lines = survey(shards)
+        print("\n".join([f"index       {shards.home}", *lines]))
         check_usable(shards)
+        if arguments.preview:
+            print(f"card        {preview(shards, lines, sys.argv[1:] if argv is None else argv)}")
     except UserError as error:
         print(f"index_shards: {error}", file=sys.stderr)
         return error.code

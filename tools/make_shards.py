@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from savae_dist.data import Shards, summary
+from savae_dist.data.packing import told
 from savae_dist.data.packing.command_line import parse
 from savae_dist.data.packing.digits import pack_digits
 from savae_dist.data.packing.packer import Options, pack_source
@@ -90,7 +92,17 @@ def packed(a: argparse.Namespace) -> list[dict[str, Any]]:
         bad_budget=a.bad_budget,
         labelled=a.labelled,
     )
-    return pack_source(READ[a.source_kind](a), a.out, options, processes=a.processes, overwrite=a.overwrite)
+    made = pack_source(READ[a.source_kind](a), a.out, options, processes=a.processes, overwrite=a.overwrite)
+    return [one | preview(Path(one["folder"]), Path(a.out), a.command) for one in made] if a.preview else made
+
+
+def preview(folder: Path, out: Path, command: Sequence[str]) -> dict[str, str]:
+    """Draw a set and write its card; `out` holds what was told of all sets together."""
+    from savae_dist.data.card import write_card
+
+    shards = Shards.open(folder)
+    card = write_card(shards, told.read(out), command, told.channels(out, shards.spec.shape[0]))
+    return {"card": str(card)}
 
 
 def digits(a: argparse.Namespace) -> list[dict[str, Any]]:
@@ -109,6 +121,7 @@ READ = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
+    arguments.command = ["make_shards", *(sys.argv[1:] if argv is None else argv)]
     try:
         made = digits(arguments) if arguments.source_kind == "digits" else packed(arguments)
     except UserError as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from savae_dist.errors import printable
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 
@@ -58,6 +59,7 @@ def model_card(
         f"{what} Trained with `savae_dist`; safetensors and JSON only.",
         f"## Use\n\n```python\n{_snippet(pipeline, name)}\n```",
         f"## Input\n\n{_data(pipeline.spec)}\n\n`pipeline.json` holds this; `Pipeline` applies it.",
+        _trained_on(summary.get("training_data")),
         _table("Hyperparameters", pipeline.system),
         _table("Metrics on the validation set", _flat(summary)),
         f"## Citation\n\n```bibtex\n{citation}\n```" if citation else "",
@@ -111,6 +113,14 @@ def _data(spec: DataSpec) -> str:
     if spec.rate:
         lines.append(f"- sampling rate: {spec.rate:g} Hz")
     return "\n".join(lines)
+
+
+def _trained_on(data: object) -> str:
+    """What the run says of its training data, by which their card (`make_shards --preview`) is found."""
+    if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in ("samples", "index_sha256")):
+        return ""
+    samples, digest = (printable(data[key]).replace("`", "") for key in ("samples", "index_sha256"))
+    return f"## Training data\n\n{samples}; the sha256 of their index, as in the card of the data set, is `{digest}`."
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

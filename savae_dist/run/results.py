@@ -76,7 +76,8 @@ class Results:
         for warning in filter(None, (collapse(metrics, pipeline.spec), worse_than_class_means(metrics))):
             side.tell(warning, warning)
         steps = {phase.name: self.config.capped(phase.steps) for phase in self.phases}
-        summary = {"samples_per_second": at.rates, "steps": steps, "seed": self.config.seed}
+        data = {"samples": self.data.shards.describe(), "index_sha256": self.data.shards.digest}
+        summary = {"samples_per_second": at.rates, "steps": steps, "seed": self.config.seed, "training_data": data}
         again = (self.folder / "summary.json").is_file()  # finished by an earlier launch, which logged the figures
         # An earlier "done" must not stand in status.json while the pipeline is being replaced.
         self.process.status.begin(again=True)

@@ -99,7 +99,9 @@ def test_what_is_held_out_is_measured_and_never_trained_on(
     apart = {one for shard in range(6) for one in train.starts[shard] + np.flatnonzero(held.part.holds(shard))}  # type: ignore[union-attr]
     assert read[True] == apart
     assert read[False] == set(range(203)) - apart
-    assert json.loads((output / "summary.json").read_text())["reconstruction_mse"] > 0
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["reconstruction_mse"] > 0
+    assert summary["training_data"] == {"samples": train.describe(), "index_sha256": train.digest}
     assert "not measured" not in said
 
 

@@ -114,6 +114,20 @@ def test_every_system_says_what_to_cite():
     assert "Citation" not in model_card(unknown, "pipeline", {})
 
 
+@pytest.mark.parametrize("data", [None, "text", {}, {"samples": 3, "index_sha256": "ab"}, {"samples": "5 images"}])
+def test_the_card_says_what_was_trained_on_where_the_run_does(data, tmp_path):
+    run, told = tmp_path / "run", {"samples": "1,500 images 3x8x9, 2 classes", "index_sha256": "ab" * 32}
+    make_run(run, IMAGES)
+    for number, (value, said) in enumerate(((told, True), (data, False))):
+        (run / "summary.json").write_text(json.dumps({"accuracy": 0.5, "training_data": value}))
+        assert main([str(run), str(tmp_path / f"out{number}")]) == 0
+        for folder in (tmp_path / f"out{number}", tmp_path / f"out{number}" / "encoder"):
+            text = (folder / "README.md").read_text()
+            assert ("## Training data" in text) == said
+            assert (f"{told['samples']}; the sha256 of their index, " in text) == said
+            assert (f"is `{told['index_sha256']}`" in text) == said
+
+
 def test_exporting_again_replaces_and_nothing_else_is_overwritten(tmp_path, capsys):
     make_run(tmp_path / "run", IMAGES)
     run, out = str(tmp_path / "run"), tmp_path / "out"

@@ -52,6 +52,7 @@ def common_options() -> Parser:
     parser.add_argument("--bad-budget", type=int, default=0, metavar="N", help="unusable samples that may be left out")
     parser.add_argument("--labelled", type=int, metavar="N", help="training labels to keep, over all classes equally")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it holds something")
+    parser.add_argument("--preview", action="store_true", help="write card.md and preview.png beside each index")
     parser.set_defaults(rate=0.0)
     return parser
 

@@ -154,7 +154,7 @@ def _make(source: Source, options: Options, plan: dict[str, Any], work: Path, ou
         if options.labelled is not None and split in ("", "train"):
             spool.keep_labels(options.labelled, options.seed)
         _write(spool, options, names, rate, new / split, work / f"shards{split and '-'}{split}", processes)
-    told.save(new, source, parts)
+    told.save(new, source, parts, options.class_names)
     for folder in (new, *(path for path in new.iterdir() if path.is_dir())):
         remove_drafts(folder)
     write_json(work / WHOLE, plan)

@@ -31,14 +31,19 @@ def check_budget(bad: Sequence[tuple[str, str]], budget: int) -> None:
         )
 
 
-def save(folder: Path, source: Source, parts: Sequence[Part]) -> None:
-    """Write both tables into a folder; a set without bad samples has no table of them."""
+def save(folder: Path, source: Source, parts: Sequence[Part], class_names: Sequence[str] = ()) -> None:
+    """Write both tables into a folder; a set without bad samples has no table of them.
+
+    class_names: as the user gives them.
+    """
     bad = [one for part in parts for one in part.bad]
     if bad:
         _write(folder / DROPPED, ("reason", "name"), bad)
     found = {label for part in parts for label in part.labels}
     lost = sorted(str(label) for label in source.labels if label not in found)
     notes = list(source.notes)
+    if class_names:
+        notes.append(Note("labels from", f"named by --class-names {','.join(class_names)}", ""))
     if lost:
         notes.append(Note("labels", f"lost as a whole, since no sample of them can be used: {', '.join(lost)}", ""))
     rows = [(note.topic, note.text, 0, note.name) for note in notes]
@@ -49,6 +54,12 @@ def save(folder: Path, source: Source, parts: Sequence[Part]) -> None:
     rows += [(topic, text, n, name) for (topic, text), (n, name) in sums.items()]
     if rows:
         _write(folder / NOTES, ("topic", "text", "files", "first"), rows)
+
+
+def channels(folder: Path, count: int) -> tuple[str, ...]:
+    """What each of so many channels is; nothing where the files say different things, or none."""
+    said = [row["text"].split(", ") for row in _read(folder / NOTES) if row["topic"] == "channels"]
+    return tuple(said[0]) if len(said) == 1 and len(said[0]) == count else ()
 
 
 def read(folder: Path) -> dict[str, Any]:

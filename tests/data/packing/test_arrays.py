@@ -70,7 +70,7 @@ def test_labels_that_are_one_hot(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=IMAGES, y=np.eye(3)[Y])
     source = arrays(tmp_path / "a.npz")
     assert [one.label for one in read(source)[""]] == Y.tolist()
-    assert notes(source) == ["understood: labels are one-hot, 3 classes"]
+    assert notes(source) == ["understood: labels are one-hot, 3 classes", "labels from: the array y"]
     np.savez(tmp_path / "b.npz", x=IMAGES, y=np.ones((30, 3)))
     with pytest.raises(DataError, match="not one-hot; several labels a sample are no classes"):
         arrays(tmp_path / "b.npz")

@@ -113,11 +113,12 @@ class Rows(NamedTuple):
 class Table(NamedTuple):
     """An array of samples with what is said of each of them.
 
-    named: the set of all of them, or one for each, "" where the file names none.
+    origin: of the labels, in words. named: the set of all of them, or one for each, "" where the file names none.
     """
 
     member: str
     labels: np.ndarray | None
+    origin: str
     named: str | list[str] = ""
     groups: np.ndarray | None = None
 
@@ -132,7 +133,7 @@ def arrays(
     path, meant = Path(path).absolute(), meant or Meant()
     given = None if labels is None else load_array(Path(labels))
     if path.suffix.lower() == ".npy":
-        return _source(path, [Table("", given, groups=_beside(meant))], meant, splits or Splits())
+        return _source(path, [Table("", given, _file(labels), groups=_beside(meant))], meant, splits or Splits())
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is missing or not an .npz; {HINT}")
     with np.load(path, allow_pickle=False) as archive:
@@ -147,6 +148,7 @@ def arrays(
         Table(
             x,
             given if given is not None else load_array(path, y) if y else None,
+            _file(labels) or (f"the array {y}" if y else ""),
             [as_set(str(name)) for name in load_array(path, "split").ravel()] if own else split,
             load_array(path, meant.group) if meant.group else None,
         )
@@ -171,7 +173,12 @@ def idx(
         with ExitStack() as stack:
             file, dtype, shape = open_rows(Path(labels), "", stack)
             y = np.frombuffer(read_exactly(file, int(np.prod(shape)) * dtype.itemsize, labels), dtype).reshape(shape)
-    return _source(path, [Table("", y, groups=_beside(meant))], meant, splits or Splits())
+    return _source(path, [Table("", y, _file(labels), groups=_beside(meant))], meant, splits or Splits())
+
+
+def _file(labels: str | os.PathLike[str] | None) -> str:
+    """The file of labels, in words."""
+    return "" if labels is None else Path(labels).name
 
 
 def _beside(meant: Meant) -> np.ndarray | None:
@@ -201,6 +208,7 @@ def _source(
         sets, groups, divided = _sets(path, table, labels, meant, splits)
         named = f"{table.named}: {member}" if table.named and isinstance(table.named, str) else ""
         told += [Note("understood", text, "") for text in (readings[member].told, how, named) if text]
+        told += [Note("labels from", table.origin or "nowhere", "")]
         told += divided
         whole = path.suffix in (".gz", ".npz") or isinstance(file, io.BytesIO)  # it opens only from its start
         parts += _parts(path, member, labels, groups, sets, max(shape[0], 1) if whole else ROWS)

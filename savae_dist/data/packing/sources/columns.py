@@ -75,10 +75,12 @@ class Columns:
         return [path for path in (self.y, self.name or self.group, self.split) if path]
 
     def notes(self, schema: pa.Schema) -> list[Note]:
-        """What is not used."""
+        """Where the labels come from, and what is not used."""
+        origin = f"the column {self.y}{', with the names of its ClassLabel' * bool(class_names(schema, self.y))}"
         used = {top_of(schema, path) for path in (*self.wanted(), self.split) if path}
         unused = [name for name in schema.names if name not in used]
-        return [Note("passed over", f"columns {', '.join(unused)}", "")] if unused else []
+        told = [Note("passed over", f"columns {', '.join(unused)}", "")] if unused else []
+        return [Note("labels from", origin if self.y else "nowhere", ""), *told]
 
 
 class Piece(NamedTuple):

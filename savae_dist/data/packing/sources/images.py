@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from savae_dist.data.formats.images import Mode, decode_picture
 from savae_dist.data.packing.sources.base import Bad, Item, Sample, Source, by_name, grouped, identity
-from savae_dist.data.packing.sources.listing import Listed, Rules, list_files
+from savae_dist.data.packing.sources.listing import Listed, Rules, label_origin, list_files
 from savae_dist.data.packing.splits import Splits, sets_of
 from savae_dist.errors import BadSample
 
@@ -47,7 +47,7 @@ def images(
         sets,
         identity(options, (one.path for one in files)),
         names,
-        (*notes, *told),
+        (label_origin(path, rules), *notes, *told),
         frozenset(one.label for one in files if one.label is not None),
     )
 

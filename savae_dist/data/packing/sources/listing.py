@@ -49,6 +49,14 @@ class Rules:
                 _expression(text, option)
 
 
+def label_origin(source: Path, rules: Rules) -> Note:
+    """Where the classes of a source's files come from, in words."""
+    if source.suffix.lower() == ".csv" and source.is_file():
+        return Note("labels from", f"the column label of {source.name}", "")
+    folders = {"top": "the first folder of each path", "parent": "the last folder of each path", "none": "nowhere"}
+    return Note("labels from", folders.get(rules.label, f"--label {rules.label}, searched in each path"), "")
+
+
 def list_files(source: Path, usable: Callable[[str], bool], rules: Rules, hint: str) -> tuple[list[Listed], list[Note]]:
     """The files of a source in the order of their names, or of the list; and what is to be told of it.
 

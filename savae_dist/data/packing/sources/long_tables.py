@@ -40,6 +40,8 @@ def recordings_of(files: Sequence[Listed], column: str, rules: Rules, kind: str)
         if missing := int(np.isin(ids, list(NOTHING)).sum()):
             notes.append(Note("left out", f"{missing} rows of no recording, {column} is empty", one.name))
         said = aside(list(columns), column, rules)
+        label = next((key for key in (rules.label, "label") if key in said), "")
+        notes.append(Note("labels from", f"the column {label}" if label else "its folder", one.name))
         for name in names:
             row = {key: _only(columns[key], ids == name, f"{one.path}, {column} {name}") for key in said}
             row |= {"recording": f"{one.name}#{name}", column: name}

@@ -17,7 +17,7 @@ from savae_dist.data.packing.readers.signal import Choice, Signal, Unreadable
 from savae_dist.data.packing.resampling import Resampled
 from savae_dist.data.packing.sources.annotations import Segment, label_at, main_label, number, read_annotations
 from savae_dist.data.packing.sources.base import Bad, Item, Label, Note, Sample, Source, grouped, identity
-from savae_dist.data.packing.sources.listing import Listed, Rules, list_files
+from savae_dist.data.packing.sources.listing import Listed, Rules, label_origin, list_files
 from savae_dist.data.packing.sources.long_tables import aside, of_files, recordings_of
 from savae_dist.data.packing.splits import Splits, sets_of
 from savae_dist.errors import BadSample, ConfigError, DataError
@@ -96,7 +96,9 @@ def recordings(
     path, rules, splits = Path(source).absolute(), rules or Rules(), splits or Splits()
     listed, notes = _listed(path, windows, rules)
     found = [_recording(one, path, windows, rules) for one in listed]
+    origin = [label_origin(path, rules)] if not windows.id else []
     if annotations is not None:
+        origin = [Note("labels from", f"the intervals of {Path(annotations).name}", "")]
         segments = read_annotations(Path(annotations), {one.file for one in found})
         found = [replace(one, segments=segments.get(one.file, ())) for one in found]
     by = rules.group or ("machine" if any(one.machine for one in found) else "recording")
@@ -107,7 +109,7 @@ def recordings(
         partial(_read_windows, found, windows),
         sets,
         identity(options, (one.path for one in found)),
-        notes=(*notes, *told),
+        notes=(*origin, *notes, *told),
         labels=frozenset(one.label for one in found if one.label is not None and not one.segments),
     )
 
