@@ -35,7 +35,9 @@ def preview(shards: Shards, lines: Sequence[str], words: Sequence[str]) -> Path:
     """Draw the set and write its card, which says what `survey` says."""
     from savae_dist.data.card import write_card
 
-    told = {name: text.strip() for name, _, text in (line.partition(" ") for line in lines)}
+    told: dict[str, str] = {}
+    for name, _, text in (line.partition(" ") for line in lines):
+        told[name] = "; ".join([*([told[name]] if name in told else []), text.strip()])
     return write_card(shards, told, ["index_shards", *words])
 
 

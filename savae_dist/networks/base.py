@@ -54,6 +54,10 @@ class Network(nn.Module, PyTorchModelHubMixin):
         """
         named = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self.init_arguments}
         config = {**(config or {}), **named}
+        if unknown := hub.keys() - HUB_SAVING:
+            raise TypeError(
+                f"save_pretrained() takes no {min(unknown)!r}; for the Hub it takes {', '.join(HUB_SAVING)}"
+            )
         if hub:
             return super().save_pretrained(save_directory, config=config, **hub)
         folder = Path(save_directory)
@@ -133,6 +137,11 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
 NO_ARGUMENTS = ("model_type", "format_version")
 PIPELINE = "pipeline.json"  # a folder that holds it is a pipeline's
+# What the mixin takes; it drops every other keyword.
+HUB_SAVING = (
+    *("repo_id", "push_to_hub", "model_card_kwargs", "commit_message", "private", "token", "branch", "create_pr"),
+    *("allow_patterns", "ignore_patterns", "delete_patterns"),
+)
 HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 

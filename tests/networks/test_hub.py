@@ -199,6 +199,15 @@ def test_a_keyword_that_is_not_known_is_refused(kind: type, keyword: str, export
         kind.from_pretrained(exported, **{keyword: 1})
 
 
+@pytest.mark.parametrize("keyword", ["push_to_hubb", "safe_serialization", "max_shard_size"])
+def test_a_keyword_that_saving_does_not_know_is_refused(keyword: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        TypeError, match=rf"save_pretrained\(\) takes no '{keyword}'; for the Hub it takes repo_id, push"
+    ):
+        ConvEncoder((1, 8, 8), 2, width=2).save_pretrained(tmp_path / "x", **{keyword: True})
+    assert not (tmp_path / "x").exists()
+
+
 def test_only_the_cache_is_read_where_no_more_is_asked_for(tmp_path: Path, answers: type[Answers]) -> None:
     for kind in (Encoder, Pipeline):
         with pytest.raises(CheckpointError, match="someone/model: no such folder, and not to be had"):

@@ -68,6 +68,7 @@ def column_options() -> Parser:
     parser = Parser(add_help=False)
     parser.add_argument("--x", default="", metavar="COLUMN", help="of samples; default: x, image, img, signal")
     parser.add_argument("--y", default="", metavar="COLUMN", help="of labels, or json.label; default: y, label, cls")
+    parser.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="sampling rate of windows")
     parser.add_argument("--shape", type=numbers, default=(), metavar="H,W", help="of samples that are flat lists")
     parser.add_argument(
         "--group-by",

@@ -6,7 +6,7 @@ import json
 import mmap
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from savae_dist.data.formats.npy import stored
 from savae_dist.data.order.permutation import LABELS, permutation
-from savae_dist.data.packing.sources.base import Bad, Item, Note
+from savae_dist.data.packing.sources.base import Bad, Item, Note, Sample
 from savae_dist.errors import BadSample, DataError
 from savae_dist.files import flush, write_json
 
@@ -60,12 +60,21 @@ def checked(items: Iterator[Item], form: Form | None = None) -> Iterator[Item]:
             continue
         try:
             x = stored(item.x)
-            if form is not None and (x.dtype.name, x.shape) != (form.dtype, form.shape):
-                raise BadSample("shape" if x.dtype.name == form.dtype else "dtype")
-            yield item._replace(x=x)
         except BadSample as error:
-            names = [str(item.attributes[key]) for key in ("path", "file", "start") if key in item.attributes]
-            yield Bad(str(error), " at ".join(names) or f"sample {number}")
+            yield Bad(str(error), _name(item, number))
+            continue
+        if form is None or (x.dtype.name, x.shape) == (form.dtype, form.shape):
+            yield item._replace(x=x)
+        else:
+            reason = "shape" if x.dtype.name == form.dtype else "dtype"
+            found, wanted = (f"{dtype} {list(shape)}" for dtype, shape in ((x.dtype.name, x.shape), astuple(form)))
+            yield Bad(reason, f"{_name(item, number)}: {found} and not {wanted}")
+
+
+def _name(item: Sample, number: int) -> str:
+    """By where it comes from, else by its number in its part."""
+    names = [str(item.attributes[key]) for key in ("path", "file", "start") if key in item.attributes]
+    return " at ".join(names) or f"sample {number}"
 
 
 def write_part(path: Path, items: Iterator[Item], form: Form) -> None:

@@ -135,7 +135,8 @@ def arrays(
     if path.suffix.lower() == ".npy":
         return _source(path, [Table("", given, _file(labels), groups=_beside(meant))], meant, splits or Splits())
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is missing or not an .npz; {HINT}")
+        what = f"it ends in {path.suffix or 'nothing'}" if path.exists() else "it does not exist"
+        raise DataError(f"{path} is missing or not an .npz ({what}); {HINT}")
     with np.load(path, allow_pickle=False) as archive:
         held = archive.files
     sets = meant.sets(held, path)

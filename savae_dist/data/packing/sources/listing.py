@@ -72,8 +72,8 @@ def list_files(source: Path, usable: Callable[[str], bool], rules: Rules, hint: 
     files = [name for name in seen if usable(name.rpartition("/")[2])]
     others = [name for name in seen if not usable(name.rpartition("/")[2])]
     if not files:
-        raise DataError(f"{source} holds {_kinds(others) or 'no files'} and none that can be read; {hint}")
-    notes = [Note("passed over", f"{_kinds(others)}: {hint}", "")] if others else []
+        raise DataError(f"{source} holds {kinds_of(others) or 'no files'} and none that can be read; {hint}")
+    notes = [Note("passed over", f"{kinds_of(others)}: {hint}", "")] if others else []
     if hidden:
         notes.append(Note("passed over", f"{len(hidden)} whose name begins with a dot ({hidden[0]})", ""))
     return _labelled(source, files, rules, notes)
@@ -96,6 +96,10 @@ def _labelled(source: Path, names: Sequence[str], rules: Rules, notes: list[Note
         inner = name.split("/", 1)[1] if depth else name
         split = split_of[name.split("/")[0]] if depth else ""
         found.append(Listed(source / name, name, _label(inner, rules.label), group_of(name, rules.group, {}), split))
+    loose_ones = [one.name for one in found if one.label is None]
+    if rules.label in ("top", "parent") and 0 < len(loose_ones) < len(found):
+        text = f"{len(loose_ones)} files in no folder of a class are unlabelled ({loose_ones[0]})"
+        notes.append(Note("labels", text, ""))
     folders = [name.split("/")[int(depth) : -1] for name in names]
     if rules.label == "top" and folders and min(len(one) for one in folders) > 1:
         first, last = ({one[i] for one in folders} for i in (0, -1))
@@ -154,8 +158,9 @@ def _expression(text: str, option: str) -> re.Pattern[str]:
     return expression
 
 
-def _kinds(names: Sequence[str]) -> str:
-    """`4 files *.39, 1 file *.txt`."""
+def kinds_of(names: Sequence[str]) -> str:
+    """What files there are, in words: `4 files *.39, 1 file *.txt`."""
     ends = Counter(Path(name).suffix or "without an ending" for name in names)
-    told = [f"{n} file{'s' * (n > 1)} {'*' * end.startswith('.')}{end}" for end, n in ends.most_common(SHOWN)]
+    most = sorted(ends.items(), key=lambda one: (-one[1], one[0]))
+    told = [f"{n} file{'s' * (n > 1)} {'*' * end.startswith('.')}{end}" for end, n in most[:SHOWN]]
     return ", ".join([*told, f"{len(ends) - SHOWN} more kinds"] if len(ends) > SHOWN else told)

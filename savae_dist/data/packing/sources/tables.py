@@ -21,18 +21,24 @@ from savae_dist.data.packing.sources.columns import (
     read_items,
     top_of,
 )
+from savae_dist.data.packing.sources.listing import kinds_of
 from savae_dist.data.packing.splits import Splits
 from savae_dist.errors import DataError
 
 ROWS = 256  # read at once
+ENDS = (".parquet", ".arrow")
+OTHERS = "`hub csv --data-files FILE` and the like, or `recordings`"
 
 
 def table(source: str | os.PathLike[str], columns: Columns, splits: Splits | None = None) -> Source:
     """A `.parquet` or `.arrow` file, or a folder of them; the parts are row groups and record batches."""
     path = Path(source).absolute()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".arrow"))
-    if not files:
-        raise DataError(f"{path} holds no .parquet or .arrow files; name another file or folder")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in ENDS)
+    if not path.exists():
+        raise DataError(f"{path} does not exist; name a file or folder of {' or '.join(ENDS)}")
+    if not files or files[0].suffix not in ENDS:
+        held = kinds_of([one.name for one in (path.rglob("*") if path.is_dir() else [path]) if one.is_file()])
+        raise DataError(f"{path} holds {held or 'no files'} and none of {' '.join(ENDS)}; for others see {OTHERS}")
     try:
         pieces = [Piece(file, number) for file in files for number in range(_pieces(file))]
         schema = pq.read_schema(files[0]) if files[0].suffix == ".parquet" else _reader(files[0])[0].schema
