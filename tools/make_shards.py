@@ -12,7 +12,7 @@ from savae_dist.data import Shards, summary
 from savae_dist.data.packing import told
 from savae_dist.data.packing.command_line import parse
 from savae_dist.data.packing.digits import pack_digits
-from savae_dist.data.packing.packer import Options, pack_source
+from savae_dist.data.packing.packer import Options, Share, pack_source
 from savae_dist.data.packing.sources import Source, arrays, idx
 from savae_dist.data.packing.sources.arrays import Meant
 from savae_dist.data.packing.sources.listing import Rules
@@ -92,8 +92,12 @@ def packed(a: argparse.Namespace) -> list[dict[str, Any]]:
         bad_budget=a.bad_budget,
         labelled=a.labelled,
     )
-    made = pack_source(READ[a.source_kind](a), a.out, options, processes=a.processes, overwrite=a.overwrite)
-    return [one | preview(Path(one["folder"]), Path(a.out), a.command) for one in made] if a.preview else made
+    share = Share.parse(a.part) if a.part else None
+    source = READ[a.source_kind](a)
+    made = pack_source(source, a.out, options, processes=a.processes, overwrite=a.overwrite, share=share)
+    if share is not None or not a.preview:
+        return made
+    return [one | preview(Path(one["folder"]), Path(a.out), a.command) for one in made]
 
 
 def preview(folder: Path, out: Path, command: Sequence[str]) -> dict[str, str]:

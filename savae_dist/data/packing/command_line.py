@@ -49,6 +49,7 @@ def common_options() -> Parser:
     parser.add_argument(
         "--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="same bytes for any number"
     )
+    parser.add_argument("--part", metavar="I/N", help="one of N machines; a last call without it makes the index")
     parser.add_argument("--bad-budget", type=int, default=0, metavar="N", help="unusable samples that may be left out")
     parser.add_argument("--labelled", type=int, metavar="N", help="training labels to keep, over all classes equally")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it holds something")

@@ -6,50 +6,37 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import chain
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from savae_dist import __version__
-from savae_dist.data.index.scan import Layout
 from savae_dist.data.index.shards import Shards
-from savae_dist.data.index.tables import index_shard, write_index
-from savae_dist.data.order.permutation import PACK, permutation
+from savae_dist.data.index.tables import write_index
 from savae_dist.data.packing import told
-from savae_dist.data.packing.pack import check_options, entries_of, summary, write_tar
-from savae_dist.data.packing.sources.base import Bad, Note, Source, resolve
+from savae_dist.data.packing.pack import check_options, summary
+from savae_dist.data.packing.sources.base import Source
 from savae_dist.data.packing.splits import SPLITS
-from savae_dist.data.packing.spool import Form, Part, Spool, checked, write_part
-from savae_dist.data.processes import run_jobs
-from savae_dist.errors import ConfigError, DataError, SaveError
-from savae_dist.files import flush, publish, read_object, remove_drafts, remove_replaced, write_json
+from savae_dist.data.packing.spool import Part
+from savae_dist.data.packing.steps import (
+    PLAN,
+    Options,
+    Share,
+    begin,
+    planned_sets,
+    read_parts,
+    write_shards,
+)
+from savae_dist.errors import ConfigError, SaveError
+from savae_dist.files import publish, read_object, remove_drafts, remove_replaced, write_json
 from savae_dist.locks import locked, try_lock
 
-PLAN, WHOLE = "plan.json", "whole.json"  # in the work folder: what is made, and what was made to its end
-FIRST = 5  # rates shown in a message
+SHARE = "share-"  # the file that a machine has locked while it does its part
+WHOLE = "whole.json"  # in the work folder: what was made to its end
 
-
-@dataclass(frozen=True)
-class Options:
-    """How shards are made; see `pack`. bad_budget: how many samples may be unusable before the packer stops.
-
-    labelled: how many samples of the (training) set keep their label, as equally over the classes as they have samples;
-    all the others are unlabelled. None: as the source has them.
-    """
-
-    layout: Literal["packed", "samples"] = "packed"
-    shard_size: int = 8192
-    block: int = 256
-    seed: int = 0
-    class_names: tuple[str, ...] = ()
-    rate: float = 0.0
-    bad_budget: int = 0
-    labelled: int | None = None
+__all__ = ["Options", "Share", "pack_source"]
 
 
 def pack_source(
@@ -59,12 +46,17 @@ def pack_source(
     *,
     processes: int = 1,
     overwrite: bool = False,
+    share: Share | None = None,
 ) -> list[dict[str, Any]]:
     """Write `out` (or `out`/train, validation, test) and return the summary of each set.
 
     Same source and options, same bytes, whatever the number of processes. Memory: a block and, of the order, 24 bytes
     per sample, but no samples. Disk: until the end also all samples decoded, in a hidden folder beside `out`. That
     stays where packing is cut off; the same command then goes on from the parts and shards that are whole.
+
+    share: of several machines that see the same folders, each does a part of the work, in any order: it reads its parts
+    of the source, and once all machines have, writes its shards. A last call without a share does what is left, makes
+    the index and gives the set its name.
     """
     options, out = options or Options(), Path(out).absolute()
     check_options(options.layout, options.shard_size, options.block, options.seed)
@@ -75,11 +67,13 @@ def pack_source(
     work = out.parent / f".{out.name}.packing"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        if share is not None:
+            return [_make_share(source, options, share, work, out, processes, overwrite)]
         with _alone(work):
+            _wait_for_shares(work)
             plan = _plan(source, options)
             if not _renamed(work, out, plan):
-                if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
-                    raise ConfigError(f"{out} exists and is not empty; name another folder or pass --overwrite")
+                _check_out(out, overwrite)
                 _make(source, options, plan, work, out, processes)
             summaries = _tell(source, out)
             _tidy(work, out)
@@ -134,31 +128,63 @@ def _tell(source: Source, out: Path) -> list[dict[str, Any]]:
     return [summary(Shards.open(folder)) | said for folder in folders]
 
 
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+        raise ConfigError(f"{out} exists and is not empty; name another folder or pass --overwrite")
+
+
 def _make(source: Source, options: Options, plan: dict[str, Any], work: Path, out: Path, processes: int) -> None:
-    form = _begin(source, options, plan, work)
-    parts = _read(source, form, work, options.bad_budget, processes)
-    numbers, names = resolve(
-        dict.fromkeys(chain.from_iterable(part.labels for part in parts)), options.class_names or source.class_names
-    )
-    rate = _one_rate(options.rate, parts)
+    form = begin(source, options, plan, work)
+    parts = read_parts(source, form, work, options.bad_budget, processes)
     new = work / "new"
-    for split in dict.fromkeys(source.splits):
-        mine = [i for i, own in enumerate(source.splits) if own == split]
-        if not any(parts[i].count for i in mine):
-            raise DataError(f"no usable sample for {split or out}; see the dropped ones with a --bad-budget")
-        spool = Spool(
-            [(work / f"part-{i:06d}", parts[i].count) for i in mine if parts[i].count],
-            [[numbers[label] for label in parts[i].labels] for i in mine if parts[i].count],
-            form,
-        )
-        if options.labelled is not None and split in ("", "train"):
-            spool.keep_labels(options.labelled, options.seed)
-        _write(spool, options, names, rate, new / split, work / f"shards{split and '-'}{split}", processes)
+    for one in planned_sets(source, options, form, parts, work):
+        write_shards(one, options, processes)
+        scanned = [json.loads(path.read_text()) for path in one.scanned]
+        write_index(one.home, scanned, one.names, one.rate)  # last, so that there is one only of a whole set
     told.save(new, source, parts, options.class_names)
     for folder in (new, *(path for path in new.iterdir() if path.is_dir())):
         remove_drafts(folder)
     write_json(work / WHOLE, plan)
     publish(new, out)
+
+
+def _make_share(
+    source: Source, options: Options, share: Share, work: Path, out: Path, processes: int, overwrite: bool
+) -> dict[str, Any]:
+    """What one of several machines does; and in words how far all of them are."""
+    with ExitStack() as stack:
+        with _alone(work):  # only until the work has begun: the machines then work beside one another
+            plan = _plan(source, options)
+            _check_out(out, overwrite)
+            if (work / PLAN).exists() and read_object(work / PLAN).get("plan") != plan:
+                raise ConfigError(f"{work} is of another packing: give the same options everywhere, or remove it")
+            form = begin(source, options, plan, work)
+            mine = stack.enter_context((work / f"{SHARE}{share.number}").open("ab"))
+            if not try_lock(mine):
+                raise ConfigError(f"--part {share} is at work already; give each machine a number of its own")
+            stack.enter_context(locked(mine))
+        read_parts(source, form, work, options.bad_budget, processes, share)
+        count = len(source.splits)
+        paths = [path for i in range(count) if (path := work / f"part-{i:06d}.json").exists()]
+        result = {"part": str(share), "read": f"{len(paths)} of {count} parts of the source, by all machines"}
+        if len(paths) < count:
+            return result | {"then": "the same command again once all machines have read, or a last one without --part"}
+        planned = planned_sets(source, options, form, [Part.load(path) for path in paths], work)
+        for one in planned:
+            write_shards(one, options, processes, share)
+    shards = [path.exists() for one in planned for path in one.scanned]
+    written = f"{sum(shards)} of {len(shards)} shards, by all machines"
+    return result | {"written": written, "then": "the same command without --part, which makes the index"}
+
+
+def _wait_for_shares(work: Path) -> None:
+    """None begins while the caller is alone; those that are at work are waited for."""
+    for path in sorted(work.glob(f"{SHARE}*")):
+        with path.open("ab") as file:
+            if not try_lock(file):
+                print(f"waiting for --part {path.name.removeprefix(SHARE)}, at work in {work}", file=sys.stderr)
+            with locked(file):
+                continue
 
 
 def _plan(source: Source, options: Options) -> dict[str, Any]:
@@ -167,74 +193,3 @@ def _plan(source: Source, options: Options) -> dict[str, Any]:
     plan = {"version": __version__, "source": source.identity, "splits": list(source.splits), **kept}
     values: dict[str, Any] = json.loads(json.dumps(plan))
     return values
-
-
-def _begin(source: Source, options: Options, plan: dict[str, Any], work: Path) -> Form:
-    """The folder of a packer that was cut off, if it was making the same thing, else a new one."""
-    before = read_object(work / PLAN)
-    if before.get("plan") == plan:
-        return Form(before["form"]["dtype"], tuple(before["form"]["shape"]))
-    if work.exists():
-        shutil.rmtree(work)
-    items = checked(item for part in range(len(source.splits)) for item in source.read(part))
-    bad: list[tuple[str, str]] = []
-    for item in items:  # the first usable sample decides, whoever reads it later
-        if isinstance(item, Note):
-            continue
-        if isinstance(item, Bad):
-            bad.append(item)
-            told.check_budget(bad, options.bad_budget)
-            continue
-        form = Form(item.x.dtype.name, item.x.shape)
-        if options.layout == "samples" and len(form.shape) == 3 and form.shape[2] != 3:
-            raise DataError(f"PNG members hold 1 or 3 channels, not {form.shape[2]}; use --layout packed")
-        work.mkdir()
-        write_json(work / PLAN, {"plan": plan, "form": asdict(form)})
-        return form
-    raise DataError(f"the source holds no usable sample: {told.told(bad) or 'it is empty'}; name another")
-
-
-def _read(source: Source, form: Form, work: Path, budget: int, processes: int) -> list[Part]:
-    """Every part into the work folder; those that are there are left as they are."""
-    paths = [work / f"part-{number:06d}.json" for number in range(len(source.splits))]
-    bad = [one for path in paths if path.exists() for one in Part.load(path).bad]
-    told.check_budget(bad, budget)
-
-    def read(number: int) -> None:
-        write_part(paths[number], source.read(number), form)
-
-    def after(number: int) -> None:
-        bad.extend(Part.load(paths[number]).bad)
-        told.check_budget(bad, budget)
-
-    run_jobs([i for i, path in enumerate(paths) if not path.exists()], read, processes, "reading", after)
-    return [Part.load(path) for path in paths]
-
-
-def _write(
-    spool: Spool, options: Options, names: tuple[str, ...], rate: float, home: Path, done: Path, processes: int
-) -> None:
-    """The shards of one set and their tables; the index comes last, so that there is one only of a whole set."""
-    home.mkdir(parents=True, exist_ok=True)
-    done.mkdir(exist_ok=True)
-    count = -(-spool.size // options.shard_size)
-    shards = np.array_split(permutation(spool.size, options.seed, PACK), count)
-
-    def write(number: int) -> None:
-        path = home / f"shards-{number:06d}.tar"
-        write_tar(path, number, entries_of(spool.take, shards[number], options.layout, options.block, rate))
-        scanned = index_shard(path, home, Layout())
-        flush(path)  # before the file that says that this shard is done
-        write_json(done / f"{number:06d}.json", scanned)
-
-    missing = [i for i in range(count) if not (done / f"{i:06d}.json").exists()]
-    run_jobs(missing, write, processes, f"writing {home.name if home.name != 'new' else 'shards'}")
-    write_index(home, [json.loads((done / f"{i:06d}.json").read_text()) for i in range(count)], names, rate)
-
-
-def _one_rate(given: float, parts: Sequence[Part]) -> float:
-    rates = sorted({rate for part in parts for rate in part.rates})
-    if len(rates) > 1:
-        shown = ", ".join(f"{rate:g}" for rate in rates[:FIRST])
-        raise DataError(f"the recordings have {len(rates)} sampling rates ({shown} Hz); bring them to one with --rate")
-    return rates[0] if rates else given

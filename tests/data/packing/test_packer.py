@@ -32,15 +32,15 @@ ROOT = Path(__file__).parents[3]
 SLOW = """
 import sys, time
 from functools import partial
-from savae_dist.data.packing import packer
+from savae_dist.data.packing import packer, steps
 sys.path.insert(0, sys.argv[4])
 from helpers.sources import OPTIONS, made_up
 delay = float(sys.argv[3])
-write = packer.write_tar
+write = steps.write_tar
 def slow(*arguments):
     time.sleep(delay)
     write(*arguments)
-packer.write_tar = slow
+steps.write_tar = slow
 packer.pack_source(made_up(delay), sys.argv[1], OPTIONS, processes=int(sys.argv[2]))
 """
 
@@ -111,7 +111,7 @@ def test_what_was_done_is_not_done_again(tmp_path, expected, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("savae_dist.data.packing.packer.write_tar", full)
+    monkeypatch.setattr("savae_dist.data.packing.steps.write_tar", full)
     for processes in (1, 2):
         with pytest.raises(SaveError, match=r"No space.*same command again") as caught:
             pack_source(made_up(), tmp_path / "s", OPTIONS, processes=processes)
@@ -132,7 +132,7 @@ def test_other_inputs_or_options_start_anew(tmp_path, monkeypatch):
 
     for change, options in (("1", Options(seed=3)), ("2", OPTIONS)):
         with monkeypatch.context() as patch:
-            patch.setattr("savae_dist.data.packing.packer.write_tar", full)
+            patch.setattr("savae_dist.data.packing.steps.write_tar", full)
             with pytest.raises(SaveError):
                 pack_source(made_up(), tmp_path / "s", OPTIONS)
         with pytest.raises(AssertionError, match="part 0 was read before"):
@@ -235,7 +235,11 @@ def test_the_budget_is_over_all_parts(tmp_path):
     (made,) = pack_source(source, tmp_path / "s", Options(bad_budget=5))  # a larger one goes on
     assert made["samples"] == 2
     lines = (tmp_path / "s" / "dropped.csv").read_text().splitlines()
-    assert lines == ["reason,name", "torn,file 0", "shape,p0", "torn,file 1", "torn,file 2", "shape,p2"]
+    assert lines == [
+        "reason,name",
+        *("torn,file 0", 'shape,"p0: uint8 [2, 3] and not uint8 [2, 2]"', "torn,file 1"),
+        *("torn,file 2", 'shape,"p2: uint8 [2, 3] and not uint8 [2, 2]"'),
+    ]
     with pytest.raises(DataError, match="no usable sample: torn: 1"):
         pack_source(Source(lambda _: iter([Bad("torn", "f")]), ("",), "1"), tmp_path / "t", Options(bad_budget=9))
     with pytest.raises(DataError, match="no usable sample for b"):
