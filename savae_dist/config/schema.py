@@ -238,6 +238,7 @@ class RunConfig:
     precision: Precision = "fp32"
     accumulate: int = 1
     compile: bool = False
+    posterior_cache: int = 1_000_000_000  # bytes for the posteriors of a frozen encoder over a phase; 0: none are kept
     ema: float = 0.0  # decay of the weight average that is validated and exported; 0: none
     seed: int = 0
     output: str | None = None  # null: runs/NAME, with a digest of what differs from the preset
@@ -266,6 +267,8 @@ class RunConfig:
         self.ddp.check()
         self.debug.check()
         self.divergence.check()
+        if self.posterior_cache < 0:
+            raise ConfigError(f"posterior_cache must not be negative, not {self.posterior_cache}")
         if not 1 <= self.timeout < 1e6:
             raise ConfigError(f"timeout is seconds, from 1 to a million, not {self.timeout}")
         if not 0 <= self.seed < 2**63:

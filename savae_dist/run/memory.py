@@ -27,6 +27,7 @@ from savae_dist.data import Request
 from savae_dist.distributed.environment import ranks_of_node, world_size
 from savae_dist.networks import FeatureNetwork
 from savae_dist.run.run import Run, Updates
+from savae_dist.run.units import size
 from savae_dist.systems.phases import OptimizerStep, Phase
 from savae_dist.training.batch_norm import batch_norms
 from savae_dist.training.batches import BatchSplit, PlannedStep
@@ -202,7 +203,3 @@ def memory_of(device: torch.device) -> int:
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = CGROUP.read_text().strip() if CGROUP.is_file() else ""
     return min(whole, int(limit) if limit.isdecimal() else whole) // ranks_of_node(world_size())
-
-
-def size(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"

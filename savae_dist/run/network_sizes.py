@@ -14,7 +14,8 @@ from savae_dist.errors import ConfigError
 from savae_dist.networks import Network
 from savae_dist.networks.stored import CONSTRUCTION, without_values
 from savae_dist.preprocess import DataSpec
-from savae_dist.run.memory import memory_of, size, tensor_bytes
+from savae_dist.run.memory import memory_of, tensor_bytes
+from savae_dist.run.units import size
 from savae_dist.systems.phases import Update
 
 

@@ -16,7 +16,7 @@ from savae_dist.distributed.reduce import rank_means, rank_sums
 from savae_dist.distributed.signals import Halt
 from savae_dist.errors import DivergedError, SaveError
 from savae_dist.networks import Network
-from savae_dist.run import checkpoint
+from savae_dist.run import checkpoint, posterior_cache
 from savae_dist.run.process import Process
 from savae_dist.run.results import Results
 from savae_dist.run.tracker import Clock, Tracker
@@ -26,6 +26,7 @@ from savae_dist.systems.phases import Phase, Preparation
 from savae_dist.training.batch_norm import broadcast_buffers, recalibrate
 from savae_dist.training.batches import training_plan
 from savae_dist.training.engine import PreparedUpdate, run_phase
+from savae_dist.training.posteriors import Posteriors
 
 MEASURED = 2048  # training samples that a phase may measure before its first step
 # Seconds before each further try to save: an error of a disk or of a network file system may pass.
@@ -105,7 +106,7 @@ class Run:
             self._measure(phase.prepare)
         self.updates = updates = self._prepare(phase)
 
-        builder = self.data.builder
+        builder = replace(self.data.builder, posteriors=self._posteriors(phase))
         plan = training_plan(phase, builder.split, first=training.step, last=last, origin=training.origin)
         ahead, plan = tee(plan)  # the loader reads ahead of the engine
         clock = Clock()
@@ -180,6 +181,14 @@ class Run:
             nets = SimpleNamespace(**self.networks)
             self.process.stop.together(lambda: prepare(nets, self.data.first(MEASURED)))
         broadcast_buffers(self.networks)
+
+    def _posteriors(self, phase: Phase) -> Posteriors | None:
+        """Those of the phase's frozen encoder, if they are kept."""
+        if phase.posteriors is None:
+            return None
+        next(iter(self.updates.values())).enter()  # the encoder is frozen as in training
+        left = self.steps(phase) - self.training.step
+        return posterior_cache.kept(phase, self.config, self.data, self.networks, left, self.process.stop.together)
 
     def _prepare(self, phase: Phase) -> dict[str, PreparedUpdate]:
         """The updates with their optimisers, loaded from the checkpoint if the phase had begun."""

@@ -8,9 +8,10 @@ from savae_dist.data.index.losses import lost_line
 from savae_dist.data.index.pictures import told
 from savae_dist.data.index.report import MANY
 from savae_dist.distributed import launch
-from savae_dist.run import memory
+from savae_dist.run import memory, posterior_cache
 from savae_dist.run.run import Run
 from savae_dist.run.validation import HOLD_OUT, UNMEASURED
+from savae_dist.systems.phases import Phase
 
 
 def describe(run: Run) -> str:
@@ -90,7 +91,13 @@ def check(run: Run) -> str:
     lines += ["", f"first batch: {tuple(batch.x.shape)} on {batch.x.device}, {low:.3g} to {high:.3g}"]
     lines += [f"             {shard}: {key}: {reason}; another sample took its place" for reason, shard, key in bad]
     lines += ["", "memory", *memory.report(run)]
+    lines += [posteriors(run, phase) for phase in run.phases if phase.posteriors is not None and run.steps(phase)]
     return "\n".join(lines)
+
+
+def posteriors(run: Run, phase: Phase) -> str:
+    """Whether those of a phase's frozen encoder will be kept."""
+    return posterior_cache.report(phase, run.config, run.data, run.networks, run.steps(phase))
 
 
 def reading(run: Run) -> list[str]:

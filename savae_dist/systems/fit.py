@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from savae_dist.errors import ConfigError
-from savae_dist.networks import Network
+from savae_dist.networks import Encoder, Network
 from savae_dist.networks.check import GUIDE, check_networks
 from savae_dist.pipeline.folder import ROLES
 from savae_dist.systems.phases import System
@@ -20,6 +20,10 @@ def check_fit(system: System, networks: Mapping[str, nn.Module]) -> None:
     for phase in system.phases():
         if not any(update.active for update in phase.updates):
             raise ConfigError(f"{where}: phase {phase.name!r} has no active update: leave it out of phases() ({GUIDE})")
+        of, trained = phase.posteriors, {name for update in phase.updates for name in update.trains}
+        if of is not None and (of in trained or not isinstance(networks.get(of), Encoder)):
+            wrong = f"phase {phase.name!r} keeps the posteriors of {of!r}, which is no frozen Encoder of it"
+            raise ConfigError(f"{where}: {wrong}: leave `posteriors` out ({GUIDE})")
     for update in (update for phase in system.phases() for update in phase.updates):
         for name in update.trains:
             if name not in networks:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from savae_dist.config.effect import field_values
 from savae_dist.config.schema import Auto
+from savae_dist.latents import Posterior
 from savae_dist.networks import Network
 from savae_dist.preprocess import DataSpec
 
@@ -33,6 +34,7 @@ class Batch:
     unlabelled_weight: the same for the unlabelled samples.
     attributes: float32 `[batch, names]` in the order of `DataSpec.attributes`, NaN where a value is missing; None where
         the set has none (`data.attributes`).
+    posterior: q(z|x) by the phase's frozen encoder where that is kept, else None: the loss encodes x itself.
     """
 
     x: Tensor
@@ -41,6 +43,7 @@ class Batch:
     label_weight: Tensor
     unlabelled_weight: Tensor
     attributes: Tensor | None = None
+    posterior: Posterior | None = None
 
 
 # The networks by name (`nets.encoder`) and a batch -> named terms with their weights applied; their sum is the loss.
@@ -102,6 +105,8 @@ class Phase:
     batches: `fresh` gives every step its own batch, `shared` gives one batch to the whole iteration.
     recalibrate: what is done for its batch norms when the phase ends.
     prepare: called before the first step, on every rank with the same samples, in eval mode and without gradients.
+    posteriors: an encoder, frozen in this phase, whose posteriors the losses take from `batch.posterior` if they are
+        there.
     """
 
     name: str
@@ -110,6 +115,7 @@ class Phase:
     batches: BatchUse = "fresh"
     recalibrate: Recalibration | None = None
     prepare: Preparation | None = None
+    posteriors: str | None = None
 
     def optimizer_steps(self) -> tuple[OptimizerStep, ...]:
         """All optimiser steps of one iteration in their order, inactive ones included."""

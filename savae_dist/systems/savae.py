@@ -140,6 +140,7 @@ class SAVAE:
                 (critic, decoder),
                 self.batches,
                 Recalibration(("decoder",), self.generated, decoder),
+                posteriors="encoder",
             ),
         )
 
@@ -192,12 +193,15 @@ class SAVAE:
 
     def generated(self, nets: SimpleNamespace, batch: Batch) -> Tensor:
         """Dec(Enc(X)) without a graph: encoder and decoder are frozen while the critic learns."""
-        posterior, _ = nets.encoder(batch.x)
+        posterior = nets.encoder(batch.x)[0] if batch.posterior is None else batch.posterior
         return nets.decoder(self.latent(self.decoder_input, posterior, batch.noise["z"]))
 
     def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """Algorithm 2, 2: L_rec + beta L_adv + gamma L_latent (eq 8); terms of weight zero are not computed."""
-        posterior, features = nets.encoder(batch.x)
+        if batch.posterior is None:
+            posterior, features = nets.encoder(batch.x)
+        else:
+            posterior, features = batch.posterior, nets.encoder.stages(batch.x)
         x_hat = nets.decoder(self.latent(self.decoder_input, posterior, batch.noise["z"]))
         features_hat, rest = nets.encoder.features(x_hat)
 

@@ -23,7 +23,8 @@ def check_system(system: System, spec: DataSpec = IMAGE, idle: Collection[str] =
     2. Each update changes exactly the networks that it names, bit for bit, and leaves no gradient behind.
     3. Every parameter learns in its phase. idle: exceptions, as `network.name`, whose gradient must be zero.
     4. Losses give named scalars, and take their noise from the engine.
-    5. Resuming from a checkpoint is exact, and so is saving and loading the pipeline.
+    5. Resuming from a checkpoint is exact, and so is saving and loading the pipeline; where the posteriors of a frozen
+       encoder are kept, nothing else changes.
     6. Two processes train what one trains, unless a network has batch norms even with norm="group".
 
     spec: of the samples, small images, or `SIGNAL` for small signals. It takes some ten seconds on the CPU, most of
@@ -39,6 +40,7 @@ def check_system(system: System, spec: DataSpec = IMAGE, idle: Collection[str] =
     contract.check_noise(system, spec)
     with tempfile.TemporaryDirectory() as folder:
         contract.check_resume(system, Path(folder) / "checkpoints", spec)
+        contract.check_posteriors(system, spec)
         contract.check_pipeline(system, Path(folder), spec)
         if parity.has_parity(system, spec):
             parity.check_two_processes(system, Path(folder), spec)

@@ -146,6 +146,30 @@ def check_resume(system: System, folder: Path, spec: DataSpec = IMAGE) -> None:
         _check_updates_alike(phase, whole, again)
 
 
+def check_posteriors(system: System, spec: DataSpec = IMAGE) -> None:
+    """Where a phase keeps its frozen encoder's posteriors, it trains the same without, bit for bit.
+
+    Also if they are kept from its second step on, as after a resumption.
+    """
+    for name in [phase.name for phase in system.phases() if phase.posteriors is not None]:
+        ends = []
+        for first in (0, 1, 3):
+            run = SmallRun(system, spec, norm="group")
+            run.run(name, 0)
+            plans = [run.plan(run.phases[name], iteration) for iteration in range(3)]
+            for number, plan in enumerate(plans):
+                if number == first:
+                    run.keep_posteriors(name)
+                run.follow(plan)
+            ends.append(run.tensors())
+        differs = difference(ends[0], ends[2]) or difference(ends[1], ends[2])
+        require(
+            not differs,
+            f"phase {name!r}: {differs} is another where posteriors are kept: take them from `batch.posterior` only "
+            "where the loss would encode `batch.x`",
+        )
+
+
 def _check_updates_alike(phase: str, whole: SmallRun, again: SmallRun) -> None:
     for name, update in whole.updates.items():
         (tensors, values), (found, found_values) = update.state(), again.updates[name].state()

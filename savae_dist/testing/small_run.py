@@ -14,11 +14,13 @@ from torch import Tensor
 
 from savae_dist.config.schema import OptimizerConfig
 from savae_dist.data import RawBatch
-from savae_dist.networks import Network
+from savae_dist.networks import Encoder, Network
+from savae_dist.precision import autocast
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems.phases import Batch, OptimizerStep, Phase, System
 from savae_dist.training.batches import BatchBuilder, BatchSplit, PlannedStep, read_requests, training_plan
 from savae_dist.training.engine import PreparedUpdate, run_phase
+from savae_dist.training.posteriors import encode
 
 IMAGE = DataSpec("image", (1, 12, 10), 4, "unit")
 SIGNAL = DataSpec("signal", (2, 37), 4, "none")
@@ -111,6 +113,16 @@ class SmallRun:
         if first == 0:
             self.prepare(name)
         self.follow(list(training_plan(phase, self.split, first=first, last=steps, origin=0)))
+
+    def keep_posteriors(self, name: str) -> None:
+        """Let the losses of a phase whose updates are prepared look up the posteriors of its frozen encoder."""
+        encoder, size = self.networks[str(self.phases[name].posteriors)], self.split.size
+        assert isinstance(encoder, Encoder)
+        next(iter(self.updates.values())).enter()
+        starts = range(self.split.rank * size, len(self.data.x), self.split.ranks * size)
+        raw = (self.data.raw(start, n := min(size, len(self.data.x) - start), range(n)) for start in starts)
+        kept = encode(encoder, raw, self.builder, len(self.data.x), autocast("fp32", CPU))
+        self.builder = replace(self.builder, posteriors=kept)
 
     def follow(self, plan: Sequence[PlannedStep]) -> None:
         """Take these steps with the updates that were prepared."""

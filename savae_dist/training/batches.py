@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from savae_dist.data import AttributeTable, RawBatch, Request
+from savae_dist.latents import Posterior
 from savae_dist.systems.phases import Batch, OptimizerStep, Phase
 from savae_dist.training.augment import Augmentation
 from savae_dist.training.noise import seed_of, standard_normal
@@ -21,6 +22,12 @@ class Together(Protocol):
     """together(work) is the result of work() once all ranks have theirs; an error of one ends it on all."""
 
     def __call__(self, work: Callable[[], T], /) -> T: ...
+
+
+class Lookup(Protocol):
+    """of(ids) is q(z|x) of these samples, None if that of one is not known; `posteriors.Posteriors`."""
+
+    def of(self, ids: Tensor) -> Posterior | None: ...
 
 
 def alone(work: Callable[[], T], /) -> T:
@@ -93,7 +100,7 @@ class BatchBuilder:
     """Turns the samples of a reader into the batches that losses see.
 
     seed: of all noise and augmentation. augment: applied to training samples; None: nothing is. attributes: of the set
-    that the samples come from.
+    that the samples come from. posteriors: of a frozen encoder, by sample, where a phase keeps them.
     """
 
     split: BatchSplit
@@ -102,6 +109,7 @@ class BatchBuilder:
     seed: int
     augment: Augmentation | None = None
     attributes: AttributeTable | None = None
+    posteriors: Lookup | None = None
 
     def batch(self, raw: RawBatch, position: int | None = None) -> Batch:
         """The samples on the device, normalised; augmented if `position`, where their global batch starts, is given."""
@@ -115,6 +123,7 @@ class BatchBuilder:
             label_weight=self._weight(raw.labelled),
             unlabelled_weight=self._weight(self.split.size - raw.labelled),
             attributes=self._attributes(raw.id),
+            posterior=self.posteriors.of(raw.id) if self.posteriors is not None and position is not None else None,
         )
 
     def _attributes(self, ids: Tensor) -> Tensor | None:

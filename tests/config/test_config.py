@@ -410,6 +410,7 @@ FREE_CHANGES = [
     "timeout=9",
     "debug.check_ranks=1",
     "data.cache_bytes=1000000",
+    "posterior_cache=0",
 ]
 
 

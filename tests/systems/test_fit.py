@@ -33,6 +33,24 @@ def test_a_pipeline_s_roles_are_kept() -> None:
         check_fit(VAE(), {**built(), "decoder": ConvCritic(IMAGE.shape, 4)})
 
 
+def test_posteriors_are_kept_of_a_frozen_encoder_only() -> None:
+    system = replace(SYSTEMS["savae"], latent_dim=3)
+    networks = system.build(IMAGE, 4, "group", 2)
+
+    @dataclass(frozen=True)
+    class Wrong(type(system)):
+        of: str = "encoder"
+
+        def phases(self) -> tuple[Phase, ...]:
+            return tuple(replace(phase, posteriors=self.of) for phase in super().phases())
+
+    for of in ("encoder", "classifier", "none"):
+        with pytest.raises(
+            ConfigError, match=rf"phase 'vec' keeps the posteriors of '{of}', which is no frozen Encoder"
+        ):
+            check_fit(Wrong(latent_dim=3, of=of), networks)
+
+
 def test_what_is_trained_must_be_built() -> None:
     networks = built()
     del networks["decoder"]

@@ -74,6 +74,14 @@ def test_going_on_from_files_is_exact(name: str, tmp_path: Path) -> None:
     contract.check_resume(make(name), tmp_path)
 
 
+@pytest.mark.parametrize("row", range(len(OPTIONS["savae"])))
+@both_kinds
+def test_kept_posteriors_change_nothing(row: int, spec: DataSpec) -> None:
+    system = make("savae", row, spec)
+    assert [phase.posteriors for phase in system.phases()] == [None, "encoder"]
+    contract.check_posteriors(system, spec)
+
+
 @both_kinds
 @every_case
 def test_a_pipeline_gives_the_same_after_loading(name: str, row: int, spec: DataSpec, tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ class RawBatch:
         # As bytes: torch would pickle a tensor as a file in /dev/shm, which may be too small.
         return RawBatch.of, (*self.arrays(), self.labelled, self.bad)
 
+    def taken(self, rows: Tensor) -> RawBatch:
+        """The samples in these rows, int64 `[n]`."""
+        return RawBatch(self.x[rows], self.y[rows], self.id[rows], self.slot[rows], self.labelled)
+
     @classmethod
     def of(cls, x: np.ndarray, numbers: Numbers, labelled: int, bad: list[tuple[str, str, str]]) -> RawBatch:
         """The batch of these arrays, which it shares."""
@@ -99,6 +103,13 @@ class Reader(Dataset[RawBatch]):
         other = copy.copy(self)
         other.order = self._fitting(order)
         return other
+
+    @classmethod
+    def sharing(cls, other: Reader, order: SampleOrder | Sequential, bad_budget: int) -> Reader:
+        """A reader of the same samples and memory, in another order and with an account of its own of what is bad."""
+        reader = other.with_order(order)
+        reader.bad_budget, reader._met = bad_budget, {}
+        return reader
 
     def __getitem__(self, request: Request) -> RawBatch:
         positions = request.start + np.arange(request.size)
