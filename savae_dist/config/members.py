@@ -14,7 +14,7 @@ FORMS = "cls, txt or another ending of text members, json:PATH, folder, key:REGE
 class LabelRule(NamedTuple):
     """kind: `member` (its whole text), `json`, `folder`, `key` or `none`; detail: the ending, or the expression.
 
-    path: in the JSON, the names from the outermost to the label.
+    path: in the JSON, the names from the outermost to the label; none where it is all that the JSON holds (`json:.`).
     """
 
     kind: str
@@ -61,11 +61,12 @@ def label_rule(y: str) -> LabelRule:
     if ENDING.fullmatch(ending) is None:
         raise ConfigError(f"data.y={y}: give {FORMS}")
     is_json = ending == "json" or ending.endswith(".json")
-    if is_json and not all(detail.split(".")):
+    if is_json and detail != "." and not all(detail.split(".")):
         raise ConfigError(f"data.y={y} does not say where in the JSON the label stands: data.y={kind}:label")
     if colon and not is_json:
         raise ConfigError(f"data.y={y}: give {FORMS}")
-    return LabelRule("json", ending, tuple(detail.split("."))) if is_json else LabelRule("member", ending)
+    path = tuple(detail.split(".")) if detail != "." else ()
+    return LabelRule("json", ending, path) if is_json else LabelRule("member", ending)
 
 
 def attribute_rule(text: str) -> AttributeRule:

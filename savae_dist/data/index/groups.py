@@ -47,7 +47,8 @@ class Wanted(NamedTuple):
 
     def reads(self, ending: str) -> bool:
         others = (self.label, self.label_of_block, self.attributes)
-        return ending in self.samples or ending in others or self.is_block(ending)
+        named = ending != "" and ending in others  # what has no ending is damage, or no member of a key
+        return ending in self.samples or named or self.is_block(ending)
 
     def is_block(self, ending: str) -> bool:
         return ending == "x.npy" and not self.in_order

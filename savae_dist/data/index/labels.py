@@ -56,10 +56,9 @@ class Labels:
         if self.rule.kind == "json":
             return self._number(as_label(at_path(self._json(member), self.rule.path)))
         if self._content(member, 0, 6) == NPY_MAGIC:
-            try:
-                return self._number(as_label(self._array(member).tolist()))
-            except ValueError as error:
-                raise BadSample("label", f"an array that is {error}") from error
+            if member.size > MAX_ARRAY:
+                raise BadSample("label", f"{member.size:,} bytes")
+            return self._number(array_label(self._content(member, 0, member.size)))
         return self._number(text_label(self._text(member)))
 
     def of_block(self, member: Member | None, rows: int) -> np.ndarray:
@@ -149,6 +148,15 @@ def text_label(content: bytes) -> Label:
     if not text:
         raise BadSample("label", "nothing")
     return as_label(text)
+
+
+def array_label(content: bytes) -> Label:
+    """Of one value or a one-hot row; BadSample of anything else."""
+    try:
+        dtype, shape, start = npy_header(content)
+        return as_label(np.frombuffer(content, dtype, offset=start).reshape(shape).tolist())
+    except ValueError as error:
+        raise BadSample("label", f"an array that is {error}") from error
 
 
 def as_label(value: Any) -> Label:

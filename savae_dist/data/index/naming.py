@@ -21,12 +21,13 @@ SHOWN = 5
 
 
 def number_names(
-    home: Path, scanned: Sequence[dict[str, Any]], given: Sequence[str], known: Sequence[str]
+    home: Path, tables: Path, scanned: Sequence[dict[str, Any]], given: Sequence[str], known: Sequence[str]
 ) -> tuple[tuple[str, ...], list[str]]:
     """Give every name its number in the tables and counts of the shards; the class names, and what is to be told.
 
-    given: the class names, to which a name must belong. known: names that have the first numbers. Without both they are
-    sorted, by value where all are numbers. Where more labels are numbers than names, the names are no labels.
+    tables: the folder of the tables. given: the class names, to which a name must belong. known: names that have the
+    first numbers. Without both they are sorted, by value where all are numbers. Where more labels are numbers than
+    names, the names are no labels.
     """
     named = [one.get("named", {}) for one in scanned]
     counts = {name: one["count"] for name, one in Tally(named).reasons.items()}
@@ -38,10 +39,10 @@ def number_names(
     found, total = {*counts, *map(str, numbers)}, sum(counts.values())
     shown = ", ".join(list(counts)[:SHOWN]) + ", ..." * (len(counts) > SHOWN)
     if given:
-        _replace(home, scanned, named, {name: number for number, name in enumerate(given)}, {})
+        _replace(tables, scanned, named, {name: number for number, name in enumerate(given)}, {})
         return tuple(given), []
     if numbers.total() >= total:
-        _replace(home, scanned, named, {}, {})
+        _replace(tables, scanned, named, {}, {})
         return (), [f"{total:,} names ({shown}) among {numbers.total():,} numbers are no labels"] * (total > 0)
     if len(found) > MANY and SHARE * len(found) > total + numbers.total():
         raise DataError(
@@ -50,13 +51,13 @@ def number_names(
         )
     names = (*known, *by_name(found - set(known)))
     places = {name: number for number, name in enumerate(names)}
-    _replace(home, scanned, named, places, {number: places[str(number)] for number in numbers})
+    _replace(tables, scanned, named, places, {number: places[str(number)] for number in numbers})
     few = ", ".join(map(str, list(numbers)[:SHOWN]))
     return names, [f"numbers among names, taken as names: {few}"] if numbers else []
 
 
 def _replace(
-    home: Path,
+    tables: Path,
     scanned: Sequence[dict[str, Any]],
     named: Sequence[Mapping[str, Any]],
     places: Mapping[str, int],
@@ -68,9 +69,9 @@ def _replace(
         mapping = {NAMED - place: places.get(name, UNREADABLE) for place, name in enumerate(names)} | dict(numbers)
         if not mapping or not shard["count"]:
             continue
-        path, blocks = home / f"{shard['table']}.idx.npy", np.empty(0, BLOCK)
+        path, blocks = tables / f"{shard['table']}.idx.npy", np.empty(0, BLOCK)
         if one["layout"] == "packed":
-            blocks = open_table(home / f"{shard['table']}.blocks.npy", BLOCK)
+            blocks = open_table(tables / f"{shard['table']}.blocks.npy", BLOCK)
         table = open_table(path, SAMPLE)
         old, which = np.unique(table["label"], return_inverse=True)
         table["label"] = np.array([mapping.get(label, label) for label in old.tolist()])[which]

@@ -8,7 +8,7 @@ from typing import Any
 
 from savae_dist.data.formats.npy import IMAGES
 from savae_dist.data.formats.tar import Entry, Tar
-from savae_dist.data.index.labels import MAX_NAME, folder_of, read_json, text_label
+from savae_dist.data.index.labels import MAX_NAME, array_label, as_label, folder_of, read_json, text_label
 from savae_dist.data.index.reasons import shown
 from savae_dist.errors import BadSample
 
@@ -18,6 +18,7 @@ MAX_LOOK = 1 << 16  # bytes of a member that is looked at
 USUAL = {*IMAGES, "npy", "cls", "json", "txt"}
 PROGRAMS = {"pkl", "pickle", "pyd", "pth", "pt", "py"}  # never looked at
 LABEL_FIELDS = ("label", "labels", "class", "cls", "category", "target", "y", "class_name", "class_id", "label_id")
+ALL = "= "  # before a value that is all that the JSON holds
 HIDDEN, PLAIN = "(dot first)", "(no ending)"
 Kinds = dict[str, dict[str, Any]]
 
@@ -52,15 +53,22 @@ class Seen:
 
 
 def _label_in(data: Tar, entry: Entry, ending: str) -> str:
-    """`'cat'` of a text, `id, label` of JSON; "" where it looks like no label, or is a sample."""
+    """`'cat'` of a text or array, `id, label` of an object in JSON, `= 3` of another value; "" where it looks like none.
+
+    Samples and programs are not looked at.
+    """
     last = ending.rpartition(".")[2]
-    if entry.size > MAX_LOOK or last in PROGRAMS or last in IMAGES or last == "npy":
+    if entry.size > MAX_LOOK or last in (*PROGRAMS, *IMAGES) or ending in ("npy", "x.npy"):
         return ""
     content = data[entry.offset : entry.offset + entry.size]
     try:
         if last == "json":
             values = read_json(content)
-            return shown(", ".join(map(str, list(values)[:FIELDS]))) if isinstance(values, dict) else ""
+            if isinstance(values, dict):
+                return shown(", ".join(map(str, list(values)[:FIELDS])))
+            return f"{ALL}{shown(repr(as_label(values))[:60])}"
+        if last == "npy":
+            return shown(repr(array_label(content))[:60])
         return shown(repr(text_label(content))[:60])
     except BadSample:
         return ""
@@ -107,6 +115,9 @@ def label_options(kinds: Kinds, folders: Iterable[str]) -> list[str]:
         if not one["found"] or ending.startswith(("(", "*")):
             continue
         if ending.rpartition(".")[2] == "json":
+            if one["found"].startswith(ALL):
+                options.append(f"{ending} {one['count']:,} ({one['found'][len(ALL) :]} first): data.y={ending}:.")
+                continue
             fields = one["found"].split(", ")
             field = next((name for name in LABEL_FIELDS if name in fields), "")
             options.append(f"{ending} {one['count']:,} (with {one['found']}): data.y={ending}:{field or 'FIELD'}")

@@ -50,6 +50,7 @@ def build_index(
 ) -> None:
     """Scan the shards and write their tables into `home`, `index.json` last: an index is there only when whole.
 
+    Where it cannot be made, one that was there before stays as it is.
     Labels beyond the class names, if there are any, are bad. choice: which members are read, None: the usual ones.
     decode_all: images are decoded too, to find the bad ones.
     """
@@ -58,9 +59,11 @@ def build_index(
         home.mkdir(parents=True, exist_ok=True)
         remove_drafts(home)
         with tempfile.TemporaryDirectory(DRAFT, ".index-", home) as folder:
+            made, results = Path(folder) / "made", []
+            made.mkdir()
 
             def scan(number: int) -> None:
-                scanned = index_shard(paths[number], home, common, decode_all)
+                scanned = index_shard(paths[number], home, common, decode_all, made)
                 (Path(folder) / str(number)).write_text(json.dumps(scanned))
 
             settled = 0
@@ -69,7 +72,9 @@ def build_index(
                 settled += 1
             run_jobs(range(settled, len(paths)), scan, processes, "indexing")
             results = [json.loads((Path(folder) / str(number)).read_text()) for number in range(len(paths))]
-        write_index(home, results, class_names, rate, common.choice)
+            write_index(home, results, class_names, rate, common.choice, made)
+            for file in sorted(made.iterdir(), key=lambda file: (file.name == INDEX, file.name)):
+                publish(file, home / file.name)
     except OSError as error:
         raise SaveError(f"{home} cannot be written ({error}); free some space or name another folder") from error
 
@@ -80,21 +85,25 @@ def write_index(
     class_names: Sequence[str],
     rate: float,
     choice: Choice | None = None,
+    tables: Path | None = None,
 ) -> None:
-    """`index.json` of shards whose tables are there; `scanned`: what `index_shard` gave for each."""
-    shards, choice = [one["shard"] for one in scanned], choice or Choice()
+    """`index.json` of shards whose tables are there; `scanned`: what `index_shard` gave for each.
+
+    tables: where these are and where it is written, if not in `home`.
+    """
+    shards, choice, tables = [one["shard"] for one in scanned], choice or Choice(), tables or home
     common = Layout(next((one["layout"] for one in scanned if one["layout"]), None))
     for one in scanned:
         if common.shape is None and one["shape"] is not None:
             common.settle(np.dtype(one["dtype"]), tuple(one["shape"]))
     if common.shape is None or common.dtype is None:
         raise nothing_usable(home / shards[0]["name"], shards, choice)
-    names, told = number_names(home, scanned, class_names, choice.known)
-    write_labels(home, shards)
-    forms = count_forms(open_table(home / f"{one['table']}.forms.npy", FORM) for one in shards if "forms" in one)
+    names, told = number_names(home, tables, scanned, class_names, choice.known)
+    write_labels(tables, shards)
+    forms = count_forms(open_table(tables / f"{one['table']}.forms.npy", FORM) for one in shards if "forms" in one)
     if forms:
         common.shape = common_shape(forms)
-    attributes = write_attributes(home, scanned)
+    attributes = write_attributes(tables, scanned)
     highest = max((int(label) for shard in shards for label in shard["labels"]), default=-1)
     moments = common.moments
     for one in scanned:
@@ -119,7 +128,7 @@ def write_index(
     if forms:
         index["forms"] = as_json(forms, max(one["top"] for one in scanned))
     check_labelled(home, index)
-    write_json(home / INDEX, index)
+    write_json(tables / INDEX, index)
 
 
 def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:
@@ -163,8 +172,10 @@ def tell_left_out(home: Path) -> None:
         print(f"savae_dist: indexed {home}: {line}", file=sys.stderr)
 
 
-def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False) -> dict[str, Any]:
-    """Scan one shard, write its tables into `home` and return what `write_index` needs, as JSON.
+def index_shard(
+    path: Path, home: Path, common: Layout, decode_all: bool = False, tables: Path | None = None
+) -> dict[str, Any]:
+    """Scan one shard, write its tables into `tables` or `home` and return what `write_index` needs, as JSON.
 
     common: what the shards before it settled; the first sample of all decides on dtype and shape. Its moments are
     those of this shard only, and merged later in the order of the shards: the same sums, whoever scanned which.
@@ -178,12 +189,11 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
     inside = path.parent == home
     folder = hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:8]  # shards of one name may lie in several
     table = path.stem if inside else f"{path.stem}-{folder}"
-    save_table(home / f"{table}.idx.npy", scan.samples)
-    if len(scan.blocks):
-        save_table(home / f"{table}.blocks.npy", scan.blocks)
-    if len(scan.forms):
-        save_table(home / f"{table}.forms.npy", scan.forms)
-    moments = common.moments
+    tables, moments = tables or home, common.moments
+    save_table(tables / f"{table}.idx.npy", scan.samples)
+    for what, rows in (("blocks", scan.blocks), ("forms", scan.forms)):
+        if len(rows):
+            save_table(tables / f"{table}.{what}.npy", rows)
     shard = {
         "name": path.name if inside else str(path),
         "table": table,
@@ -205,7 +215,7 @@ def index_shard(path: Path, home: Path, common: Layout, decode_all: bool = False
         "named": scan.named,
         "told": scan.told,
         "top": scan.top,
-        "attributes": save_attributes(home, table, scan.attributes),
+        "attributes": save_attributes(tables, table, scan.attributes),
         "layout": common.layout,
         "dtype": common.dtype and common.dtype.name,
         "shape": common.shape and list(common.shape),

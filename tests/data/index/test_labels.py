@@ -71,6 +71,7 @@ WRITTEN: dict[str, tuple[str | None, str, list[bytes | str], list[str] | None, l
     "numbered folders": ("folder", "", [""] * 3, folders("10", "9", "10"), [1, 0, 1], ("9", "10")),
     "key": (r"key:_([a-z]+)$", "", [""] * 3, ["1_dog", "x/2_cat", "3_dog"], [1, 0, 1], ("cat", "dog")),
     "key of the folder": (r"key:^[^/]+/([^/]+)/", "", [""] * 2, ["s1/b/1", "s2/a/2"], [1, 0], ("a", "b")),
+    "all of the json": ("json:.", "json", texts(2, "1", 0.0), None, [2, 1, 0], ()),
     "array": ("y.npy", "y.npy", [encode_npy(np.array(2)), encode_npy(np.array([1.0])), encode_npy(np.eye(3)[0])], None,
               [2, 1, 0], ()),
     "none": ("none", "cls", ["3", "0", "1"], None, [-1] * 3, ()),
@@ -123,6 +124,8 @@ BESIDE: dict[str, tuple[str, list[bytes | str], list[str] | None, str]] = {
     "odd json": ("meta.json", texts({"shoe": 2}), None, "meta.json 1 (with shoe): data.y=meta.json:FIELD"),
     "txt": ("txt", ["3"], None, "txt 1 (3 first): data.y=txt"),
     "index": ("index", ["cat"], None, "index 1 ('cat' first): data.y=index"),
+    "a value": ("json", texts("cat"), None, "json 1 ('cat' first): data.y=json:."),
+    "array": ("label.npy", [encode_npy(np.array([3]))], None, "label.npy 1 (3 first): data.y=label.npy"),
     "folder": ("", [""] * 2, ["cat/1", "dog/2"], "folders cat, dog: data.y=folder"),
 }
 
@@ -182,6 +185,17 @@ def test_bad_labels_name_what_was_found(tmp_path, capsys):
     write(tmp_path / "t" / "a.tar", "json", ["{", '{"label": 1}'])
     damaged = index_set([tmp_path / "t"], y="json:label")
     assert "label 1 (k00: damaged JSON" in survey(damaged)[6]
+
+
+def test_an_index_that_cannot_be_made_leaves_the_one_before(tmp_path):
+    write(tmp_path / "s" / "a.tar", "json", texts({"label": 1}, {"label": 0}))
+    index_set([tmp_path / "s"], y="json:label")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+    for wrong in ({"y": "json:other"}, {"x": "jpg"}, {"attributes": "json:other"}):
+        with pytest.raises(DataError):
+            index_set([tmp_path / "s"], **wrong)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
+    assert read(Shards.open(tmp_path / "s"))[1].tolist() == [1, 0]
 
 
 def test_captions_are_no_classes(tmp_path):
