@@ -53,7 +53,7 @@ class Seen:
 
 
 def _label_in(data: Tar, entry: Entry, ending: str) -> str:
-    """`'cat'` of a text or array, `id, label` of an object in JSON, `= 3` of another value; "" where it looks like none.
+    """`'cat'` of a text or array, `id, label` of an object in JSON, `= 3` of another; "" where it looks like none.
 
     Samples and programs are not looked at.
     """
