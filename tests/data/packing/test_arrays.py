@@ -97,7 +97,8 @@ def test_a_value_out_of_range_is_a_bad_sample(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=x)
     source = arrays(tmp_path / "a.npz")
     (bad,) = [item for item in source.read(0) if isinstance(item, Bad)]
-    assert bad == Bad("range", f"{tmp_path / 'a.npz'} row 3")
+    found = f"from {x[3].min()} to 256"
+    assert bad == Bad("range", f"{tmp_path / 'a.npz'} row 3: {found}; --range LOW,HIGH")
     (made,) = pack_source(source, tmp_path / "s", Options(bad_budget=1))
     assert made["samples"] == 29
 

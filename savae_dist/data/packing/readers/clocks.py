@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from savae_dist.data.packing.readers.signal import Unreadable
 TIMES = {"time", "t", "timestamp", "date", "datetime", "elapsed", "elapsed time", "x_value", "seconds", "sec", "zeit"}
 COUNTERS = {"", "index", "sample", "samples", "row", "no", "no.", "nr", "n", "id", "unnamed: 0"}
 UNITS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
+EPOCHS = {"ns": 1e17, "us": 1e14, "ms": 1e11}  # more than so many of them since 1970; 1e11 s are 3,000 years
 PARTS = ((0, 23, 3600.0), (0, 59, 60.0), (0, 60, 1.0))  # hour, minute, second: lowest, highest, in seconds
 STEP_TOLERANCE = 0.25  # share of a step by which a time may be off: written times are rounded
 MIN_ROWS = 8  # fewer rise in equal steps by chance
@@ -40,7 +42,23 @@ def find_clocks(columns: Sequence[Column], named: bool) -> list[Clock]:
     """All clocks and counters of a table. A column of no telling name is one if it rises in equal steps."""
     if not named and (clock := _split_time(columns)):
         return [clock]
-    return [clock for i, column in enumerate(columns) if (clock := _one_column(i, column, named))]
+    clocks = [clock for i, column in enumerate(columns) if (clock := _one_column(i, column, named))]
+    return _joined(clocks, columns)
+
+
+def _joined(clocks: list[Clock], columns: Sequence[Column]) -> list[Clock]:
+    """The same, a date and the time of day in the column after it as one."""
+    found = list(clocks)
+    for date, time in pairwise(clocks):
+        (i,), (j,) = date.columns, time.columns
+        texts = all(columns[k].values.dtype.kind not in "fiu" for k in (i, j))
+        if not (texts and j == i + 1 and _base(columns[i].name) == "date"):
+            continue
+        if date.times is not None and time.times is not None:
+            told = f"{columns[i].name}, {columns[j].name} (date and time)"
+            both = Clock((i, j), date.times + time.times, told)
+            found = [both if one is date else one for one in found if one is not time]
+    return found
 
 
 def rate_of(times: np.ndarray) -> tuple[float, bool]:
@@ -63,9 +81,11 @@ def _one_column(place: int, column: Column, named: bool) -> Clock | None:
     plain, unit = _base(column.name), column.unit.strip(" []()").lower() or _unit_in(column.name)
     values = column.values
     if plain in TIMES:
-        seconds = values * UNITS.get(unit, 1.0) if values.dtype.kind in "fiu" else _moments(values)
-        how = f" in {unit}" if unit in UNITS else ", taken as seconds" if values.dtype.kind in "fiu" else ""
-        return Clock((place,), seconds, f"{column.name} (time{how})")
+        if values.dtype.kind not in "fiu":
+            return Clock((place,), _moments(values), f"{column.name} (time)")
+        since = "" if unit in UNITS else _since_1970(values)
+        how = f" in {unit}" if unit in UNITS else f" in {since} since 1970" if since else ", taken as seconds"
+        return Clock((place,), values * UNITS.get(since or unit, 1.0), f"{column.name} (time{how})")
     if values.dtype.kind not in "fiu":
         return None
     rises = len(values) >= MIN_ROWS and _equal_steps(values)
@@ -75,6 +95,12 @@ def _one_column(place: int, column: Column, named: bool) -> Clock | None:
     if (named and plain in COUNTERS) or values[1] - values[0] == 1:
         return Clock((place,), None, f"{shown} (counts rows)")
     return Clock((place,), values * UNITS.get(unit, 1.0), f"{shown} (rises in equal steps: time, taken as seconds)")
+
+
+def _since_1970(values: np.ndarray) -> str:
+    """The unit of times that are so large that they count from 1970 in parts of a second, as many computers do."""
+    middle = float(np.median(values)) if len(values) and np.isfinite(values).all() else 0.0
+    return next((unit for unit, least in EPOCHS.items() if middle > least), "")
 
 
 def _split_time(columns: Sequence[Column]) -> Clock | None:

@@ -18,7 +18,7 @@ LINE = 1 << 20  # characters; a longer one is no table of recordings
 IN_A_ROW = 5  # lines of numbers that show where the data begin
 COMMENTS = ("#", "%", "//", "!")
 SEPARATORS = ("\t", ";", ",", "|", " ")
-MOMENT = re.compile(r"\d{1,4}[-/.:]\d{1,2}[-/.:]\d{1,4}[ T]?[\d:.,]*\s*([AaPp][Mm])?")
+MOMENT = re.compile(r"\d{1,4}[-/.:]\d{1,2}[-/.:]\d{1,4}[ T]?[\d:.,]*\s*([AaPp][Mm])?|\d{1,2}:\d{2}")
 UNIT = re.compile(
     r"[\[(].*[\])]|[µmunkM]?(s|sec|V|g|Hz|N|Nm|Pa|bar|A|K|C|°C|m/s2|m/s\^2|m/s²|m/s|rpm|deg|rad|-|%)", re.I
 )

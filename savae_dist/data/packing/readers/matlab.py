@@ -34,8 +34,12 @@ def read_mat(path: Path, choice: Choice) -> Signal:
 
 def flatten(name: str, value: np.ndarray, depth: int = 0) -> Iterator[Variable]:
     """The arrays and texts in a value, each under its path."""
+    from scipy.io.matlab import MatlabFunction, MatlabOpaque
+
     if depth > DEPTH:
         yield deeper(name)
+    elif isinstance(value, MatlabOpaque | MatlabFunction):  # its fields are numbers of objects, and no values
+        yield Variable(name, np.empty(0, "O"))
     elif value.dtype.names:
         for element, node in zip(value.ravel(), element_names(name, value.size, _labels(value)), strict=True):
             for field in value.dtype.names:

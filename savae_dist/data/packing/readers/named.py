@@ -49,7 +49,9 @@ def _what(variable: Variable) -> str:
     dtype = variable.values.dtype
     if dtype == np.dtype("V1"):
         return f"nested deeper than {DEPTH}, not looked at"
-    return "text" if dtype.kind in "USO" else f"values of type {dtype}"
+    if dtype.kind == "O":
+        return "an object of MATLAB, such as a table: save its columns as arrays"
+    return "text" if dtype.kind in "US" else f"values of type {dtype}"
 
 
 def _field(variable: Variable) -> str:

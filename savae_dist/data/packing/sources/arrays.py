@@ -294,4 +294,5 @@ def _read_rows(parts: Sequence[Rows], readings: dict[str, Reading], part: int) -
             try:
                 yield Sample(apply(x), label, grouped(group))
             except BadSample as error:
-                yield Bad(str(error), f"{path} row {row}")
+                found = f": from {x.min():g} to {x.max():g}; --range LOW,HIGH" * (str(error) == "range")
+                yield Bad(str(error), f"{path} row {row}{found}")

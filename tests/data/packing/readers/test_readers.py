@@ -317,6 +317,21 @@ def test_what_lies_too_deep_and_what_is_no_number_is_told(tmp_path: Path, kind: 
         assert "run.note (text)" in signal.left_out
 
 
+def test_an_object_of_matlab_is_no_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """scipy gives the numbers by which MATLAB finds a table as if they were its values."""
+    import scipy.io
+    from scipy.io.matlab import MatlabOpaque
+
+    fields = [("s0", "O"), ("s1", "O"), ("s2", "O"), ("arr", "O")]
+    table = np.array([(b"t", b"MCOS", b"table", np.arange(6, dtype=np.uint32))], fields).view(MatlabOpaque)
+    savemat(tmp_path / "a.mat", {"acc": X[0]})
+    held = scipy.io.loadmat(tmp_path / "a.mat") | {"t": table}
+    monkeypatch.setattr(scipy.io, "loadmat", lambda path: held)
+    x, signal = read(tmp_path / "a.mat")
+    assert x.tobytes() == X[:1].tobytes()
+    assert "t (an object of MATLAB, such as a table: save its columns as arrays)" in signal.left_out
+
+
 def test_text_in_an_npz_is_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=X[0], who=np.array(["a", "b"]), z=X[0] * 1j)
     _, signal = read(tmp_path / "a.npz")

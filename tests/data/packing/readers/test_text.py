@@ -107,11 +107,19 @@ def rows(*columns: object) -> str:
 
 
 STEPS = np.arange(40)
+MINUTES = [f"23:{40 + i}" if i < 20 else f"00:{i - 20:02d}" for i in STEPS]  # over midnight
 CLOCKS = {
     "time": ("time,a,b\n" + rows(np.round(STEPS / 12000, 6)), 12000, "time (time, taken as seconds)"),
     "ms": ("Time [ms],a,b\n" + rows(STEPS * 0.5), 2000, "Time [ms] (time in ms)"),
     "units row": ("t,a,b\nms,g,g\n" + rows(STEPS * 0.5), 2000, "t (time in ms)"),
     "moments": ("timestamp,a,b\n" + rows([f"2020-01-01 10:00:{i:02d}.5" for i in STEPS]), 1, "timestamp (time)"),
+    "since 1970": ("timestamp,a,b\n" + rows(1_700_000_000_000 + 5 * STEPS), 200, "timestamp (time in ms since 1970)"),
+    "nanoseconds": ("t,a,b\n" + rows(1_700_000_000_000_000_000 + 500_000 * STEPS), 2000, "t (time in ns since 1970)"),
+    "date and time": (
+        "Date,Time,a,b\n" + rows(["2020-02-28"] * 20 + ["2020-02-29"] * 20, MINUTES),
+        1 / 60,
+        "Date, Time (date and time)",
+    ),
     "pandas' index": (",a,b\n" + rows(STEPS), 0, "column 1 (counts rows)"),
     "a counter": ("sample,a,b\n" + rows(STEPS + 1), 0, "sample (counts rows)"),
     "no names": (rows(STEPS / 100), 100, "column 1 (rises in equal steps: time, taken as seconds)"),
