@@ -71,7 +71,8 @@ def find_dialect(path: Path, texts: bool = False) -> Dialect:
     first, columns, mark, sign = max(found, key=lambda one: (one[1] > 1, -one[0], one[1]))
     names, units = _heading(lines[:first], mark, columns)
     begins = {line.lstrip()[:1] for line in lines}
-    comment = next((sign for sign in COMMENTS if sign in begins), None)
+    # Where the first lines show no comments, there may be one at the end.
+    comment = next((sign for sign in COMMENTS if sign in begins), None if any("#" in line for line in lines) else "#")
     return Dialect(encoding, mark, sign, first, columns, names, units, comment)
 
 
@@ -144,9 +145,14 @@ def _heading(lines: Sequence[str], mark: str, columns: int) -> tuple[tuple[str, 
         block.append(tuple(cells))
         if comment:
             break
-    if len(block) > 1 and all(UNIT.fullmatch(cell) or not cell for cell in block[0]):
+    if len(block) > 1 and all(_is_unit(cell) or not cell for cell in block[0]):
         return block[1], block[0]
     return (block[0], ()) if block else ((), ())
+
+
+def _is_unit(cell: str) -> bool:
+    """Also where its sign is of another encoding."""
+    return any(UNIT.fullmatch(cell.replace("\ufffd", sign)) for sign in "²°µ")
 
 
 def _what_there_is(lines: Sequence[str]) -> str:

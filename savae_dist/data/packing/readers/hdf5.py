@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from savae_dist.data.packing.readers.named import from_arrays
-from savae_dist.data.packing.readers.signal import DEPTH, Choice, Signal, Variable, deeper, not_installed
+from savae_dist.data.packing.readers.signal import DEPTH, Choice, OnDisk, Signal, Variable, deeper, not_installed
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 STARTS = (0, 512, 1024, 2048)  # the signature stands at one of these: a block of the user's may come before it
@@ -49,8 +49,24 @@ def _flatten(file: Any, name: str, node: Any, depth: int = 0) -> Iterator[Variab
     elif h5py.check_ref_dtype(node.dtype) is h5py.Reference:  # texts have an equal dtype of another meaning
         for i, reference in enumerate(np.ravel(node[()])):
             yield from _flatten(file, f"{name}{{{i + 1}}}", file[reference], depth + 1)
+    elif node.dtype.names and len(node.shape) == 1:
+        yield from (_field(name, node, field) for field in node.dtype.names)
     else:
         yield Variable(name, np.empty(0, "U1") if _is_text(node) else node)
+        yield from _attributes(name, node)
+
+
+def _field(name: str, table: Any, field: str) -> Variable:
+    """A column of a table, such as PyTables writes it."""
+    column = table.fields(field)
+    return Variable(f"{name}.{field}", OnDisk(table.shape, table.dtype[field], lambda start, stop: column[start:stop]))
+
+
+def _attributes(name: str, node: Any) -> Iterator[Variable]:
+    """The numbers that are written to an array, such as its rate."""
+    for key, value in node.attrs.items():
+        if not key.startswith("MATLAB_") and np.size(value) == 1 and np.asarray(value).dtype.kind in "fiu":
+            yield Variable(f"{name}.{key}", np.asarray(value))
 
 
 def _group(file: Any, name: str, group: Any, depth: int) -> Iterator[Variable]:

@@ -12,6 +12,7 @@ from savae_dist.data.packing.readers.signal import (
     DEPTH,
     Choice,
     Signal,
+    Unreadable,
     Variable,
     chosen,
     not_asked_for,
@@ -33,6 +34,11 @@ def from_arrays(
     arrays = [one for one in variables if one.values.dtype.kind in "fiubc" and np.prod(one.values.shape) > 1]
     times = [one for one in arrays if _field(one) in TIMES and 1 in (len(one.values.shape), *one.values.shape)]
     candidates = [one for one in arrays if one not in times] if not choice.variables else arrays
+    if not candidates:
+        held = ", ".join([*(f"{one.name} ({_what(one)})" for one in unread), *single, *(one.name for one in times)])
+        raise Unreadable(
+            "no variable", f"it holds no array of numbers with more than one value, but {held or 'nothing'}"
+        )
     taken = chosen(candidates, choice.variables, stem)
     parts = [part_of(one, time_axis or choice.time_axis) for one in taken]
     left_out = not_asked_for([one for one in arrays if one not in times], taken)

@@ -77,8 +77,8 @@ class OnDisk:
     dtype: np.dtype
     read: Callable[[int, int], np.ndarray]
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        start, stop, _ = rows.indices(self.shape[0])
+    def __getitem__(self, rows: slice | tuple[()]) -> np.ndarray:
+        start, stop, _ = (rows if isinstance(rows, slice) else slice(None)).indices(self.shape[0])
         return self.read(start, stop)
 
 

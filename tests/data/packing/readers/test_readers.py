@@ -214,6 +214,28 @@ def test_hdf5_by_content_and_not_by_name(tmp_path: Path) -> None:
     assert refused(tmp_path / "odd.mat").startswith("undecodable: ")
 
 
+def test_tables_and_attributes_in_hdf5(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "table.h5", "w") as file:
+        file["run"] = np.rec.fromarrays([np.arange(1000) / 250, X[0], X[1]], names="t,acc,volt")
+    x, signal = read(tmp_path / "table.h5", "acc", "run.volt")
+    assert x.tobytes() == X.tobytes()
+    assert signal.rate == 250
+    assert signal.left_out == ("run.t (time, taken as seconds)",)
+    with h5py.File(tmp_path / "attributes.h5", "w") as file:
+        file["vib"] = X
+        file["vib"].attrs["sampling_rate"] = 5000
+        file["vib"].attrs["gain"] = 2.5
+        file["vib"].attrs["unit"] = "g"
+    x, signal = read(tmp_path / "attributes.h5")
+    assert (signal.rate, signal.left_out) == (5000, ("vib.gain = 2.5",))
+    with h5py.File(tmp_path / "none.h5", "w") as file:
+        file["note"] = "of the day"
+        file["fs"] = 100.0
+    assert refused(tmp_path / "none.h5") == (
+        "no variable: it holds no array of numbers with more than one value, but note (text)"
+    )
+
+
 def test_sound_files_of_24_bits_and_flac(tmp_path: Path) -> None:
     import soundfile
 

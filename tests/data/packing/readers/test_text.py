@@ -168,3 +168,18 @@ def test_one_recording_of_a_table_of_several(tmp_path: Path) -> None:
     signal = read(tmp_path, text, choice=Choice(recording=("run", "q")))
     assert signal.read(0, 15).tobytes() == np.ascontiguousarray(X[25:].T).tobytes()
     assert signal.left_out == ("run (tells recordings apart)",)
+
+
+@pytest.mark.parametrize("unit", ["m/s²", "°C", "µm/s"])
+def test_units_of_another_encoding_are_no_names(tmp_path: Path, unit: str) -> None:
+    text = f"Zeit;Weg\ns;{unit}\n" + "".join(f"{i / 100:.2f};{v!r}\n" for i, v in enumerate(X[:, 0].tolist()))
+    (tmp_path / "a.csv").write_bytes(text.encode("cp1252"))
+    signal = read_recording(tmp_path / "a.csv", Choice())
+    assert signal.channels == ("Weg",)
+    assert (signal.rate, signal.left_out) == (100, ("Zeit (time in s)",))
+
+
+def test_a_comment_at_the_end_of_a_long_table(tmp_path: Path) -> None:
+    lines = "".join(f"{i % 7},{i % 11}\n" for i in range(600))
+    signal = read(tmp_path, "a,b\n" + lines + "# end of the file\n")
+    assert signal.length == 600
