@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from savae_dist.data.index.pictures import Wanted, odd_sizes, with_pictures
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.order.hold_out import sequential
 from savae_dist.data.order.order import Request
@@ -56,6 +57,8 @@ def _rows(shards: Shards) -> Rows:
     places = np.linspace(0, len(known) - 1, min(ROWS[kind], len(known))).round().astype(int)
     wanted = [known[place] for place in places]
     found: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+    if kind == "image" and odd_sizes(shards):
+        shards = with_pictures(shards, Wanted((LARGEST, LARGEST), "pad", "rgb"))
     reader = Reader(shards, sequential(shards), shards.size)
     for shard in range(len(shards.counts)):
         labels = shards.labels_of(shard)

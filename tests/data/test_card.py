@@ -106,6 +106,24 @@ def test_tars_of_other_writers_have_one_too(tmp_path: Path, capsys: pytest.Captu
     assert f"`index_shards {tmp_path} --processes 1 --preview`" in text
 
 
+def test_pictures_of_many_sizes_are_all_in_the_sheet(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for i in range(12):
+            image = io.BytesIO()
+            size = (200, 40 + 10 * i)
+            Image.fromarray(np.full(size, list(SHADES.values())[i // 4], np.uint8)).save(image, "PNG")
+            for end, data in (("png", image.getvalue()), ("cls", str(i // 4).encode())):
+                member = tarfile.TarInfo(f"{i}.{end}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    assert index_shards([str(tmp_path), "--processes", "1", "--preview"]) == 0
+    with Image.open(tmp_path / PICTURE) as picture:
+        x = np.asarray(picture.convert("L"))
+    areas = [(x == shade).sum() for shade in SHADES.values()]
+    assert areas[0] < areas[1] < areas[2]  # each class's are wider than those of the class before
+    assert areas[0] > 4 * 100 * 30
+
+
 @pytest.mark.parametrize("kind", ["image", "colour", "signal"])
 def test_many_classes_and_samples_without_one(tmp_path: Path, kind: str) -> None:
     shape = {"image": (9, 7), "colour": (30, 400, 3), "signal": (2, 65)}[kind]
