@@ -55,6 +55,11 @@ def scale(a: argparse.Namespace) -> Iterator[str]:
 
 
 def data(a: argparse.Namespace) -> Iterator[str]:
+    if a.source == "photos":
+        keys = {"networks.width": a.width, "data.batch_size": a.batch, "data.workers": a.workers or 2}
+        config = load([f"{key}={value}" for key, value in keys.items()])
+        sides = [int(side) for side in a.sizes.split(",")]
+        return comparisons.photographs(config, a.samples, a.rounds, a.seconds, sides, a.photos)
     return comparisons.beside_other_loaders(a.batch, a.samples, a.workers, a.rounds, a.seconds)
 
 
@@ -109,7 +114,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     batches.add_argument("--batch", type=int, default=256, help="samples per batch, and per block where packed")
     batches.add_argument("--samples", type=int, default=16_384, help="per set, a multiple of 4 batches")
-    batches.add_argument("--workers", type=int, default=0, help="processes; CPU times leave theirs out")
+    batches.add_argument(
+        "--workers", type=int, default=0, help="processes; CPU times leave theirs out; photos: none, and 2 or so many"
+    )
+    batches.add_argument(
+        "--source", choices=("sets", "photos"), default="sets", help="small samples as packed, or JPEGs to be resized"
+    )
+    batches.add_argument("--sizes", default="64,128,256", metavar="N,N", help="to which photos are brought")
+    batches.add_argument("--photos", type=Path, metavar="FOLDER", help="pictures to cut them from; else random ones")
+    batches.add_argument("--width", type=int, default=16, help="of the networks that wait for photos")
     batches.set_defaults(measure=data)
     return parser.parse_args(argv)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from savae_dist.benchmarks import bare_loop, loaders
+from savae_dist.benchmarks import bare_loop, loaders, photos
 from savae_dist.benchmarks.setting import Setting, synthetic
-from savae_dist.benchmarks.timing import device_wait, interleave, machine, memory, table
+from savae_dist.benchmarks.timing import WARM_UP, device_wait, interleave, machine, memory, table
 from savae_dist.benchmarks.trainer_loop import trainer
+from savae_dist.config import auto
 from savae_dist.config.schema import RunConfig
 from savae_dist.data import Shards
 from savae_dist.distributed import launch
@@ -20,6 +22,8 @@ from savae_dist.errors import ConfigError
 from savae_dist.systems.phases import Phase
 
 EPOCHS = 10  # over which memory is watched
+AHEAD = 10  # batches that the workers of a loader may hold when its turn begins
+STEPS = 20  # of training, in which the time for data is measured
 
 
 def beside_bare_loop(
@@ -89,3 +93,51 @@ def beside_other_loaders(size: int, samples: int, workers: int, rounds: int, sec
             loops = {name: partial(next, batches) for name, batches in ways.items()}
             yield from table(title, interleave(loops, rounds, seconds, lambda: None), "webdataset", size)
             yield "  " + memory(partial(next, loaders.ours(folder, size, workers)), samples // size, EPOCHS)
+
+
+def photographs(
+    config: RunConfig, samples: int, rounds: int, seconds: float, sides: Sequence[int], folder: Path | None
+) -> Iterator[str]:
+    """Batches of JPEGs of 300 to 500 pixels at each size, without and with worker processes, in one interleaved run.
+
+    config: of the training whose first phase the last lines are about, with batch and workers. folder: pictures of
+    which the JPEGs are parts; None: smooth random ones.
+    """
+    torch.set_num_threads(1)
+    batch, workers = config.data.batch_size, config.data.workers
+    if samples < 1 or batch < 1 or samples % (loaders.SHARDS * batch):
+        raise ConfigError(f"--samples={samples} must be a multiple of {loaders.SHARDS} batches of --batch={batch}")
+    with tempfile.TemporaryDirectory() as scratch:
+        tars = Path(scratch) / "photos"
+        photos.make(tars, samples, folder)
+        size = sum(path.stat().st_size for path in tars.glob("*.tar")) / samples / 1000
+        about = f"batches of {batch}, {samples} JPEGs of 300 to 500 pixels, {size:.0f} kB each"
+        yield f"{machine(torch.device('cpu'))}; {about}"
+        for side in sides:
+            loops = {
+                (number, name): partial(next, load(tars, side, batch, number))
+                for number in (0, workers)
+                for name, load in photos.READERS.items()
+            }
+            named = {f"{number} {name}": loop for (number, name), loop in loops.items()}
+            times = interleave(named, rounds, seconds, lambda: None, AHEAD if workers else 0)
+            for number in (0, workers):
+                own = {name: times[f"{number} {name}"] for at, name in loops if at == number}
+                yield from table(f"{side} px, {number} workers", own, photos.USUAL, batch)
+        for side in sides:
+            yield waiting(config, photos.sized(tars, side))
+
+
+def waiting(config: RunConfig, shards: Shards) -> str:
+    """The share of a training step that waits for its data."""
+    config = auto.resolve(config, shards.spec.shape, {})
+    phase, workers = config.system.phases()[0], config.data.workers
+    loop = trainer(Setting(config, shards, torch.device("cpu")), phase, workers=workers)
+    for _ in range(WARM_UP):
+        loop.iterate()
+    start, before = time.perf_counter(), loop.waited()
+    for _ in range(STEPS):
+        loop.iterate()
+    whole, waited = time.perf_counter() - start, loop.waited() - before
+    what = f"{shards.spec.shape[1]} px, {phase.name}, {config.networks.width} channels"
+    return f"{what}: {whole / STEPS:.3f} s a step, {waited / whole:.1%} of it waiting for data from {workers} workers"

@@ -16,10 +16,13 @@ from savae_dist.benchmarks.setting import Step
 WARM_UP = 3  # iterations: memory is allocated, kernels are chosen, DDP orders its buckets
 
 
-def interleave(steps: Mapping[str, Step], rounds: int, seconds: float, wait: Step) -> dict[str, np.ndarray]:
+def interleave(
+    steps: Mapping[str, Step], rounds: int, seconds: float, wait: Step, untimed: int = 0
+) -> dict[str, np.ndarray]:
     """Wall and CPU seconds per iteration of every loop, `[rounds, 2]`; the loops take turns of about `seconds`.
 
-    wait: returns when the device has done all that it was given.
+    wait: returns when the device has done all that it was given. untimed: iterations at the begin of each turn, for
+    what worker processes have read while others took theirs.
     """
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     for run in steps.values():
@@ -27,6 +30,8 @@ def interleave(steps: Mapping[str, Step], rounds: int, seconds: float, wait: Ste
             run()
     for _ in range(rounds):
         for name, run in steps.items():
+            for _ in range(untimed):
+                run()
             wait()
             count, cpu, start = 0, time.process_time(), time.perf_counter()
             while not count or time.perf_counter() - start < seconds:

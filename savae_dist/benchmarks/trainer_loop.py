@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import tee
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from savae_dist.benchmarks.loaders import LANES
 from savae_dist.benchmarks.setting import Setting
@@ -19,18 +20,40 @@ from savae_dist.training.batches import BatchBuilder, BatchSplit, training_plan
 from savae_dist.training.engine import PreparedUpdate, UpdateModule, run_phase
 from savae_dist.training.strategies import Replicas
 
+T = TypeVar("T")
 ENDLESS = sys.maxsize
 
 
 @dataclass
 class Loop:
-    """A trainer that can be stepped: `iterate()` is one iteration."""
+    """A trainer that can be stepped: `iterate()` is one iteration; `waited()` is for how many seconds it stood still in
+    all because its data were not there.
+    """
 
     iterate: Callable[[], object]
     updates: dict[str, PreparedUpdate]
+    waited: Callable[[], float]
 
 
-def trainer(setting: Setting, phase: Phase, split: BatchSplit | None = None, reduce: bool = True) -> Loop:
+class Waiting(Generic[T]):
+    """An iterator that measures how long it is waited for."""
+
+    def __init__(self, given: Iterator[T]) -> None:
+        self.given, self.seconds = given, 0.0
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        start = time.perf_counter()
+        one = next(self.given)
+        self.seconds += time.perf_counter() - start
+        return one
+
+
+def trainer(
+    setting: Setting, phase: Phase, split: BatchSplit | None = None, reduce: bool = True, workers: int = 0
+) -> Loop:
     """The way a run goes: shards, reader, loader, builder, engine; without `reduce` each rank trains on its own.
 
     split: this rank's share of each batch; all of it if left out.
@@ -48,7 +71,8 @@ def trainer(setting: Setting, phase: Phase, split: BatchSplit | None = None, red
         prepared.parallel.accelerator.free_memory()  # with DDP go the hooks that it put on the parameters
     order = Order(setting.shards.counts, config.seed, LANES, config.data.shuffle_window)
     builder = BatchBuilder(split, setting.device, lambda x: normalise(x, spec), config.seed)
-    data = TrainingData(Reader(setting.shards, order, 0), builder, pin=setting.device.type == "cuda")
+    data = TrainingData(Reader(setting.shards, order, 0), builder, workers, pin=setting.device.type == "cuda")
     ahead, plan = tee(training_plan(phase, split, first=0, last=ENDLESS, origin=0))
-    steps = run_phase(plan, data.planned(ahead), updates, builder)
-    return Loop(lambda: next(steps), updates)
+    batches = Waiting(data.planned(ahead))
+    steps = run_phase(plan, batches, updates, builder)
+    return Loop(lambda: next(steps), updates, lambda: batches.seconds)

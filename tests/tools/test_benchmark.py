@@ -193,6 +193,20 @@ def test_data_compares_both_kinds_and_layouts(capsys):
     assert all(float(row[4]) == 1 for row in ROW.findall(out)[1::3])  # what the others are compared to
 
 
+def test_photographs_at_several_sizes_and_what_a_step_waits(capsys):
+    assert benchmark.main(["data", "--source", "photos", *TINY, "--sizes", "32,48", "--width", "4"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"batches of 8, 64 JPEGs of 300 to 500 pixels, \d+ kB each$", out, re.MULTILINE)
+    titles = re.findall(r"^(\d+ px, \d workers) ", out, re.MULTILINE)
+    assert titles == ["32 px, 0 workers", "32 px, 2 workers", "48 px, 0 workers", "48 px, 2 workers"]
+    assert out.count("webdataset, draft") == 4
+    waits = re.findall(
+        r"^(\d+) px, vec, 4 channels: (\S+) s a step, (\S+)% of it waiting for data from 2 workers$", out, re.M
+    )
+    assert [side for side, _, _ in waits] == ["32", "48"]
+    assert all(0 <= float(share) <= 100 for _, _, share in waits)
+
+
 @pytest.mark.parametrize("wrong", [["--samples", "65"], ["--samples", "0"], ["--batch", "0"], ["--workers", "-1"]])
 def test_sizes_that_cannot_work_are_one_line(wrong, capsys):
     assert benchmark.main(["data", *TINY, *wrong]) == 2

@@ -1,0 +1,145 @@
+"""Batches of photographs brought to one size: by three libraries from the same tars of JPEGs of 300 to 500 pixels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from savae_dist.benchmarks.loaders import LANES, SHARDS, Batches
+from savae_dist.config.schema import DataConfig
+from savae_dist.data import Order, Reader, Request, Shards, loader
+from savae_dist.data.index.pictures import Wanted, with_pictures
+from savae_dist.errors import ConfigError
+
+LEAST, MOST = 300, 500  # pixels of a side
+QUALITY = 90
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def smooth(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 [h, w, 3]: noise of all scales, whose strength falls with its frequency as that of photographs does."""
+    import cv2
+
+    made = np.zeros((height, width, 3), np.float32)
+    for octave in range(1, 8):
+        coarse = rng.normal(size=(2 + (height << octave) // 256, 2 + (width << octave) // 256, 3)).astype(np.float32)
+        made += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) / 2**octave
+    made = (made - made.min()) / (made.max() - made.min())
+    return (made * 255).round().astype(np.uint8)
+
+
+def parts(folder: Path, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Endless random parts, uint8 [h, w, 3], of the pictures in a folder that are large enough."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    pictures = []
+    for path in files:
+        with Image.open(path) as image:
+            if min(image.size) >= LEAST:
+                pictures.append(np.asarray(image.convert("RGB")))
+    if not pictures:
+        raise ConfigError(f"--photos={folder} holds no pictures of {LEAST} pixels or more; name another folder")
+    while True:
+        x = pictures[rng.integers(len(pictures))]
+        height, width = (int(rng.integers(LEAST, min(MOST, side) + 1)) for side in x.shape[:2])
+        top, left = (int(rng.integers(side - own + 1)) for side, own in zip(x.shape[:2], (height, width), strict=True))
+        yield x[top : top + height, left : left + width]
+
+
+def make(out: Path, samples: int, photos: Path | None) -> None:
+    """Tars of so many JPEGs with labels, as the webdataset library writes them."""
+    from webdataset.writer import TarWriter
+
+    rng = np.random.default_rng(0)
+    given = parts(photos, rng) if photos is not None else None
+    out.mkdir()
+    for shard in range(SHARDS):
+        with (out / f"{shard}.tar").open("wb") as file, TarWriter(file, encoder=False, compress=False) as tar:
+            for number in range(samples // SHARDS):
+                height, width = rng.integers(LEAST, MOST + 1, 2).tolist()
+                x = next(given) if given is not None else smooth(height, width, rng)
+                stream = io.BytesIO()
+                Image.fromarray(x).save(stream, "JPEG", quality=QUALITY)
+                key, label = f"{shard:03d}-{number:06d}", b"%d" % (number % 10)
+                tar.write({"__key__": key, "jpg": stream.getvalue(), "cls": label})
+
+
+def sized(folder: Path, side: int) -> Shards:
+    return with_pictures(Shards.open(folder), Wanted((side, side)))
+
+
+def ours(folder: Path, side: int, batch: int, workers: int) -> Batches:
+    shards = sized(folder, side)
+    reader = Reader(shards, Order(shards.counts, 0, LANES, DataConfig.shuffle_window), bad_budget=0)
+    requests = (Request(start, batch, range(batch)) for start in count(0, batch))
+    return ((raw.x, raw.y) for raw in loader(reader, requests, workers, pin=False))
+
+
+def fit(image: Image.Image, side: int) -> np.ndarray:
+    """The usual way: cropped to a square and resized, here with Pillow's bilinear filter, the faster one of its two."""
+    return np.asarray(ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BILINEAR))
+
+
+def drafted(side: int, data: bytes) -> Image.Image:
+    """Decoded at the smallest scale that suffices, which Pillow calls a draft."""
+    image = Image.open(io.BytesIO(data))
+    image.draft("RGB", (side, side))
+    return image
+
+
+def _in_full(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+def _webdataset(decode: Callable[[bytes], Image.Image], folder: Path, side: int, batch: int, workers: int) -> Batches:
+    """The library's loader: to_tuple, map_tuple, batched, WebLoader; in stored order, which is its fastest."""
+    import webdataset as wds
+
+    def pixels(data: bytes) -> np.ndarray:
+        return fit(decode(data), side)
+
+    urls = [str(path) for path in sorted(folder.glob("*.tar"))]
+    samples = wds.WebDataset(urls, shardshuffle=False).repeat().to_tuple("jpg", "cls").map_tuple(pixels, int)
+    for values, labels in wds.WebLoader(samples.batched(batch), batch_size=None, num_workers=workers):
+        yield torch.as_tensor(np.asarray(values)), torch.as_tensor(labels)
+
+
+def webdataset(folder: Path, side: int, batch: int, workers: int) -> Batches:
+    return _webdataset(_in_full, folder, side, batch, workers)
+
+
+def webdataset_draft(folder: Path, side: int, batch: int, workers: int) -> Batches:
+    return _webdataset(partial(drafted, side), folder, side, batch, workers)
+
+
+def datasets(folder: Path, side: int, batch: int, workers: int) -> Batches:
+    """`load_dataset` with streaming, through torch's DataLoader."""
+    from datasets import load_dataset
+    from torch.utils.data import DataLoader
+
+    urls = [str(path) for path in sorted(folder.glob("*.tar"))]
+    cache = str(folder.parent / "cache")
+    stream = load_dataset("webdataset", data_files={"train": urls}, split="train", streaming=True, cache_dir=cache)
+
+    def collate(samples: Any) -> tuple[Tensor, Tensor]:
+        values = np.stack([fit(one["jpg"], side) for one in samples])
+        return torch.from_numpy(values), torch.tensor([one["cls"] for one in samples])
+
+    yield from DataLoader(stream.repeat(None), batch_size=batch, collate_fn=collate, num_workers=workers)
+
+
+READERS: dict[str, Callable[[Path, int, int, int], Batches]] = {
+    "savae_dist": ours,
+    "webdataset, PIL": webdataset,
+    "webdataset, draft": webdataset_draft,
+    "datasets, PIL": datasets,
+}
+USUAL = "webdataset, PIL"
