@@ -17,7 +17,7 @@ from savae_dist.data.packing.sources import Source, arrays, idx
 from savae_dist.data.packing.sources.arrays import Meant
 from savae_dist.data.packing.sources.listing import Rules
 from savae_dist.data.packing.splits import Splits
-from savae_dist.errors import UserError
+from savae_dist.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from savae_dist.data.packing.sources.columns import Columns
@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 def from_images(a: argparse.Namespace) -> Source:
     from savae_dist.data.packing.sources.images import images
 
-    return images(a.source, a.size, a.mode, rules=Rules(a.label, a.group_by), splits=splits(a))
+    rules, sets = Rules(a.label, a.group_by), splits(a)
+    return images(a.source, a.size, a.mode, resize=resize(a), limits=a.range, rules=rules, splits=sets)
+
+
+def resize(a: argparse.Namespace) -> Any:
+    """ConfigError where it has no effect."""
+    if a.resize != "crop" and a.size is None:
+        raise ConfigError(f"--resize {a.resize} has no effect without --size: leave it out, or give --size")
+    return a.resize
 
 
 def from_arrays(a: argparse.Namespace) -> Source:
@@ -63,7 +71,7 @@ def from_hub(a: argparse.Namespace) -> Source:
 def columns(a: argparse.Namespace) -> Columns:
     from savae_dist.data.packing.sources.columns import Columns
 
-    return Columns(a.x, a.y, a.shape, a.size, a.mode, a.group_by)
+    return Columns(a.x, a.y, a.shape, a.size, a.mode, a.group_by, resize=resize(a))
 
 
 def from_recordings(a: argparse.Namespace) -> Source:

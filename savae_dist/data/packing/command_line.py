@@ -60,7 +60,8 @@ def common_options() -> Parser:
 
 def picture_options() -> Parser:
     parser = Parser(add_help=False)
-    parser.add_argument("--size", type=size, metavar="HxW", help="crop to these proportions and scale (Lanczos)")
+    parser.add_argument("--size", type=size, metavar="HxW", help="bring all to it")
+    parser.add_argument("--resize", choices=("crop", "pad", "stretch"), default="crop", help="how; pad: on black")
     parser.add_argument("--mode", choices=("auto", "gray", "rgb"), default="auto", help="auto: gray stays gray")
     return parser
 
@@ -167,7 +168,8 @@ def kinds_of(parser: Parser) -> dict[str, Parser]:
         return one
 
     listed = "FOLDER|FILE.csv"
-    kind("images", listed, "one sub-folder per class, or a CSV of path,label", pictures, files)
+    one = kind("images", listed, "one sub-folder per class, or a CSV of path,label", pictures, files)
+    one.add_argument("--range", type=limits, metavar="LOW,HIGH", help="values that become black and white")
     array_options(kind("arrays", "FILE.npz|FILE.npy", "x (images or windows) and y", beside))
     one = kind("idx", "FILE[.gz]", "MNIST's format; labels from the labels-idx1 file beside it", beside)
     one.add_argument("--group-by", default="", metavar="FILE.npy", help="what goes to one set, a value per sample")

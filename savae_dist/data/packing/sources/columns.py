@@ -20,6 +20,7 @@ from savae_dist.data.packing.sources.images import fitted
 from savae_dist.data.packing.sources.listing import Rules, group_of
 from savae_dist.data.packing.splits import Splits, as_set, sets_of
 from savae_dist.errors import BadSample, ConfigError, DataError
+from savae_dist.preprocess import Resize
 
 X_COLUMNS, Y_COLUMNS = ("x", "image", "img", "signal"), ("y", "label", "cls")
 KEY, SET = "__key__", "split"  # the column of a sample's name in WebDataset's tars; the column that names sets
@@ -32,7 +33,7 @@ class Columns:
 
     A field of a column of structs is named by its path, `json.label`. x holds images as bytes (or {bytes, path}, as
     `datasets` stores them), `.npy` as bytes, or (nested) lists of numbers: uint8 pixels or float values. shape: of flat
-    lists. size, mode: of encoded images.
+    lists. size, mode, resize: of encoded images.
 
     group: what goes to one set: a column, or `folder`, or a regular expression with one group, both of which take a
         sample's name: its `__key__`, or the path of its image.
@@ -47,6 +48,7 @@ class Columns:
     group: str = ""
     split: str = ""
     name: str = ""
+    resize: Resize = "crop"
 
     def __post_init__(self) -> None:
         Rules(group=self.group)  # refuses a wrong expression
@@ -258,7 +260,9 @@ def _value(cell: pa.Array | pa.ChunkedArray, columns: Columns) -> np.ndarray:
         raise BadSample("missing")
     if pa.types.is_struct(cell.type) or pa.types.is_binary(cell.type) or pa.types.is_large_binary(cell.type):
         data = _bytes(cell[0].as_py())
-        return decode_npy(data) if data.startswith(NPY_MAGIC) else fitted(data, columns.size, columns.mode)
+        if data.startswith(NPY_MAGIC):
+            return decode_npy(data)
+        return fitted(data, columns.size, columns.mode, columns.resize)
     shape = []
     while pa.types.is_list(cell.type) or pa.types.is_large_list(cell.type) or pa.types.is_fixed_size_list(cell.type):
         lengths = pc.list_value_length(cell).unique()

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from savae_dist.data.formats.headers import header, white
 from savae_dist.data.formats.images import Mode, decode_picture
-from savae_dist.data.packing.sources.base import Bad, Item, Sample, Source, by_name, grouped, identity
+from savae_dist.data.formats.resize import read_picture
+from savae_dist.data.packing.sources.base import Bad, Item, Note, Sample, Source, by_name, grouped, identity
 from savae_dist.data.packing.sources.listing import Listed, Rules, label_origin, list_files
 from savae_dist.data.packing.splits import Splits, sets_of
 from savae_dist.errors import BadSample
+from savae_dist.preprocess import DECODER, Pictures, Resize
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")
 FILES = 256  # files per part
+Limits = tuple[float, float] | None
 
 
 def images(
@@ -25,13 +29,15 @@ def images(
     size: tuple[int, int] | None = None,
     mode: Mode = "auto",
     *,
+    resize: Resize = "crop",
+    limits: Limits = None,
     rules: Rules | None = None,
     splits: Splits | None = None,
 ) -> Source:
     """A folder in which each sub-folder is a class, or a CSV with the columns path (relative to it), label and split.
 
-    size: (height, width); other images are scaled and cropped to it. mode: `auto` keeps gray gray. splits: by image
-    where `rules` name no group.
+    size: (height, width), to which images are brought by `resize`. mode: `auto` keeps gray gray. limits: the values
+    that become black and white; None: all. splits: by image where `rules` name no group.
     """
     path, rules, splits = Path(source).absolute(), rules or Rules(), splits or Splits()
     hint = f"convert them to {' '.join(EXTENSIONS)}"
@@ -40,10 +46,12 @@ def images(
     groups, given, labels = zip(*((one.group or one.name, one.split, one.label) for one in files), strict=True)
     own, told = sets_of(groups, given, labels, splits, rules.group or "image")
     parts, sets = _parts(files, own)
-    options = {"source": "images", "size": size, "mode": mode, "labels": labels, "sets": own}
+    options: dict[str, Any] = {"source": "images", "size": size, "mode": mode, "labels": labels, "sets": own}
     options |= {"groups": groups} if rules.group else {}
+    options |= {"resize": resize, "decoder": DECODER} if size else {}
+    options |= {"limits": limits} if limits else {}
     return Source(
-        partial(_read_files, parts, size, mode),
+        partial(_read_files, parts, partial(fitted, size=size, mode=mode, resize=resize, limits=limits), limits),
         sets,
         identity(options, (one.path for one in files)),
         names,
@@ -64,11 +72,13 @@ def _parts(files: Sequence[Listed], sets: Sequence[str]) -> tuple[list[list[List
 
 
 def _read_files(
-    parts: Sequence[Sequence[Listed]], size: tuple[int, int] | None, mode: Mode, part: int
+    parts: Sequence[Sequence[Listed]], read: Callable[[bytes], np.ndarray], limits: Limits, part: int
 ) -> Iterator[Item]:
     for one in parts[part]:
         try:
-            yield Sample(fitted(one.path.read_bytes(), size, mode), one.label, {"path": one.name} | grouped(one.group))
+            data = one.path.read_bytes()
+            yield from noted(data, limits, one.name)
+            yield Sample(read(data), one.label, {"path": one.name} | grouped(one.group))
         except FileNotFoundError:
             yield Bad("missing", str(one.path))
         except OSError as error:
@@ -77,13 +87,34 @@ def _read_files(
             yield Bad(str(error), str(one.path))
 
 
-def fitted(data: bytes, size: tuple[int, int] | None = None, mode: Mode = "auto") -> np.ndarray:
+def noted(data: bytes, limits: Limits, name: str) -> Iterator[Note]:
+    """That a file of 16 bits uses less than a quarter of their range, and loses most of that where it is cut to 8."""
+    if limits is not None or header(data).bits == 8 or white(data):
+        return
+    used = int(decode_picture(data, bits=16).max()).bit_length()
+    if used < 15:
+        text = f"no value above {2**used - 1:,} of 65,535, and cut to 8 bits: --range 0,{2**used - 1} spreads them"
+        yield Note("16 bits", text, name)
+
+
+def fitted(
+    data: bytes,
+    size: tuple[int, int] | None = None,
+    mode: Mode = "auto",
+    resize: Resize = "crop",
+    limits: Limits = None,
+) -> np.ndarray:
     """uint8 [h, w] or [h, w, 3] as `decode_picture`, of the size (height, width) if one is given.
 
-    Other images are cropped around the centre to its proportions and scaled by Lanczos with antialiasing; those of
-    that size stay bit for bit.
+    It is what a run makes of tars with `data.size` (`formats.resize`). limits: the values that become 0 and 255.
     """
-    x = decode_picture(data, mode)
-    if size is not None and x.shape[:2] != tuple(size):
-        x = np.asarray(ImageOps.fit(Image.fromarray(x), (size[1], size[0]), Image.Resampling.LANCZOS))
-    return np.ascontiguousarray(x)
+    bits = 8 if limits is None else header(data).bits
+    if size is None:
+        x = decode_picture(data, mode, bits=bits)
+    else:
+        own = mode if mode != "auto" else "gray" if header(data).channels == 1 else "rgb"
+        x = read_picture(data, Pictures(size, resize, own, bits))
+    if limits is None:
+        return x
+    low, high = limits
+    return ((x.astype(np.float64) - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
