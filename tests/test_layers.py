@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "data.reading": frozenset({"data.order", "data.index", "data.remote", "data.formats", "data.processes"}),
     "data.packing": frozenset(
         {"data.order", "data.index", "data.remote", "data.formats", "data.processes", "files", "locks"}
-        | {"import_file"}
+        | {"import_file", "preprocess"}
     ),
     "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote", "files"}),
     "distributed": frozenset({"config", "precision", "locks"}),
