@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "api": ANY,  # one import for systems of others; the package itself imports the modules
     # Behind the tools: benchmarks measure the trainer; sweeps start it as its users do, and import none of it.
     "benchmarks": frozenset({"run", "training", "systems", "distributed", "data", "data.index", "networks", "config"})
-    | {"precision", "preprocess"},
+    | {"data.remote", "precision", "preprocess"},
     "sweeps": frozenset(
         {"config", "load_config", "evaluation", "pipeline", "data", "data.index", "files", "tool_command"}
     ),

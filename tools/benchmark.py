@@ -59,7 +59,7 @@ def data(a: argparse.Namespace) -> Iterator[str]:
         keys = {"networks.width": a.width, "data.batch_size": a.batch, "data.workers": a.workers or 2}
         config = load([f"{key}={value}" for key, value in keys.items()])
         sides = [int(side) for side in a.sizes.split(",")]
-        return comparisons.photographs(config, a.samples, a.rounds, a.seconds, sides, a.photos)
+        return comparisons.photographs(config, a.samples, a.rounds, a.seconds, sides, a.photos, a.store)
     return comparisons.beside_other_loaders(a.batch, a.samples, a.workers, a.rounds, a.seconds)
 
 
@@ -122,6 +122,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     batches.add_argument("--sizes", default="64,128,256", metavar="N,N", help="to which photos are brought")
     batches.add_argument("--photos", type=Path, metavar="FOLDER", help="pictures to cut them from; else random ones")
+    batches.add_argument("--store", metavar="URL", help="photos: a folder to put them into and read them from once")
     batches.add_argument("--width", type=int, default=16, help="of the networks that wait for photos")
     batches.set_defaults(measure=data)
     return parser.parse_args(argv)

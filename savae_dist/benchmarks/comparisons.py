@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from savae_dist.benchmarks.timing import WARM_UP, device_wait, interleave, machi
 from savae_dist.benchmarks.trainer_loop import trainer
 from savae_dist.config import auto
 from savae_dist.config.schema import RunConfig
+from savae_dist.config.urls import shown
 from savae_dist.data import Shards
 from savae_dist.distributed import launch
 from savae_dist.errors import ConfigError
@@ -96,12 +98,19 @@ def beside_other_loaders(size: int, samples: int, workers: int, rounds: int, sec
 
 
 def photographs(
-    config: RunConfig, samples: int, rounds: int, seconds: float, sides: Sequence[int], folder: Path | None
+    config: RunConfig,
+    samples: int,
+    rounds: int,
+    seconds: float,
+    sides: Sequence[int],
+    folder: Path | None,
+    store: str | None = None,
 ) -> Iterator[str]:
     """Batches of JPEGs of 300 to 500 pixels at each size, without and with worker processes, in one interleaved run.
 
     config: of the training whose first phase the last lines are about, with batch and workers. folder: pictures of
-    which the JPEGs are parts; None: smooth random ones.
+    which the JPEGs are parts; None: smooth random ones. store: the URL of a folder to put the tars into; they are
+    then read from there once by each library too.
     """
     torch.set_num_threads(1)
     batch, workers = config.data.batch_size, config.data.workers
@@ -126,6 +135,11 @@ def photographs(
                 yield from table(f"{side} px, {number} workers", own, photos.USUAL, batch)
         for side in sides:
             yield waiting(config, photos.sized(tars, side))
+        if store is not None:
+            url = photos.copied(tars, store)
+            for side, name in product(sides, [name for name in photos.READERS if name != photos.NOT_FROM_STORES]):
+                taken = photos.once(name, url, side, batch, samples // batch, workers)
+                yield f"{side} px, once from {shown(url)}, {workers} workers: {name} {samples / taken:,.0f} samples/s"
 
 
 def waiting(config: RunConfig, shards: Shards) -> str:

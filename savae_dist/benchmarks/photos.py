@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import fsspec
 import numpy as np
 import torch
+from fsspec.core import url_to_fs
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -18,8 +23,10 @@ from savae_dist.benchmarks.loaders import LANES, SHARDS, Batches
 from savae_dist.config.schema import DataConfig
 from savae_dist.data import Order, Reader, Request, Shards, loader
 from savae_dist.data.index.pictures import Wanted, with_pictures
+from savae_dist.data.remote.store import Store
 from savae_dist.errors import ConfigError
 
+Place = Path | str  # a folder, or a URL of one
 LEAST, MOST = 300, 500  # pixels of a side
 QUALITY = 90
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -72,12 +79,27 @@ def make(out: Path, samples: int, photos: Path | None) -> None:
                 tar.write({"__key__": key, "jpg": stream.getvalue(), "cls": label})
 
 
-def sized(folder: Path, side: int) -> Shards:
-    return with_pictures(Shards.open(folder), Wanted((side, side)))
+def copied(folder: Path, url: str) -> str:
+    """The URL, once the tars and their index lie there."""
+    Shards.open(folder)  # makes the index
+    filesystem, path = url_to_fs(url)
+    for file in sorted(folder.glob("[!.]*")):
+        filesystem.put_file(str(file), f"{path}/{file.name}")
+    return url
 
 
-def ours(folder: Path, side: int, batch: int, workers: int) -> Batches:
-    shards = sized(folder, side)
+def tars(place: Place) -> list[str]:
+    if isinstance(place, Path):
+        return [str(path) for path in sorted(place.glob("*.tar"))]
+    return [f"{place}/{shard}.tar" for shard in range(SHARDS)]
+
+
+def sized(place: Place, side: int, store: Store | None = None) -> Shards:
+    return with_pictures(Shards.open(place, store), Wanted((side, side)))
+
+
+def ours(place: Place, side: int, batch: int, workers: int, store: Store | None = None) -> Batches:
+    shards = sized(place, side, store)
     reader = Reader(shards, Order(shards.counts, 0, LANES, DataConfig.shuffle_window), bad_budget=0)
     requests = (Request(start, batch, range(batch)) for start in count(0, batch))
     return ((raw.x, raw.y) for raw in loader(reader, requests, workers, pin=False))
@@ -99,35 +121,42 @@ def _in_full(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def _webdataset(decode: Callable[[bytes], Image.Image], folder: Path, side: int, batch: int, workers: int) -> Batches:
+def _opened(url: str, *_: Any, **__: Any) -> Any:
+    """How the webdataset library is to open a URL of a store that it knows no program for."""
+    return fsspec.open(url, "rb").open()
+
+
+def _webdataset(decode: Callable[[bytes], Image.Image], place: Place, side: int, batch: int, workers: int) -> Batches:
     """The library's loader: to_tuple, map_tuple, batched, WebLoader; in stored order, which is its fastest."""
     import webdataset as wds
+    from webdataset.gopen import gopen_schemes
 
     def pixels(data: bytes) -> np.ndarray:
         return fit(decode(data), side)
 
-    urls = [str(path) for path in sorted(folder.glob("*.tar"))]
+    urls = tars(place)
+    if isinstance(place, str):
+        gopen_schemes[urlsplit(place).scheme] = _opened
     samples = wds.WebDataset(urls, shardshuffle=False).repeat().to_tuple("jpg", "cls").map_tuple(pixels, int)
     for values, labels in wds.WebLoader(samples.batched(batch), batch_size=None, num_workers=workers):
         yield torch.as_tensor(np.asarray(values)), torch.as_tensor(labels)
 
 
-def webdataset(folder: Path, side: int, batch: int, workers: int) -> Batches:
-    return _webdataset(_in_full, folder, side, batch, workers)
+def webdataset(place: Place, side: int, batch: int, workers: int) -> Batches:
+    return _webdataset(_in_full, place, side, batch, workers)
 
 
-def webdataset_draft(folder: Path, side: int, batch: int, workers: int) -> Batches:
-    return _webdataset(partial(drafted, side), folder, side, batch, workers)
+def webdataset_draft(place: Place, side: int, batch: int, workers: int) -> Batches:
+    return _webdataset(partial(drafted, side), place, side, batch, workers)
 
 
-def datasets(folder: Path, side: int, batch: int, workers: int) -> Batches:
+def datasets(place: Place, side: int, batch: int, workers: int) -> Batches:
     """`load_dataset` with streaming, through torch's DataLoader."""
     from datasets import load_dataset
     from torch.utils.data import DataLoader
 
-    urls = [str(path) for path in sorted(folder.glob("*.tar"))]
-    cache = str(folder.parent / "cache")
-    stream = load_dataset("webdataset", data_files={"train": urls}, split="train", streaming=True, cache_dir=cache)
+    files = {"train": tars(place)}
+    stream = load_dataset("webdataset", data_files=files, split="train", streaming=True)
 
     def collate(samples: Any) -> tuple[Tensor, Tensor]:
         values = np.stack([fit(one["jpg"], side) for one in samples])
@@ -136,10 +165,23 @@ def datasets(folder: Path, side: int, batch: int, workers: int) -> Batches:
     yield from DataLoader(stream.repeat(None), batch_size=batch, collate_fn=collate, num_workers=workers)
 
 
-READERS: dict[str, Callable[[Path, int, int, int], Batches]] = {
-    "savae_dist": ours,
-    "webdataset, PIL": webdataset,
+# Its builder gives every file system an argument that those of S3 refuse (datasets 5.2, s3fs 2026).
+NOT_FROM_STORES = "datasets, PIL"
+OURS, USUAL = "savae_dist", "webdataset, PIL"
+READERS: dict[str, Callable[[Place, int, int, int], Batches]] = {
+    OURS: ours,
+    USUAL: webdataset,
     "webdataset, draft": webdataset_draft,
-    "datasets, PIL": datasets,
+    NOT_FROM_STORES: datasets,
 }
-USUAL = "webdataset, PIL"
+
+
+def once(name: str, url: str, side: int, batch: int, batches: int, workers: int) -> float:
+    """Seconds for so many batches of a set behind a URL, nothing of which is on this machine."""
+    with tempfile.TemporaryDirectory() as cache:
+        read = partial(ours, store=Store(Path(cache))) if name == OURS else READERS[name]
+        start = time.perf_counter()
+        given = read(url, side, batch, workers)
+        for _ in range(batches):
+            next(given)
+        return time.perf_counter() - start

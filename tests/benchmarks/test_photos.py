@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.stores import BUCKET, s3
 from PIL import Image
 
 from savae_dist.benchmarks import photos
@@ -44,3 +45,16 @@ def test_parts_of_the_pictures_of_a_folder(tmp_path: Path) -> None:
         height, width = next(made).shape[:2]
         assert 300 <= height <= 320
         assert 300 <= width <= 500
+
+
+def test_a_set_is_read_from_a_store(tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every library that can reads the whole set from S3, each time anew."""
+    (tmp_path / "none").mkdir()
+    with s3(tmp_path / "none", tmp_path / "log") as served:
+        for name, value in served.environment.items():
+            monkeypatch.setenv(name, value)
+        url = photos.copied(tars, f"s3://{BUCKET}/photos")
+        for name in photos.READERS.keys() - {photos.NOT_FROM_STORES}:
+            before = served.gets()
+            assert photos.once(name, url, 32, 8, 2, 0) > 0
+            assert served.gets() - before >= 4, name
