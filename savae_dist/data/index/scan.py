@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from savae_dist.data.formats.axes import channels_first, form
-from savae_dist.data.formats.headers import header
 from savae_dist.data.formats.npy import NPY_HEAD, NPY_MAGIC, decode, npy_claims, npy_header, storable
 from savae_dist.data.formats.tar import Tar, ends, open_tar
 from savae_dist.data.index.attributes import Attributes, Values
@@ -204,7 +203,9 @@ class _Shard:
 
     def _form(self, content: bytes) -> tuple[int, int, int, int]:
         """That of a picture; BadSample where it has none, or where it cannot be decoded and that is asked for."""
-        from savae_dist.data.formats.images import decode_picture  # here, so that packed sets never load OpenCV
+        # Here, so that packed sets load neither Pillow nor OpenCV.
+        from savae_dist.data.formats.headers import header
+        from savae_dist.data.formats.images import decode_picture
 
         if content[:6] == NPY_MAGIC:
             x = decode(content, None, np.dtype(np.uint8))

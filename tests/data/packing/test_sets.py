@@ -244,7 +244,7 @@ def test_a_field_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, c
     [
         ("idx a b --size 28", "idx has no --size, which is for images, table, hub"),
         ("images a b --variable x", "images has no --variable, which is for recordings"),
-        ("recordings a b --length 8 --range=0,1", "recordings has no --range, which is for arrays"),
+        ("recordings a b --length 8 --range=0,1", "recordings has no --range, which is for images, arrays"),
         ("digits a --validation 0.1", "digits has no --validation, which is for images, arrays, idx, table, hub, rec"),
         ("table a b --none", "table does not understand --none; see make_shards table --help"),
         ("hub a b c", "hub does not understand c"),
