@@ -14,7 +14,7 @@ Normalise = Literal["unit", "window", "dataset", "none"]
 
 Resize = Literal["crop", "pad", "stretch"]
 
-DECODER = 1  # of `data.formats.resize`: another number means that it makes other pixels of the same file
+DECODER = 1  # raised when `data.formats.resize` begins to make other pixels of the same file
 MIN_STD = 1e-6  # smallest divisor: a constant window (a dead sensor) becomes zeros, not NaN
 
 
@@ -108,7 +108,7 @@ class DataSpec:
         return cls(**{**values, "pictures": pictures and Pictures(**pictures)})
 
     def to_dict(self) -> dict[str, Any]:
-        later = ("pictures", "attributes")  # where there are none, a spec is written as before there were any
+        later = ("pictures", "attributes")  # left out where empty, so that older files stay the same
         return {name: value for name, value in asdict(self).items() if value or name not in later}
 
     @property

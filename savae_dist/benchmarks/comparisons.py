@@ -25,7 +25,7 @@ from savae_dist.systems.phases import Phase
 
 EPOCHS = 10  # over which memory is watched
 AHEAD = 10  # batches that the workers of a loader may hold when its turn begins
-STEPS = 20  # of training, in which the time for data is measured
+STEPS = 20  # training steps over which the wait for data is timed
 
 
 def beside_bare_loop(

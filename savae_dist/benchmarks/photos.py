@@ -26,7 +26,7 @@ from savae_dist.data.index.pictures import Wanted, with_pictures
 from savae_dist.data.remote.store import Store
 from savae_dist.errors import ConfigError
 
-Place = Path | str  # a folder, or a URL of one
+Place = Path | str  # the folder of the tars, on disk or behind a URL
 LEAST, MOST = 300, 500  # pixels of a side
 QUALITY = 90
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

@@ -21,13 +21,13 @@ from savae_dist.errors import printable
 
 ROWS = {"image": 20, "signal": 10}  # classes that are shown
 EACH = {"image": 10, "signal": 1}  # samples of each
-CHANNELS = 6  # of a signal, over one another
+CHANNELS = 6  # at most so many of a signal are drawn, one above the other
 SMALLEST, LARGEST = 64, 160  # pixels of the longer side of an image in the sheet
-LETTERS = 24  # of a class name
+LETTERS = 24  # longer class names are cut off
 DPI = 100
 QUIETEST = 1e-12  # power below which nothing is drawn
 
-Rows = list[tuple[str, list[np.ndarray]]]  # what a class is called, and samples of it as they are stored
+Rows = list[tuple[str, list[np.ndarray]]]  # for each class its name, and some samples as they are stored
 
 
 def draw_preview(shards: Shards, path: Path, channels: Sequence[str] = ()) -> None:

@@ -36,7 +36,7 @@ def is_main() -> bool:
 def leave_word(code: int, line: str) -> None:
     """Tell the launcher how this process ends: ours takes the code of each rank, torch's shows why."""
     folder, file = os.environ.get(CODES), os.environ.get(TORCHS)
-    with suppress(OSError):  # a full disk is no reason to end otherwise
+    with suppress(OSError):  # the exit code stays the same on a full disk
         if folder:
             (Path(folder) / os.environ.get("RANK", "0")).write_text(str(code))
         if file:

@@ -52,9 +52,9 @@ def _ended_with(words: Sequence[str], given: str) -> int:
     """The launcher's own view of how it ended; after a signal only the trainers know more."""
     try:
         launch_command(launch_command_parser().parse_args(words))
-    except subprocess.CalledProcessError as error:  # of the one process
+    except subprocess.CalledProcessError as error:  # raised for a launch of one process
         return _code(error.returncode)
-    except ChildFailedError as error:  # the first of several
+    except ChildFailedError as error:  # raised for several, with the first that failed
         return _code(error.get_first_failure()[1].exitcode)
     except SignalException:
         return Preempted.code

@@ -136,7 +136,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
 
 NO_ARGUMENTS = ("model_type", "format_version")
-PIPELINE = "pipeline.json"  # a folder that holds it is a pipeline's
+PIPELINE = "pipeline.json"  # marks the folder of a whole pipeline
 # What the mixin takes; it drops every other keyword.
 HUB_SAVING = (
     *("repo_id", "push_to_hub", "model_card_kwargs", "commit_message", "private", "token", "branch", "create_pr"),

@@ -96,7 +96,7 @@ class _Unfilled(TorchFunctionMode):
     def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.mv, torch.vdot):  # used by spectral norms
             return args[0].new_empty(args[0].shape[: args[0].ndim - 1])
-        if func is nn.init.normal_:  # which passes all by name
+        if func is nn.init.normal_:  # it is called with keywords only
             return kwargs["tensor"]
         if func in (Tensor.normal_, Tensor.div, Tensor.remainder, nn.functional.normalize):
             return args[0]

@@ -24,7 +24,7 @@ COMPONENTS = (1, 4, 16, 64)
 MOST_DIMENSIONS = 512  # beyond it covariances are diagonal, since a full one has K^2 numbers
 PER_COMPONENT = 20  # samples, at least, for each component
 HELD_OUT = 10  # each tenth code is kept from fitting, and the mixture is chosen by it
-LEAST_VARIANCE = 1e-6  # of a component, over that of all codes
+LEAST_VARIANCE = 1e-6  # added to a component's variance, as a share of the variance of all codes
 
 
 @dataclass(frozen=True)

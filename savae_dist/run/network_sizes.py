@@ -53,7 +53,7 @@ def outlines(config: RunConfig, spec: DataSpec) -> Mapping[str, Network]:
             with without_values():
                 networks: Mapping[str, Network] = config.system.build(spec, sizes.width, norm, sizes.pools)
                 return {name: network for name, network in networks.items() if isinstance(network, nn.Module)}
-        except CONSTRUCTION:  # a user's system may read values while it builds; else building it in earnest says more
+        except CONSTRUCTION:  # users' systems may need values to build; errors show again in the real build
             return {}
 
 

@@ -40,7 +40,7 @@ def resized_crop(x: Tensor, u: Tensor, strength: float) -> Tensor:
     image's (Szegedy et al. 2015, section 6), and resize it to full (bilinear). u: [n, 4].
     """
     area = 1 - strength * u[:, 0]
-    ratio = torch.exp(math.log(4 / 3) * (2 * u[:, 1] - 1))  # of the width to the height
+    ratio = torch.exp(math.log(4 / 3) * (2 * u[:, 1] - 1))  # width / height
     ratio = torch.maximum(torch.minimum(ratio, 1 / area), area)  # neither side goes beyond the image
     size = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1)  # x, y
     return _cut(x, size, (1 - size) * (2 * u[:, 2:] - 1))

@@ -31,7 +31,7 @@ JPEG_ODD = (0xE1, 0xEE)  # APP1: EXIF and XMP, which may turn it; APP14: Adobe's
 # Netpbm: kind, width, height and the value of white, with comments between them.
 PNM = re.compile(rb"P([2356])" + rb"(?:\s|#[^\n]*\n)+(\d{1,9})" * 3 + rb"\s")
 GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
-PAGES = {"TIFF": "pages"}  # what the several pictures of a file are called, else frames
+PAGES = {"TIFF": "pages"}  # the word for several pictures in one file; other formats call them frames
 
 
 class Header(NamedTuple):
@@ -154,7 +154,7 @@ def opened(data: bytes, formats: tuple[str, ...]) -> Iterator[tuple[Image.Image,
         if data[:4] == b"RIFF":
             check_pixels(*_webp_size(data))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata and of many pixels; the limit of pixels is checked here
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of many pixels, which are checked here
             with Image.open(io.BytesIO(data), formats=formats) as image:
                 check_pixels(image.height, image.width)
                 _check_frames(image)

@@ -25,7 +25,7 @@ from savae_dist.files import draft_of, publish
 ATTRIBUTES = "attributes.npy"
 MOST = 4096  # values of a sample
 MAX_TEXT = 1 << 16  # bytes of a text of numbers
-LARGEST = 3e38  # a float32 holds no larger value
+LARGEST = 3e38  # larger values would overflow the float32 that they are kept in
 Values = Mapping[str, float]
 
 

@@ -47,7 +47,7 @@ class Wanted(NamedTuple):
 
     def reads(self, ending: str) -> bool:
         others = (self.label, self.label_of_block, self.attributes)
-        named = ending != "" and ending in others  # what has no ending is damage, or no member of a key
+        named = ending != "" and ending in others  # without an ending it belongs to no key, or is damaged
         return ending in self.samples or named or self.is_block(ending)
 
     def is_block(self, ending: str) -> bool:

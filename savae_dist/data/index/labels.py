@@ -20,7 +20,7 @@ from savae_dist.errors import BadSample
 
 Label = int | str | None  # class number, class name, unlabelled
 UNLABELLED, UNREADABLE = -1, -2  # the second is never valid, so such a sample is bad
-NAMED = -16  # a name's number within its shard, downwards from here
+NAMED = -16  # names are numbered downwards from here while their shard is read
 MAX_CLASSES = 1 << 20
 MAX_TEXT, MAX_JSON, MAX_ARRAY = 1024, 1 << 26, 1 << 23  # bytes of a label
 MAX_NAME = 200  # characters

@@ -127,7 +127,7 @@ def check_shards(home: Path, shards: list[dict[str, Any]]) -> None:
 def join(sets: Sequence[Found]) -> dict[str, Any]:
     """One index of several sets, whose shards lie where they are; DataError where they do not fit together."""
     (home, first), *others = sets
-    pictures = all("forms" in index for _, index in sets)  # of which a run may make one size
+    pictures = all("forms" in index for _, index in sets)  # then all sizes are known, and a run may bring them to one
     for other, index in others:
         for key in ("kind", "layout", "dtype", *(() if pictures else ("shape",)), "rate"):
             if index[key] != first[key]:

@@ -31,7 +31,7 @@ NONE, DAMAGED = 0, 1  # in place of a hash
 MAX_JSON = 1 << 26  # bytes: more is damaged
 RECORDING, GROUP = "recording", "group"
 By = Literal["auto", "group", "recording"]
-ENDS = {RECORDING: "", GROUP: "-group"}  # of the names of the files in which they are kept
+ENDS = {RECORDING: "", GROUP: "-group"}  # how the names of their files end
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class Part(NamedTuple):
         """float64 [channels, stop - start]; Unreadable where the file is damaged there."""
         try:
             x = np.asarray(self.values[start:stop] if self.time == 0 else self.values[:, start:stop], np.float64)
-        except BROKEN as error:  # a file may be whole at its beginning only
+        except BROKEN as error:  # damage may begin anywhere in a file
             raise undecodable(error) from error
         x = x[None] if x.ndim == 1 else x.T if self.time == 0 else x
         return x if (self.zero, self.scale) == (0.0, 1.0) else (x - self.zero) * self.scale
