@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.launching import SMALL, environment, shards, status, weights
+from helpers.launching import SMALL, cut, environment, shards, status, weights
 from safetensors.numpy import load_file
 
 from savae_dist.testing.ranks import run_ranks
@@ -128,8 +128,6 @@ def test_interrupted_equals_uninterrupted(name: str, whole: str, folder: Path) -
 
 
 def test_one_process_goes_on(folder: Path, tmp_path: Path) -> None:
-    from helpers.runs_worker import cut
-
     cut(folder / "zero2", tmp_path / "run", DECODER)
     assert main([*arguments(folder, "zero2", *SGD), f"output={tmp_path / 'run'}"]) == 0
     assert largest_difference(weights(tmp_path / "run"), weights(folder / "ddp")) <= 1e-6

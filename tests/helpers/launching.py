@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -140,6 +141,15 @@ def ended(run: Path, name: str = "status.json") -> bool:
 
 def steps_saved(run: Path) -> list[int]:
     return sorted(int(p.name.removeprefix("step-")) for p in (run / "checkpoints").glob("step-*"))
+
+
+def cut(source: Path, target: Path, step: int) -> None:
+    """Copy a run as if it had died right after that step."""
+    shutil.copytree(source, target)
+    shutil.rmtree(target / "pipeline")
+    for checkpoint in (target / "checkpoints").iterdir():
+        if int(checkpoint.name.removeprefix("step-")) > step:
+            shutil.rmtree(checkpoint)
 
 
 def equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:

@@ -8,23 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from helpers.launching import cut
 
 from savae_dist.train import main
-
-
-def cut(source: Path, target: Path, step: int) -> None:
-    """Copy a run as if it had died right after that step."""
-    shutil.copytree(source, target)
-    shutil.rmtree(target / "pipeline")
-    for checkpoint in (target / "checkpoints").iterdir():
-        if int(checkpoint.name.removeprefix("step-")) > step:
-            shutil.rmtree(checkpoint)
 
 
 def run(job: dict) -> None:

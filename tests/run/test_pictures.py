@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.launching import SMALL, equal, status, train, weights
+from helpers.launching import SMALL, cut, equal, status, train, weights
 from helpers.pictures import SIZES, mixed, mixed_tars, photo, saved
 
 from savae_dist.config.schema import DataConfig
@@ -41,11 +41,7 @@ def whole(sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("step", "workers"), [(2, 0), (3, 1), (5, 3)])
 def test_interrupted_is_uninterrupted(step: int, workers: int, whole: Path, sets: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    shutil.copytree(whole, output)
-    for checkpoint in (output / "checkpoints").iterdir():
-        if int(checkpoint.name.removeprefix("step-")) > step:
-            shutil.rmtree(checkpoint)
-    shutil.rmtree(output / "pipeline")
+    cut(whole, output, step)
     asked = [f"data.train={sets}", f"data.validation={sets}", f"output={output}", f"data.workers={workers}"]
     assert main([*SIZED, *asked]) == 0
     assert equal(weights(output), weights(whole))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.launching import SMALL, command, environment, equal, shards, status, wait_until_it_trains, weights
+from helpers.launching import SMALL, command, cut, environment, equal, shards, status, wait_until_it_trains, weights
 
 from savae_dist.config.identity import identity
 from savae_dist.data import pack
@@ -49,11 +49,7 @@ def test_going_on_from_any_checkpoint(step: int, workers: int, whole: Path, data
     if workers and step not in (4, 7):
         pytest.skip("worker processes: one step of each phase is enough")
     output = tmp_path / "run"
-    shutil.copytree(whole, output)
-    for checkpoint in (output / "checkpoints").iterdir():
-        if int(checkpoint.name.removeprefix("step-")) > step:
-            shutil.rmtree(checkpoint)
-    shutil.rmtree(output / "pipeline")
+    cut(whole, output, step)
     assert main([*SMALL, *STEPS, f"data.train={data}", f"output={output}", f"data.workers={workers}"]) == 0
     assert equal(weights(output), weights(whole))
     for network in ("encoder", "classifier", "decoder"):

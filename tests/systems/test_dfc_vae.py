@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers.features import saved, vgg19, vgg19_weights
 from helpers.launching import SMALL as RUN
-from helpers.launching import shards, status, train, weights
+from helpers.launching import cut, shards, status, train, weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -307,10 +307,7 @@ def test_going_on_is_exact(
     """With the calibration that the checkpoint has; it is not done again."""
     folder, arguments = run
     monkeypatch.setattr(DFCVAE, "calibrate", lambda *_: pytest.fail("calibrated again"))
-    shutil.copytree(folder, tmp_path / "run")
-    for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
-        if int(checkpoint.name.removeprefix("step-")) > step:
-            shutil.rmtree(checkpoint)
+    cut(folder, tmp_path / "run", step)
     assert main([*arguments, f"output={tmp_path / 'run'}", "keep_checkpoints=9"]) == 0
     resumed, whole = weights(tmp_path / "run"), weights(folder)
     assert resumed.keys() == whole.keys()

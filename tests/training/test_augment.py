@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.launching import SMALL, shards, weights
+from helpers.launching import SMALL, cut, shards, weights
 from torch import Tensor
 
 from savae_dist.config.identity import as_dict, digest
@@ -325,10 +324,7 @@ def test_interrupted_equals_uninterrupted(tmp_path: Path, capsys: pytest.Capture
     assert main([*arguments, *ON, f"output={whole}"]) == 0
     for kept in (2, 5):  # within each phase
         output = tmp_path / f"run{kept}"
-        shutil.copytree(whole, output)
-        for checkpoint in (output / "checkpoints").iterdir():
-            if int(checkpoint.name.removeprefix("step-")) > kept:
-                shutil.rmtree(checkpoint)
+        cut(whole, output, kept)
         assert main([*arguments, *ON, f"output={output}"]) == 0
         ours, theirs = weights(output), weights(whole)
         assert ours.keys() == theirs.keys()
