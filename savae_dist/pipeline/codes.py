@@ -112,8 +112,7 @@ class Codes:
                 raise ValueError(f"style is {list(style.shape)} and must be {expected}")
             style = style.expand(n, -1)
         if label is not None:
-            part = self.classifier
-            entries = part.entries_of(self._known(label, "prior")).cpu() if isinstance(part, LabelPart) else None
-            entries = torch.tensor([label]) if entries is None else entries
+            part, number = self.classifier, self._known(label, "prior")
+            entries = part.entries_of(number).cpu() if isinstance(part, LabelPart) else torch.tensor([number])
             y = entries[torch.randint(len(entries), (n,), generator=generator)]
         return prior(eps, y, style)

@@ -9,6 +9,7 @@ from typing import Any
 from savae_dist.errors import CheckpointError
 from savae_dist.files import write_text
 from savae_dist.networks import Classifier, Critic, Decoder, Encoder, Network, Prior
+from savae_dist.networks.base import PIPELINE
 from savae_dist.networks.hub import folder_of
 from savae_dist.preprocess import DataSpec
 from savae_dist.untrusted import (
@@ -27,7 +28,7 @@ from savae_dist.untrusted import (
 )
 
 FORMAT_VERSION = 1
-CONFIG = "pipeline.json"
+CONFIG = PIPELINE
 POSTERIORS = "posteriors.safetensors"
 SAMPLER = "sampler.safetensors"
 FILES = ("*.json", "*.safetensors")  # all that is downloaded of a repository

@@ -229,7 +229,7 @@ class Pipeline:
     # As a folder.
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `pipeline.json`, one folder per network and the posteriors; an older pipeline there is replaced."""
+        """Write `pipeline.json`, each network and what codes are drawn from; an older pipeline there is replaced."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).unlink(missing_ok=True)  # written last: a folder that holds it is whole

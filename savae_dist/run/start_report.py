@@ -87,7 +87,7 @@ def check(run: Run) -> str:
     if run.results.validation is not None:
         lines += ["", "validation data", *survey(run.results.validation.shards)]
     else:
-        lines += ["", UNMEASURED, f"{HOLD_OUT}, whole recordings where the shards name them"]
+        lines += ["", UNMEASURED, f"{HOLD_OUT}, whole groups or recordings where the shards name them"]
     lines += ["", f"first batch: {tuple(batch.x.shape)} on {batch.x.device}, {low:.3g} to {high:.3g}"]
     lines += [f"             {shard}: {key}: {reason}; another sample took its place" for reason, shard, key in bad]
     lines += ["", "memory", *memory.report(run)]

@@ -100,6 +100,7 @@ def test_a_prior_of_the_system_s_own() -> None:
         ),
         ({}, {"sampler": "prior", "label": 0}, "the prior N\\(0, I\\) knows no classes"),
         ({}, {"sampler": "mixture", "label": "b"}, "label 1: the mixture has no such class; it has 0"),
+        ({"prior": Prior(2)}, {"sampler": "prior", "label": 0}, "label 0: the prior has no such class; it has none"),
         ({}, {"temperature": -1.0}, "temperature must be at least 0"),
         ({}, {"style": torch.zeros(2)}, "in one piece"),
         ({}, {"label": "c"}, "nothing to generate"),

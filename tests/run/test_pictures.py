@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.launching import SMALL, cut, equal, status, train, weights
-from helpers.pictures import SIZES, mixed, mixed_tars, photo, saved
+from helpers.pictures import mixed, mixed_tars, photo, saved
 
 from savae_dist.config.schema import DataConfig
 from savae_dist.data import Order, Reader, Request
@@ -132,7 +132,3 @@ def test_one_process_equals_two(sets: Path, tmp_path: Path) -> None:
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         assert np.abs(found[key].astype(np.float64) - value).max() <= 1e-6, key
-
-
-def test_the_sizes_are_mixed() -> None:
-    assert len(set(SIZES)) == 5

@@ -17,7 +17,7 @@ from savae_dist.preprocess import Pictures
 from savae_dist.untrusted import regular
 
 IMAGES = ("png", "jpg", "jpeg", "webp")
-MORE_IMAGES = ("bmp", "tif", "tiff", "gif", "pgm", "ppm")  # read only where a key has none of IMAGES and no array
+MORE_IMAGES = ("bmp", "tif", "tiff", "gif", "pgm", "ppm")  # other writers' tars have them, the packer's do not
 NPY_MAGIC = b"\x93NUMPY"
 NPY_HEAD = 1 << 16  # bytes within which a header ends
 # All that a plain array needs to say. numpy evaluates a header as a Python literal, which is slower and takes more.

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from savae_dist.data.formats.headers import JPEG_END, JPEG_MAGIC, Header, header
-from savae_dist.data.formats.images import GRAY, decode_picture, in_mode, opencv, upright
+from savae_dist.data.formats.images import GRAY, RGB, decode_picture, in_mode, opencv, upright
 from savae_dist.errors import BadSample
 from savae_dist.preprocess import Pictures, Resize
 
@@ -18,7 +18,6 @@ from savae_dist.preprocess import Pictures, Resize
 cv2.setNumThreads(0)
 # OpenCV's own constants name the scale and its order of colours together, and none of them RGB.
 SCALES = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
-COLOURS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 AVERAGED = 1.5  # shrunk by more than this, an area is averaged; less needs no more than the nearest four pixels
 
 
@@ -28,7 +27,7 @@ def read_picture(data: bytes, pictures: Pictures) -> np.ndarray:
     scale = _scale(found, pictures) if found is not None and found.simple else 1
     if found is None or scale == 1:
         return fitted(decode_picture(data, pictures.mode, bits=pictures.bits), pictures.size, pictures.resize)
-    colours = COLOURS if found.channels == 3 and pictures.mode == "rgb" else GRAY
+    colours = RGB if found.channels == 3 and pictures.mode == "rgb" else GRAY
     x = in_mode(opencv(data, SCALES[scale] | colours), pictures.mode)
     # As it lies in the file, where its last row and column may go beyond the picture.
     extent, size = (found.height / scale, found.width / scale), pictures.size

@@ -16,7 +16,7 @@ import numpy as np
 from savae_dist.config.members import AttributeRule
 from savae_dist.data.formats.npy import NPY_HEAD, NPY_MAGIC, npy_head, npy_header, open_table
 from savae_dist.data.formats.tar import Tar
-from savae_dist.data.index.labels import MAX_JSON, MAX_NAME, Member, at_path, by_name, read_json
+from savae_dist.data.index.labels import MAX_NAME, Member, at_path, by_name, json_of
 from savae_dist.data.index.reasons import shown
 from savae_dist.data.index.rows import save_table
 from savae_dist.errors import BadSample, DataError
@@ -47,7 +47,7 @@ class Attributes:
         if self.rule is None or member is None:
             return {}
         if self.rule.paths:
-            found = self._json(member)
+            found = json_of(self.data, member)
             return _joined(
                 {path: at_path(found, path.split(".")) if path != "." else found for path in self.rule.paths}
             )
@@ -60,7 +60,7 @@ class Attributes:
         """Of each row of a block, whose JSON has a list for each path; BadSample where it has not."""
         if self.rule is None or member is None:
             return [{}] * rows
-        found = self._json(member)
+        found = json_of(self.data, member)
         columns = {path: at_path(found, path.split(".")) for path in self.rule.paths}
         for path, column in columns.items():
             if column is not None and not (isinstance(column, list) and len(column) == rows):
@@ -85,11 +85,6 @@ class Attributes:
             for name, value in values.items():
                 table[row, self.names[name]] = value
         return table.view(row_dtype(len(self.names))).reshape(-1) if self.names else np.empty(0, row_dtype(0))
-
-    def _json(self, member: Member) -> Any:
-        if member.size > MAX_JSON:
-            raise BadSample("label", f"{member.size:,} bytes of JSON")
-        return read_json(self.data[member.offset : member.offset + member.size])
 
 
 def _joined(found: Mapping[str, Any]) -> Values:

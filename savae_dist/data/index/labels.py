@@ -54,7 +54,7 @@ class Labels:
         if member is None:
             return UNLABELLED
         if self.rule.kind == "json":
-            return self._number(as_label(at_path(self._json(member), self.rule.path)))
+            return self._number(as_label(at_path(json_of(self.data, member), self.rule.path)))
         if self._content(member, 0, 6) == NPY_MAGIC:
             if member.size > MAX_ARRAY:
                 raise BadSample("label", f"{member.size:,} bytes")
@@ -67,7 +67,7 @@ class Labels:
             return np.full(rows, UNLABELLED)
         if self.rule.kind == "json":
             try:
-                values = at_path(self._json(member), self.rule.path)
+                values = at_path(json_of(self.data, member), self.rule.path)
             except BadSample as error:
                 raise ValueError(error.found) from error
             if values is None:
@@ -113,11 +113,6 @@ class Labels:
         if member.size > MAX_TEXT:
             raise BadSample("label", f"{member.size:,} bytes")
         return self._content(member, 0, member.size)
-
-    def _json(self, member: Member) -> Any:
-        if member.size > MAX_JSON:
-            raise BadSample("label", f"{member.size:,} bytes of JSON")
-        return read_json(self._content(member, 0, member.size))
 
     def _array(self, member: Member) -> np.ndarray:
         """ValueError where it is none; its header is read first, since it may claim more than the memory holds."""
@@ -197,6 +192,13 @@ def _of_list(values: Sequence[Any]) -> Label:
         if len(marked) == 1:
             return marked[0]
     raise BadSample("label", f"a list of {len(values):,}, which is neither one label nor one-hot")
+
+
+def json_of(data: Tar, member: Member) -> Any:
+    """A member's JSON; BadSample where it is none, or too large."""
+    if member.size > MAX_JSON:
+        raise BadSample("label", f"{member.size:,} bytes of JSON")
+    return read_json(data[member.offset : member.offset + member.size])
 
 
 def read_json(content: bytes) -> Any:

@@ -13,10 +13,11 @@ from helpers.launching import ROOT
 from savae_dist.data import Shards
 
 MEASURED = """
-import resource, sys
+import sys
+from savae_dist.run.memory import resident
 from tools.make_shards import main
 code = main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(resident() >> 20)
 sys.exit(code)
 """
 CHUNK = 1 << 16

@@ -18,7 +18,7 @@ from savae_dist.data.formats.npy import NPY_MAGIC, decode_npy
 from savae_dist.data.packing.sources.base import Bad, Item, Label, Note, Sample, as_label, grouped
 from savae_dist.data.packing.sources.images import fitted
 from savae_dist.data.packing.sources.listing import Rules, group_of
-from savae_dist.data.packing.splits import Splits, as_set, sets_of
+from savae_dist.data.packing.splits import SPLITS, Splits, as_set, sets_of
 from savae_dist.errors import BadSample, ConfigError, DataError
 from savae_dist.preprocess import Resize
 
@@ -128,7 +128,7 @@ def divided(pieces: Sequence[Piece], named: Sequence[str], read: Read, columns: 
             parts.append(piece._replace(rows=own == name))
             own_sets.append(name)
     # By set, so that the packer finds them in this order.
-    order = sorted(range(len(parts)), key=lambda i: ("train", "validation", "test").index(own_sets[i]))
+    order = sorted(range(len(parts)), key=lambda i: SPLITS.index(own_sets[i]))
     found = frozenset(label for label in labels if label is not None)
     return Divided([parts[i] for i in order], tuple(own_sets[i] for i in order), notes, found)
 
