@@ -114,8 +114,7 @@ def photographs(
     """
     torch.set_num_threads(1)
     batch, workers = config.data.batch_size, config.data.workers
-    if samples < 1 or batch < 1 or samples % (loaders.SHARDS * batch):
-        raise ConfigError(f"--samples={samples} must be a multiple of {loaders.SHARDS} batches of --batch={batch}")
+    loaders.check_samples(samples, batch)
     with tempfile.TemporaryDirectory() as scratch:
         tars = Path(scratch) / "photos"
         photos.make(tars, samples, folder)
@@ -129,7 +128,7 @@ def photographs(
                 for name, load in photos.READERS.items()
             }
             named = {f"{number} {name}": loop for (number, name), loop in loops.items()}
-            times = interleave(named, rounds, seconds, lambda: None, AHEAD if workers else 0)
+            times = interleave(named, rounds, seconds, lambda: None, AHEAD)
             for number in (0, workers):
                 own = {name: times[f"{number} {name}"] for at, name in loops if at == number}
                 yield from table(f"{side} px, {number} workers", own, photos.USUAL, batch)

@@ -29,14 +29,19 @@ WINDOW = 1024
 
 def sets(scratch: Path, samples: int, batch: int) -> Iterator[tuple[str, Path]]:
     """Title and folder of 28x28 digits and of windows of noise, in both layouts; a block holds a batch."""
-    if samples < 1 or batch < 1 or samples % (SHARDS * batch):
-        raise ConfigError(f"--samples={samples} must be a multiple of {SHARDS} batches of --batch={batch}")
+    check_samples(samples, batch)
     for kind, make in (("images", digits), ("windows", noise)):
         x, y = make(samples)
         for layout in ("samples", "packed"):
             folder = scratch / f"{kind}-{layout}"
             pack(x, y, folder, layout=layout, shard_size=samples // SHARDS, block=batch)
             yield f"{kind}, {layout}", folder
+
+
+def check_samples(samples: int, batch: int) -> None:
+    """ConfigError unless each shard holds whole batches."""
+    if samples < 1 or batch < 1 or samples % (SHARDS * batch):
+        raise ConfigError(f"--samples={samples} must be a multiple of {SHARDS} batches of --batch={batch}")
 
 
 def digits(samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +62,11 @@ def noise(samples: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(folder: Path, size: int, workers: int) -> Batches:
-    shards = Shards.open(folder)
+    return read(Shards.open(folder), size, workers)
+
+
+def read(shards: Shards, size: int, workers: int) -> Batches:
+    """Batches by this package."""
     reader = Reader(shards, Order(shards.counts, 0, LANES, DataConfig.shuffle_window), bad_budget=0)
     requests = (Request(start, size, range(size)) for start in count(0, size))
     return ((raw.x, raw.y) for raw in loader(reader, requests, workers, pin=False))

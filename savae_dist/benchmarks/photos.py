@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,9 +18,8 @@ from fsspec.core import url_to_fs
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from savae_dist.benchmarks.loaders import LANES, SHARDS, Batches
-from savae_dist.config.schema import DataConfig
-from savae_dist.data import Order, Reader, Request, Shards, loader
+from savae_dist.benchmarks.loaders import SHARDS, Batches, read
+from savae_dist.data import Shards
 from savae_dist.data.index.pictures import Wanted, with_pictures
 from savae_dist.data.remote.store import Store
 from savae_dist.errors import ConfigError
@@ -99,10 +97,7 @@ def sized(place: Place, side: int, store: Store | None = None) -> Shards:
 
 
 def ours(place: Place, side: int, batch: int, workers: int, store: Store | None = None) -> Batches:
-    shards = sized(place, side, store)
-    reader = Reader(shards, Order(shards.counts, 0, LANES, DataConfig.shuffle_window), bad_budget=0)
-    requests = (Request(start, batch, range(batch)) for start in count(0, batch))
-    return ((raw.x, raw.y) for raw in loader(reader, requests, workers, pin=False))
+    return read(sized(place, side, store), batch, workers)
 
 
 def fit(image: Image.Image, side: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -136,14 +137,12 @@ def with_kept_moments(
     if held is None or shards.part is None or shards.spec.normalise != "dataset":
         return shards, held
     peers, of = process.peers, moments_of(shards, data)
-    stored, error = None, None
-    if peers.rank == 0:
-        try:
-            stored = stored_moments(folder, of, shards.spec)
-        except CheckpointError as met:
-            error = met
-    peers.raise_everywhere(error)
-    known = peers.gather({"mean": stored and stored.mean, "std": stored and stored.std})[0]
+
+    def kept() -> dict[str, Any]:
+        stored = stored_moments(folder, of, shards.spec) if peers.rank == 0 else None
+        return {"mean": stored and stored.mean, "std": stored and stored.std}
+
+    known = peers.each(kept)[0]
     if known["mean"] is not None:
         spec = replace(shards.spec, **known)
     else:

@@ -9,7 +9,7 @@ import numpy as np
 
 from savae_dist.data.packing.readers.hdf5 import is_hdf5, read_hdf5
 from savae_dist.data.packing.readers.named import from_arrays
-from savae_dist.data.packing.readers.signal import DEPTH, Choice, Signal, Unreadable, Variable, deeper
+from savae_dist.data.packing.readers.signal import DEPTH, Choice, Signal, Variable, deeper, undecodable
 
 NAMES = ("Name", "name")  # the field that tells the elements of a struct array apart
 
@@ -27,7 +27,7 @@ def read_mat(path: Path, choice: Choice) -> Signal:
     try:
         held = loadmat(path)
     except (MatReadError, NotImplementedError) as error:
-        raise Unreadable("undecodable", " ".join(str(error).split())) from error
+        raise undecodable(error) from error
     variables = [one for name in held if not name.startswith("__") for one in flatten(name, held[name])]
     return from_arrays(variables, choice, path.stem)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from savae_dist.data.packing.readers.clocks import Column
 from savae_dist.data.packing.readers.dialect import Dialect, find_dialect, is_number, open_text
-from savae_dist.data.packing.readers.signal import Choice, Signal, Unreadable
+from savae_dist.data.packing.readers.signal import Choice, Signal, Unreadable, undecodable
 from savae_dist.data.packing.readers.table import from_columns, kept
 
 
@@ -54,7 +54,7 @@ def read_columns(path: Path, dialect: Dialect) -> list[Column]:
                 low_memory=False,
             )
         except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise Unreadable("undecodable", " ".join(str(error).split())) from error
+            raise undecodable(error) from error
     held = frame.dropna(axis="columns", how="all") if not spaced else frame
     if len(held.columns) > dialect.columns:
         extra = frame[dialect.columns].first_valid_index()

@@ -13,7 +13,11 @@ from savae_dist.data.packing.splits import SPELLINGS, as_set
 from savae_dist.errors import ConfigError, DataError
 
 SHOWN = 5
-LABELS = ("top", "parent", "none")  # rules for the class of a file; any other is a regular expression
+LABELS = (
+    "top",
+    "parent",
+    "none",
+)  # rules for the class of a file; see `Rules` for others
 USED = ("path", "label", "split", "recording", "machine", "rate", "variable")  # columns that mean something
 
 
@@ -36,8 +40,9 @@ class Listed:
 class Rules:
     """How the path of a file, or its row in the list, tells its class and what it belongs to.
 
-    label: `top` (the first folder), `parent` (the last), `none`, or a regular expression with one group, searched in
-    the path. group: `folder`, a column of the list, or such an expression; "" where the source decides.
+    label: `top` (the first folder), `parent` (the last), `none`, a regular expression with one group, searched in the
+    path, or a column of tables with several recordings. group: `folder`, a column of the list or of such a table, or
+    such an expression; "" where the source decides.
     """
 
     label: str = "top"
