@@ -143,7 +143,7 @@ def test_what_cannot_be_held_out(
 def test_check_proposes_it(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*SMALL, "--check", f"data.train={data}", f"output={tmp_path / 'run'}"]
     assert main(words) == 0
-    assert "data.hold_out=0.1 holds a tenth of data.train out, whole recordings" in capsys.readouterr().out
+    assert "data.hold_out=0.1 holds a tenth of data.train out, whole groups or recordings" in capsys.readouterr().out
     assert main([*words, "data.hold_out=0.1"]) == 0
     report = capsys.readouterr().out
     assert "not measured" not in report
