@@ -54,6 +54,8 @@ def beside_bare_loop(
         for phase in phases:
             loops = {"hand-written": bare_loop.WRITTEN[phase.name](setting, bare_loop.Preloaded(setting))}
             loops["trainer"] = trainer(setting, phase).iterate
+            if phase.posteriors is not None:
+                loops["trainer, posteriors kept"] = trainer(setting, phase, keep=True).iterate
             if folder is not None:
                 loops |= bare_loop.imported(folder, setting, phase.name, Path(scratch))
             times = interleave(loops, rounds, seconds, device_wait(device))

@@ -44,11 +44,11 @@ def interleave(
 
 def table(title: str, times: Mapping[str, np.ndarray], reference: str, batch: int) -> Iterator[str]:
     """A line per loop: medians over the rounds; speeds relative to `reference` are compared within each round."""
-    yield f"{title:<22}{'wall ms':>10}{'CPU ms':>10}{'samples/s':>11}{'speed':>8}{'by CPU':>8}"
+    yield f"{title:<28}{'wall ms':>10}{'CPU ms':>10}{'samples/s':>11}{'speed':>8}{'by CPU':>8}"
     for name, pairs in times.items():
         wall, cpu = np.median(pairs, axis=0)
         speed, by_cpu = np.median(times[reference] / pairs, axis=0)
-        yield f"  {name:<20}{1e3 * wall:10.2f}{1e3 * cpu:10.2f}{batch / wall:11.0f}{speed:8.3f}{by_cpu:8.3f}"
+        yield f"  {name:<26}{1e3 * wall:10.2f}{1e3 * cpu:10.2f}{batch / wall:11.0f}{speed:8.3f}{by_cpu:8.3f}"
 
 
 def machine(device: torch.device) -> str:

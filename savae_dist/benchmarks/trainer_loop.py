@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import tee
 from typing import Any, Generic, TypeVar
 
@@ -14,9 +14,10 @@ from savae_dist.benchmarks.setting import Setting
 from savae_dist.data import Order, Reader
 from savae_dist.precision import autocast
 from savae_dist.preprocess import normalise
+from savae_dist.run import posterior_cache
 from savae_dist.run.training_data import TrainingData
 from savae_dist.systems.phases import Phase
-from savae_dist.training.batches import BatchBuilder, BatchSplit, training_plan
+from savae_dist.training.batches import BatchBuilder, BatchSplit, alone, training_plan
 from savae_dist.training.engine import PreparedUpdate, UpdateModule, run_phase
 from savae_dist.training.strategies import Replicas
 
@@ -52,11 +53,17 @@ class Waiting(Generic[T]):
 
 
 def trainer(
-    setting: Setting, phase: Phase, split: BatchSplit | None = None, reduce: bool = True, workers: int = 0
+    setting: Setting,
+    phase: Phase,
+    split: BatchSplit | None = None,
+    reduce: bool = True,
+    workers: int = 0,
+    keep: bool = False,
 ) -> Loop:
     """The way a run goes: shards, reader, loader, builder, engine; without `reduce` each rank trains on its own.
 
-    split: this rank's share of each batch; all of it if left out.
+    split: this rank's share of each batch; all of it if left out. keep: the posteriors of a frozen encoder are kept, as
+    in a run whose phase reads each sample often enough (`posterior_cache`).
     """
     config, spec = setting.config, setting.shards.spec
     split = split or BatchSplit(config.data.batch_size)
@@ -72,6 +79,8 @@ def trainer(
     order = Order(setting.shards.counts, config.seed, LANES, config.data.shuffle_window)
     builder = BatchBuilder(split, setting.device, lambda x: normalise(x, spec), config.seed)
     data = TrainingData(Reader(setting.shards, order, 0), builder, workers, pin=setting.device.type == "cuda")
+    if keep:
+        builder = replace(builder, posteriors=posterior_cache.kept(phase, config, data, networks, ENDLESS, alone))
     ahead, plan = tee(training_plan(phase, split, first=0, last=ENDLESS, origin=0))
     batches = Waiting(data.planned(ahead))
     steps = run_phase(plan, batches, updates, builder)

@@ -4,6 +4,7 @@ import torch
 from helpers.benchmarks import small_setting
 
 from savae_dist.benchmarks.trainer_loop import trainer
+from savae_dist.networks import ConvEncoder
 from savae_dist.training.engine import PreparedUpdate
 
 
@@ -33,3 +34,20 @@ def test_scaling_without_reduction_trains_the_same_samples_alone(tmp_path):
             other = loops[1].updates[name].parameters
             for key, parameter in update.parameters.items():
                 torch.testing.assert_close(parameter, other[key], rtol=0, atol=0)
+
+
+def test_kept_posteriors_train_the_same_weights(tmp_path, monkeypatch):
+    here = small_setting(tmp_path)
+    phase = here.config.system.phases()[1]
+    loops = [trainer(here, phase, keep=keep) for keep in (False, True)]
+    encoded = []
+    forward = ConvEncoder.forward
+    monkeypatch.setattr(ConvEncoder, "forward", lambda self, x: (encoded.append(len(x)), forward(self, x))[1])
+    for loop, calls in zip(loops, (6, 0), strict=True):  # a critic's and a decoder's step in each of three iterations
+        encoded.clear()
+        for _ in range(3):
+            loop.iterate()
+        assert len(encoded) == calls
+    for name, update in loops[0].updates.items():
+        for key, parameter in update.parameters.items():
+            torch.testing.assert_close(parameter, loops[1].updates[name].parameters[key], rtol=0, atol=0)
