@@ -13,7 +13,7 @@ import resource
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +111,14 @@ def report(run: Run) -> list[str]:
     there = sum(parts.values()) if device.type == "cuda" else resident()
     phases = [phase_cost(run, phase) for phase in run.phases if run.steps(phase)]
     steps = [step for phase in phases for step in phase.steps]
-    now = split.size // (split.ranks * split.accumulate)
-    most = max(steps, key=lambda step: step.bytes(now))
+    most = max(steps, key=lambda step: step.bytes(split.rows))
     kept = sum(tensor_bytes([n]) for n in run.networks.values() if not isinstance(n, FeatureNetwork))
 
     def needed(accumulate: int) -> int:
-        samples = split.size // (split.ranks * accumulate)
+        samples = replace(split, accumulate=accumulate).rows
         return there + max(step.bytes(samples) for step in steps) + (accumulate - 1) * samples * sample_bytes(run)
 
-    moment = most.moment(now)
+    moment = most.moment(split.rows)
     here = f"data.batch_size={split.size} accumulate={split.accumulate}"
     return [
         *lines,

@@ -28,7 +28,7 @@ def kept(
     split, order = data.builder.split, sequential(data.shards)
     # Its own account of what is bad: here that is only left out, and later not looked up.
     reader = Reader.sharing(data.reader, order, bad_budget=data.shards.size)
-    rows = BLOCK * split.size // (split.ranks * split.accumulate)
+    rows = BLOCK * split.rows
     starts = range(split.rank * rows, data.shards.size, split.ranks * rows)
     requests = (Request(start, n := min(rows, data.shards.size - start), range(n)) for start in starts)
     encoder = networks[phase.posteriors]

@@ -193,8 +193,7 @@ def build_networks(
         checkpoint.load_networks(folder.parent, {folder.name: networks[name]})
     if together:  # in training only: saved and exported networks have ordinary batch norms
         networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
-    slice_size = split.size // (split.ranks * split.accumulate)
-    if slice_size == 1 and any(batch_norms(network) for network in networks.values()):
+    if split.rows == 1 and any(batch_norms(network) for network in networks.values()):
         raise ConfigError("data.batch_size: batch norm needs two samples per process and step, or networks.norm=group")
     for network in networks.values():
         # Images in channels-last order, in which convolutions are faster on CPUs and GPUs alike.

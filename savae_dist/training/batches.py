@@ -51,11 +51,15 @@ class BatchSplit:
                 f"x accumulate={self.accumulate}"
             )
 
+    @property
+    def rows(self) -> int:
+        """Samples of a rank's forward pass: its share of one accumulation step."""
+        return self.size // (self.ranks * self.accumulate)
+
     def slots(self) -> list[range]:
         """The slots (places in the global batch) that this rank reads, one range per accumulation step."""
         mine = range(self.rank, self.size, self.ranks)
-        step = len(mine) // self.accumulate
-        return [mine[i : i + step] for i in range(0, len(mine), step)]
+        return [mine[i : i + self.rows] for i in range(0, len(mine), self.rows)]
 
 
 class PlannedStep(NamedTuple):

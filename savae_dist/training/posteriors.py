@@ -42,8 +42,7 @@ def encode(
     They are computed in batches of the size that a rank sees in training: a convolution of another batch size may add
     up in another order, and so round otherwise.
     """
-    split = builder.split
-    rows = split.size // (split.ranks * split.accumulate)
+    split, rows = builder.split, builder.split.rows
     like = next(encoder.parameters())
     mean = torch.zeros(ids, encoder.latent_dim, dtype=like.dtype, device=builder.device)
     log_variance, known = torch.zeros_like(mean), torch.zeros(ids, dtype=torch.int32, device=builder.device)

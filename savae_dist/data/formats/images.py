@@ -50,10 +50,17 @@ def decode_picture(
     else:
         _check_size(found.height, found.width, size)
         x = opencv(data, GRAY if found.channels == 1 else RGB)
-    if bits == 16 and x.dtype == np.uint8:
-        x = x * np.uint16(257)
-    x = in_mode(x, mode)
+    x = in_mode(in_depth(x, bits), mode)
     return x if x.flags.c_contiguous else np.ascontiguousarray(x)
+
+
+def in_depth(x: np.ndarray, bits: int, most: int = DEEPEST) -> np.ndarray:
+    """uint8 or uint16 pixels with 8 or 16 bits, scaled and rounded; most: the value of white in uint16 pixels."""
+    if bits == 16 and x.dtype == np.uint8:
+        return x * np.uint16(257)
+    if bits == 8 and x.dtype == np.uint16:
+        return ((x.astype(np.uint32) * 255 + most // 2) // most).clip(max=255).astype(np.uint8)
+    return x
 
 
 def in_mode(x: np.ndarray, mode: Mode) -> np.ndarray:
@@ -102,9 +109,7 @@ def _deep(data: bytes, bits: int) -> np.ndarray:
     x = opencv(data, cv2.IMREAD_UNCHANGED)
     if x.dtype != np.uint16:
         raise BadSample("undecodable")
-    if bits == 8:
-        most = white(data) or DEEPEST
-        x = ((x.astype(np.uint32) * 255 + most // 2) // most).clip(max=255).astype(np.uint8)  # to the nearest
+    x = in_depth(x, bits, white(data) or DEEPEST)
     if x.ndim == 3:
         x = x[..., [2, 1, 0, 3][: x.shape[2]]]
         if data.startswith(PNG_MAGIC) and data[25] in (0, 4):  # gray with alpha, which OpenCV makes colour

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from savae_dist.data.formats.headers import JPEG_END, JPEG_MAGIC, Header, header
-from savae_dist.data.formats.images import GRAY, RGB, decode_picture, in_mode, opencv, upright
+from savae_dist.data.formats.images import GRAY, RGB, decode_picture, in_depth, in_mode, opencv, upright
 from savae_dist.errors import BadSample
 from savae_dist.preprocess import Pictures, Resize
 
@@ -42,11 +42,7 @@ def as_sample(x: np.ndarray, pictures: Pictures) -> np.ndarray:
         raise BadSample("dtype")
     if x.ndim not in (2, 3) or not x.size:
         raise BadSample("shape")
-    if x.dtype == np.uint8 and pictures.bits == 16:
-        x = x * np.uint16(257)
-    elif x.dtype == np.uint16 and pictures.bits == 8:
-        x = ((x.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return fitted(in_mode(x, pictures.mode), pictures.size, pictures.resize)
+    return fitted(in_mode(in_depth(x, pictures.bits), pictures.mode), pictures.size, pictures.resize)
 
 
 def _scale(found: Header, pictures: Pictures) -> int:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from savae_dist.preprocess import DataSpec, Normalise
 # A set without class names whose labels leave so many numbers out has a wrong label, or ids in place of classes.
 MANY_CLASSES, FEW = 1000, 10
 
+Stored = tuple[np.ndarray, np.ndarray]
 ELSEWHERE = -3  # in place of a label: the sample belongs to the other part
 
 
@@ -76,7 +77,7 @@ class Shards:
         self.stored_shape, self.stored_dtype = tuple(index["shape"]), str(index["dtype"])
         self.packed = index["layout"] == "packed"
         # Opened at once: they show whether there are as many samples as the index counts.
-        self._labels = self._open_labels()
+        self._labels = self.open_columns(LABELS, np.dtype(np.int32))
         self.label_counts = {label: int(counts.sum()) for label, counts in self.label_table().items()}
         self.spec = self._spec()
 
@@ -253,25 +254,25 @@ class Shards:
                 table.setdefault(int(label), np.zeros(len(self.counts), np.int64))[number] = n
         return table
 
-    def _open_labels(self) -> list[Column]:
-        """int32, one column per index."""
-        columns = []
-        for number, folder in enumerate(self._folders):
-            last = int((self._first + self.counts)[self._folder_of == number].max())
-            home = self.home / folder
-            columns.append(checked_column(home / LABELS, home / INDEX, last, np.dtype(np.int32)))
-        return columns
+    def open_columns(self, name: str, dtype: np.dtype) -> list[Column]:
+        """The file of this name beside each index, a row for each of its samples."""
+        ends = self._first + self.counts
+        lasts = [int(ends[self._folder_of == number].max()) for number in range(len(self._folders))]
+        homes = [self.home / folder for folder in self._folders]
+        return [checked_column(home / name, home / INDEX, last, dtype) for home, last in zip(homes, lasts)]
+
+    def stored_rows(self, columns: Sequence[Column], shards: np.ndarray, rows: np.ndarray) -> Iterator[Stored]:
+        """(which of the samples, bool [n]; their stored rows) for each of the columns; shards, rows: int64 [n]."""
+        places = self._first[shards] + rows
+        for number, column in enumerate(columns):
+            here = self._folder_of[shards] == number
+            yield here, column.rows(places[here])
 
     def labels(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """int64 [n] labels; -1: unlabelled, or of a class that `spec` does not have; -2: could not be read."""
-        places = self._first[shards] + rows
-        if len(self._labels) == 1:
-            labels = self._labels[0].rows(places).astype(np.int64)
-        else:
-            labels = np.empty(len(places), np.int64)
-            for number, column in enumerate(self._labels):
-                here = self._folder_of[shards] == number
-                labels[here] = column.rows(places[here])
+        labels = np.empty(len(shards), np.int64)
+        for here, stored in self.stored_rows(self._labels, shards, rows):
+            labels[here] = stored
         return np.where(labels < self.spec.classes, labels, UNLABELLED)
 
     def check_classes(self) -> None:
