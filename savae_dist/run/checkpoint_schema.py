@@ -44,7 +44,8 @@ STATE = record(
         "features": table(SHA256),
         "config": table(anything),
     },
-    optional={"good": flag, "retries": COUNT, "lr_scale": number(0, 1)},  # not in older ones
+    # not in older ones
+    optional={"good": flag, "retries": COUNT, "lr_scale": number(0, 1), "gradient_shares": table(number(0, 1))},
 )
 SCALER = {"scale": number(0), "growth_factor": number(0), "backoff_factor": number(0), "growth_interval": COUNT}
 VALUES = {

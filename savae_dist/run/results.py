@@ -78,6 +78,7 @@ class Results:
         steps = {phase.name: self.config.capped(phase.steps) for phase in self.phases}
         data = {"samples": self.data.shards.describe(), "index_sha256": self.data.shards.digest}
         summary = {"samples_per_second": at.rates, "steps": steps, "seed": self.config.seed, "training_data": data}
+        summary |= {"gradient_shares": at.gradient_shares} if at.gradient_shares else {}
         again = (self.folder / "summary.json").is_file()  # finished by an earlier launch, which logged the figures
         # An earlier "done" must not stand in status.json while the pipeline is being replaced.
         self.process.status.begin(again=True)

@@ -26,6 +26,7 @@ from savae_dist.systems.phases import Phase, Preparation
 from savae_dist.training.batch_norm import broadcast_buffers, recalibrate
 from savae_dist.training.batches import training_plan
 from savae_dist.training.engine import PreparedUpdate, run_phase
+from savae_dist.training.gradient_shares import read_out
 from savae_dist.training.posteriors import Posteriors
 
 MEASURED = 2048  # training samples that a phase may measure before its first step
@@ -213,6 +214,7 @@ class Run:
                 ema=config.ema,
                 zero=self.process.zero,
                 ddp=config.ddp,
+                shares_every=config.log_every,
             )
             for update in phase.updates
             if update.active
@@ -238,6 +240,9 @@ class Run:
         values = {f"{name}/lr": update.lr for name, update in updates.items()}
         values |= {f"{name}/skipped": int(update.skipped) for name, update in updates.items()}
         values[f"{phase.name}/samples_per_second"] = rate
+        shares = read_out(update.shares for update in updates.values())
+        self.training.gradient_shares |= shares
+        values |= {f"gradient_share/{term}": share for term, share in shares.items()}
         self.tracker.scalars({**losses, **values}, self.training.total)
         shown = {name: value for name, value in losses.items() if not name.endswith("gradient_norm")}
         self.tracker.progress(f"{phase.name} step {self.training.step}/{self.steps(phase)}", shown, rate)

@@ -16,6 +16,7 @@ class TrainingState:
     origin: position in the data where the phase began. phase_end: whether the phase is finished; such a checkpoint is
         never removed.
     rates: samples per second of each finished phase.
+    gradient_shares: of each term, its part of the gradient at the decoder's output, as last measured.
     good: whether all weights were finite and no update was being skipped when it was saved.
     retries, lr_scale: how often the run went back after a divergence, and the factor of its learning rates since.
     lanes: parallel streams through the shards. data: digest of the index. features: sha256 of each frozen feature
@@ -28,6 +29,7 @@ class TrainingState:
     origin: int
     phase_end: bool = False
     rates: dict[str, float] = field(default_factory=dict)
+    gradient_shares: dict[str, float] = field(default_factory=dict)
     lanes: int = 0
     data: str = ""
     features: dict[str, str] = field(default_factory=dict)

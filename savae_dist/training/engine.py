@@ -7,7 +7,7 @@ one `UpdateModule`, so that DDP and DeepSpeed wrap exactly one call.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import groupby, islice
 from types import SimpleNamespace
@@ -23,8 +23,10 @@ from savae_dist.latents import full_precision
 from savae_dist.networks import Network
 from savae_dist.precision import autocast, make_scaler
 from savae_dist.systems.phases import Batch, Phase, Update
-from savae_dist.training.batch_norm import BatchNorm
 from savae_dist.training.batches import BatchBuilder, PlannedStep, Together, alone
+from savae_dist.training.frozen import states_of
+from savae_dist.training.gradient_shares import DECODER, gradient_shares
+from savae_dist.training.meter import Meter
 from savae_dist.training.optim import (
     WeightAverage,
     check_state,
@@ -58,7 +60,8 @@ class UpdateModule(nn.Module):
 class PreparedUpdate:
     """An update with its optimiser, wrapped for one process, DDP or ZeRO.
 
-    zero: DeepSpeed's ZeRO stage, 0 for whole replicas.
+    zero: DeepSpeed's ZeRO stage, 0 for whole replicas. shares_every: iterations between the measurements of
+    `shares`, each term's part of the decoder's gradient; 0: never.
     """
 
     def __init__(
@@ -73,13 +76,16 @@ class PreparedUpdate:
         ema: float = 0.0,
         zero: int = 0,
         ddp: DdpConfig | None = None,
+        shares_every: int = 0,
     ) -> None:
         self.update, self.config, self.total = update, config, phase.steps
+        self.decoder = networks[DECODER] if DECODER in update.trains else None
+        self.shares, self.shares_every = dict[str, Tensor](), shares_every
         device = PartialState().device
         in_play = {name for other in phase.updates for name in other.trains}
-        self._states = _network_states(networks, set(update.trains), in_play)
+        self._states = states_of(networks, set(update.trains), in_play)
         self.enter()  # before wrapping: DDP reduces the parameters that require a gradient at that time
-        module = UpdateModule(update, networks, autocast(precision, device))
+        self.module = module = UpdateModule(update, networks, autocast(precision, device))
         self.parameters = dict(module.trained.named_parameters())
         self.trained = module.trained
         if compile:
@@ -126,11 +132,13 @@ class PreparedUpdate:
             group["lr"] = self.lr
         buffers = list(self.trained.buffers())  # now, because wrapping an update may replace them
         before = [buffer.clone() for buffer in buffers]
+        if self.shares_every and (iteration + 1) % self.shares_every == 0 and self.decoder is not None:
+            self.shares = gradient_shares(self.decoder, partial(self._measured, loss_index), slices)
+            restore(buffers, before)
         if self.parallel.unsettled:
             self._backward(loss_index, slices[-1:])
             self.optimizer.zero_grad(set_to_none=True)
-            for buffer, old in zip(buffers, before, strict=True):
-                buffer.copy_(old)
+            restore(buffers, before)
             self.parallel.unsettled = False
         sums = self._backward(loss_index, slices)
         self.parallel.step()
@@ -144,6 +152,11 @@ class PreparedUpdate:
         self.skipped += ~self.finite
         self.skipped_in_a_row = (self.skipped_in_a_row + 1) * ~self.finite
         self.meter.add({**sums, "gradient_norm": self.norm}, self.finite)
+
+    def _measured(self, loss_index: int, batch: Batch) -> dict[str, Tensor]:
+        """The terms for a measurement: past DDP and the compiler, and in fp16 scaled, so that none is rounded to 0."""
+        terms = self.module.forward(batch, loss_index)
+        return terms if self.scaler is None else {name: self.scaler.scale(value) for name, value in terms.items()}
 
     def _backward(self, loss_index: int, slices: list[Batch]) -> dict[str, Tensor]:
         """Accumulate the gradient of the loss; return its terms, averaged over the slices."""
@@ -206,47 +219,9 @@ class PreparedUpdate:
         self.parallel.close()
 
 
-@dataclass(frozen=True)
-class _States:
-    parameters: list[tuple[nn.Parameter, bool]]  # (parameter, requires gradient)
-    modules: list[tuple[nn.Module, bool]]  # (module, training)
-    norms: list[tuple[BatchNorm, bool]]  # (batch norm, track running statistics)
-
-
-def _network_states(networks: Mapping[str, Network], trained: set[str], in_play: set[str]) -> _States:
-    """What requires a gradient, and each module's mode, in an update of `trained` within a phase that trains `in_play`.
-
-    A network that only other updates of the phase train is in eval mode, but its batch norms normalise with batch
-    statistics, as in training, and do not update their buffers.
-    """
-    parameters = [(p, name in trained) for name, network in networks.items() for p in network.parameters()]
-    states = _States(parameters, [], [])
-    for name, network in networks.items():
-        for module in network.modules():
-            if isinstance(module, BatchNorm):
-                states.modules.append((module, name in in_play))
-                states.norms.append((module, name in trained or name not in in_play))
-            else:
-                states.modules.append((module, name in trained))
-    return states
-
-
-class Meter:
-    """Sums of scalars on the device since the last `drain`; skipped steps do not count."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-
-    @torch.no_grad()
-    def add(self, values: Mapping[str, Tensor], counts: Tensor) -> None:
-        for name, value in values.items():
-            entry = torch.stack([torch.where(counts, value.float(), 0.0), counts.float()])
-            self.sums[name] = self.sums[name] + entry if name in self.sums else entry
-
-    def drain(self) -> dict[str, Tensor]:
-        """Name -> (sum, count) `[2]`."""
-        sums, self.sums = self.sums, {}
-        return sums
+def restore(buffers: Iterable[Tensor], before: Iterable[Tensor]) -> None:
+    for buffer, old in zip(buffers, before, strict=True):
+        buffer.copy_(old)
 
 
 def run_phase(

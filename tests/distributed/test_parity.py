@@ -75,6 +75,7 @@ def test_the_settings_do_what_they_are_there_for(results: Results) -> None:
     assert float(one["separate 0 1"]["losses/critic/gradient_norm"]) > 0.3  # what it was clipped to
     assert float(one["joint 0 1"]["networks/critic/convs.0.weight"].abs().max()) == pytest.approx(0.05)
     assert "ema/decoder/convs.0.weight" in one["separate 0 1"]
+    assert "shares/adv" in one["separate 0 1"]
     assert [int(one["not finite 0 1"][f"skipped/{name}"]) for name in ("vec", "critic", "decoder")] == [1, 2, 1]
     half = results[2]["fp16 0 2"]
     assert float(half["scale/critic"]) < 65536 == float(half["scale/decoder"])  # of its own, and its own overflow

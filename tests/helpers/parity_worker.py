@@ -44,7 +44,7 @@ class Setting:
 JOINT = {"critic_update": "joint", "batches": "shared", "critic_steps": 2}
 SGD = {"name": "sgd", "lr": 0.02}
 SETTINGS = {
-    "separate": Setting(optimizer={**SGD, "clip_norm": 0.3}, prepared={"ema": 0.5}, full=True),
+    "separate": Setting(optimizer={**SGD, "clip_norm": 0.3}, prepared={"ema": 0.5, "shares_every": 1}, full=True),
     "joint": Setting(JOINT, {**SGD, "momentum": 0.5, "clip_value": 0.01}, {"clip_weights": 0.05}, full=True),
     "few labels": Setting(
         {"reconstruction_weight": 0.5, "critic_regulariser": "gradient_penalty"},
@@ -91,6 +91,7 @@ def trained(setting: Setting, split: BatchSplit, zero: int) -> dict[str, Tensor]
             means = rank_means({f"losses/{name}/{term}": value for term, value in update.meter.drain().items()})
             found |= {key: torch.tensor(value, dtype=torch.float64) for key, value in means.items()}
             found[f"skipped/{name}"] = update.skipped
+            found |= {f"shares/{term}": share for term, share in update.shares.items()}
             if values["scaler"] is not None:
                 found[f"scale/{name}"] = torch.tensor(values["scaler"]["scale"])
             for network, average in update.averages.items():
