@@ -44,8 +44,13 @@ STATE = record(
         "features": table(SHA256),
         "config": table(anything),
     },
-    # not in older ones
-    optional={"good": flag, "retries": COUNT, "lr_scale": number(0, 1), "gradient_shares": table(number(0, 1))},
+    optional={  # not in older ones
+        "good": flag,
+        "retries": COUNT,
+        "lr_scale": number(0, 1),
+        "gradient_shares": table(number(0, 1)),
+        "warnings": table(text(1000)),
+    },
 )
 SCALER = {"scale": number(0), "growth_factor": number(0), "backoff_factor": number(0), "growth_interval": COUNT}
 VALUES = {

@@ -21,10 +21,9 @@ from savae_dist.run.validation import (
     TrainingFigures,
     Validation,
     closing_summary,
-    collapse,
     in_one_line,
-    worse_than_class_means,
 )
+from savae_dist.run.watch import Watch
 from savae_dist.systems.phases import Phase
 from savae_dist.training.batch_norm import broadcast_buffers
 
@@ -45,6 +44,7 @@ class Results:
     data: TrainingData
     validation: Validation | None
     tracker: Tracker
+    watch: Watch
 
     @cached_property
     def drawn(self) -> Validation | TrainingFigures:
@@ -61,8 +61,7 @@ class Results:
             numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
             self.tracker.scalars(numbers, at.total)
             self.tracker.say(f"{where}, validation: {in_one_line(metrics)}")
-        if warning := collapse(metrics, pipeline.spec):
-            self.tracker.say(f"{where}: {warning}")
+        self.tracker.warn(self.watch.validated(phase, at.step, metrics), at.total)
         self.process.stop.together(lambda: self._draw(pipeline, at.total))
 
     def finish(self, networks: Mapping[str, Network], at: TrainingState) -> None:
@@ -73,19 +72,21 @@ class Results:
         if not self.process.state.is_main_process:
             return
         side = self.process.status.side
-        for warning in filter(None, (collapse(metrics, pipeline.spec), worse_than_class_means(metrics))):
-            side.tell(warning, warning)
+        self.tracker.warn(self.watch.finished(self.phases[-1], at.step, metrics), at.total)
         steps = {phase.name: self.config.capped(phase.steps) for phase in self.phases}
         data = {"samples": self.data.shards.describe(), "index_sha256": self.data.shards.digest}
+        warnings = list(at.warnings.values())
         summary = {"samples_per_second": at.rates, "steps": steps, "seed": self.config.seed, "training_data": data}
         summary |= {"gradient_shares": at.gradient_shares} if at.gradient_shares else {}
+        summary["warnings"] = warnings
         again = (self.folder / "summary.json").is_file()  # finished by an earlier launch, which logged the figures
         # An earlier "done" must not stand in status.json while the pipeline is being replaced.
         self.process.status.begin(again=True)
         summary |= add_samplers(pipeline, self.data)
         export(self.folder, pipeline, {**metrics, **summary}, side)
         self._draw(pipeline, at.total, log=not again)
-        self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks, self.validation is not None))
+        measured = self.validation is not None
+        self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks, measured, warnings))
 
     def _pipeline(self, phase: Phase, networks: Mapping[str, Network]) -> Pipeline:
         """The pipeline of the networks as they are in `phase`."""

@@ -244,6 +244,7 @@ class Run:
         self.training.gradient_shares |= shares
         values |= {f"gradient_share/{term}": share for term, share in shares.items()}
         self.tracker.scalars({**losses, **values}, self.training.total)
+        self.tracker.warn(self.results.watch.logged(phase, self.training.step, losses), self.training.total)
         shown = {name: value for name, value in losses.items() if not name.endswith("gradient_norm")}
         self.tracker.progress(f"{phase.name} step {self.training.step}/{self.steps(phase)}", shown, rate)
 

@@ -40,6 +40,7 @@ from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
 from savae_dist.run.training_state import TrainingState
 from savae_dist.run.validation import Validation
+from savae_dist.run.watch import Watch
 from savae_dist.sets import MOMENTS, merged, moments_by_shard, open_shards, stored_moments
 from savae_dist.systems.fit import check_fit
 from savae_dist.systems.phases import Phase
@@ -94,7 +95,8 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     total = sum(config.capped(phase.steps) for phase in phases)
     # Made last, because it must be closed: an error before this line leaves no progress bar open.
     tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes, process.status.side)
-    results = Results(config, process, folder, phases, given, training_data, validation, tracker)
+    watch = Watch(networks, shards.spec.classes, training.warnings)
+    results = Results(config, process, folder, phases, given, training_data, validation, tracker, watch)
     return Run(config, process, folder, phases, networks, training_data, training, found, tracker, results)
 
 

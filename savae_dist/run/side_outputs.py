@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from savae_dist.streams import Spared
+
+
+def on_stderr(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 class SideOutputs:
@@ -27,11 +31,11 @@ class SideOutputs:
         except OSError as error:
             self.tell(what, f"{what} cannot be {done} ({error}); the run goes on, and tries again")
 
-    def tell(self, what: str, text: str) -> None:
-        """Print a warning and note it; of each `what` only the first."""
+    def tell(self, what: str, text: str, say: Callable[[str], None] = on_stderr) -> None:
+        """Say a warning and note it; of each `what` only the first."""
         if what not in self._told:
             self._told[what] = text
-            print(f"savae_dist: {text}", file=sys.stderr)
+            say(f"savae_dist: {text}")
 
     @property
     def warnings(self) -> list[str]:

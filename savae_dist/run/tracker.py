@@ -84,6 +84,14 @@ class Tracker:
             with self.side.spared("TensorBoard's file"):
                 self.events.append([summary.image(name, figure_to_image(figure), dataformats="CHW")], step)
 
+    def warn(self, warnings: Mapping[str, str], step: int) -> None:
+        """Tell each above the bar, in status.json and among TensorBoard's texts. warnings: sign -> line."""
+        if self.main:
+            for sign, line in warnings.items():
+                self.side.tell(sign, line, self.say)
+                with self.side.spared("TensorBoard's file"):
+                    self.events.append([summary.text(f"warnings/{sign}", line)], step)
+
     def say(self, text: str) -> None:
         """Write a line above the bar, on the main process."""
         if self.main:

@@ -18,6 +18,7 @@ class TrainingState:
     rates: samples per second of each finished phase.
     gradient_shares: of each term, its part of the gradient at the decoder's output, as last measured.
     good: whether all weights were finite and no update was being skipped when it was saved.
+    warnings: the signs that the run is sick which were told (`watch`).
     retries, lr_scale: how often the run went back after a divergence, and the factor of its learning rates since.
     lanes: parallel streams through the shards. data: digest of the index. features: sha256 of each frozen feature
         network. config: the keys that identify a run (`config.identity`).
@@ -35,6 +36,7 @@ class TrainingState:
     features: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     good: bool = True
+    warnings: dict[str, str] = field(default_factory=dict)
     retries: int = 0
     lr_scale: float = 1.0
     format_version: int = FORMAT_VERSION

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ from savae_dist.data import Reader, Shards, attributes_of, sequential
 from savae_dist.distributed.reduce import rank_sums
 from savae_dist.evaluation import metrics, report
 from savae_dist.pipeline import Pipeline
-from savae_dist.preprocess import DataSpec
 from savae_dist.run.training_data import TrainingData
 
 NOT_MEASURED = {  # role -> what is missing without a network in that role
@@ -82,36 +81,19 @@ class TrainingFigures:
         return report.write_figures(pipeline, batch.x, batch.y, folder, of="training data")
 
 
-def collapse(values: dict[str, Any], spec: DataSpec) -> str:
-    """A warning if the posterior has collapsed, else empty.
-
-    It has if its KL is near 0, as happens with Zemouri's KL weight of 1, and the accuracy is near chance.
-    """
-    kl, accuracy = values.get("kl"), values.get("accuracy")
-    if kl is None or not kl < 0.05 or (accuracy is not None and accuracy >= 1.5 / spec.classes):
-        return ""
-    chance = "" if accuracy is None else f", accuracy {accuracy:.3f}, no better than chance"
-    return f"the posterior has collapsed (KL {kl:.4f} nats{chance}): lower the weight of the KL"
-
-
-def worse_than_class_means(values: dict[str, Any]) -> str:
-    """A warning if the reconstructions are far from the samples, else empty.
-
-    They are if their error is twice that of the means of the classes, which know nothing of a sample but its label.
-    """
-    error, means = values.get("reconstruction_mse"), values.get("class_mean_mse")
-    if error is None or means is None or error <= 2 * means:
-        return ""
-    return f"nothing useful was learnt: reconstruction error {error:.3g}, and {means:.3g} for the mean of each class"
-
-
 def in_one_line(values: dict[str, Any]) -> str:
     """`accuracy 0.9871, kl 2.31`: what was measured, to four digits."""
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, float))
 
 
-def closing_summary(folder: Path, values: dict[str, Any], roles: Collection[str], measured: bool = True) -> str:
-    """The last lines of a run: what was measured, what these roles leave out, and where the results lie.
+def closing_summary(
+    folder: Path,
+    values: dict[str, Any],
+    roles: Collection[str],
+    measured: bool = True,
+    warnings: Sequence[str] = (),
+) -> str:
+    """The last lines of a run: what was measured, what these roles leave out, its warnings, and where the results lie.
 
     measured: whether there was a validation set. Only what is there is named.
     """
@@ -126,4 +108,5 @@ def closing_summary(folder: Path, values: dict[str, Any], roles: Collection[str]
         ("numbers", "summary.json", f"{folder / 'summary.json'}"),
     )
     there = [f"  {name:9} {text}" for name, where, text in places if (folder / where).exists()]
-    return "\n".join(["done.", *shown, *missing, *there])
+    warned = [f"  warning   {warning}" for warning in warnings]
+    return "\n".join(["done.", *shown, *missing, *warned, *there])

@@ -181,6 +181,7 @@ class AAE:
                 (self.discriminator_loss,),
                 noise=draws,
                 averaged=False,
+                chance=self.discriminator_chance(),
             ),
             Update("generator", ("encoder",), (self.generator_loss,), averaged=False),
         ]
@@ -208,6 +209,10 @@ class AAE:
         if self.infers:
             terms |= self.discriminator_terms("label", nets.label_discriminator, nets.prior.label_part(eps), labels)
         return terms
+
+    def discriminator_chance(self) -> dict[str, float]:
+        parts, chance = ("style", "label") if self.infers else ("style",), losses.chance_loss("non_saturating")
+        return {f"{part}_{kind}": value for part in parts for kind, value in chance.items()}
 
     @staticmethod
     def discriminator_terms(name: str, discriminator: Network, prior: Tensor, code: Tensor) -> Terms:

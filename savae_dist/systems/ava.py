@@ -26,6 +26,7 @@ from savae_dist.systems import losses
 from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
+CHANCE = losses.chance_loss("non_saturating")  # of `discriminator_loss`
 CODE_UNITS = 128  # width of D's two hidden layers; the paper gives none
 
 # What each member adds to AVA1. The paper's listings of AVA3 to AVA5 leave out d's update, which they need: it is kept.
@@ -90,9 +91,12 @@ class AVA:
     def phases(self) -> tuple[Phase, ...]:
         z = {"z": (self.latent_dim,)}
         vae = Update("vae", ("encoder", "decoder"), (self.vae_loss,), noise=z)
-        updates = [vae, Update("critic", ("critic",), (self.critic_loss,), noise=z, averaged=False)]
+        updates = [vae, Update("critic", ("critic",), (self.critic_loss,), noise=z, averaged=False, chance=CHANCE)]
         if self.adds("judge encoder"):
-            updates.append(Update("code_critic", ("code_critic",), (self.code_critic_loss,), noise=z, averaged=False))
+            judge = Update(
+                "code_critic", ("code_critic",), (self.code_critic_loss,), noise=z, averaged=False, chance=CHANCE
+            )
+            updates.append(judge)
         recalibrate = Recalibration(("encoder", "decoder"), self.generated, vae)
         return (Phase("ava", self.steps, tuple(updates), "shared", recalibrate),)
 

@@ -118,6 +118,7 @@ class DFCVAE:
             averaged=False,
             # The text clips gradients (clip_value), Algorithm 1 the weights.
             optimizer={**HOU, "clip_weights": 0.01},
+            chance=losses.chance_loss("lsgan", self.label_value) if self.adversarial == "squared" else {},
         )
         return (
             Phase(

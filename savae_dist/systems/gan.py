@@ -21,6 +21,7 @@ from torch import Tensor
 from savae_dist.networks import CriticBackbone, Network, make_critic, make_decoder
 from savae_dist.networks.base import Norm
 from savae_dist.preprocess import DataSpec
+from savae_dist.systems import losses
 from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
@@ -58,6 +59,9 @@ class DCGAN:
 
     def phases(self) -> tuple[Phase, ...]:
         return gan_phases(self, {"lr": 2e-4, "betas": (0.5, 0.999)})
+
+    def chance(self) -> dict[str, float]:
+        return losses.chance_loss("non_saturating")
 
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """-E log D(x) - E log(1 - D(G(z)))."""
@@ -106,6 +110,9 @@ class WGAN:
 
     def phases(self) -> tuple[Phase, ...]:
         return gan_phases(self, {"lr": 5e-5, "betas": (0.0, 0.99)}, {"clip_weights": 0.01})
+
+    def chance(self) -> dict[str, float]:
+        return losses.chance_loss("wasserstein")
 
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """-E f(x) + E f(g(z)), the negative of an estimate of the Wasserstein distance (eq 3)."""
@@ -156,6 +163,11 @@ class LSGAN:
     def phases(self) -> tuple[Phase, ...]:
         return gan_phases(self, {"lr": 2e-4, "betas": (0.5, 0.999)})
 
+    def chance(self) -> dict[str, float]:
+        """The best single score lies halfway between the labels."""
+        a, b, _ = self.labels
+        return losses.chance_loss("lsgan", (b - a) / 2, weight=0.5)
+
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """1/2 E (D(x) - b)^2 + 1/2 E (D(G(z)) - a)^2 (eq 2)."""
         a, b, _ = self.labels
@@ -180,6 +192,7 @@ class GAN(Protocol):
     def critic_steps(self) -> int: ...
     @property
     def backbone(self) -> CriticBackbone: ...
+    def chance(self) -> dict[str, float]: ...
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms: ...
     def generator_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms: ...
 
@@ -205,6 +218,7 @@ def gan_phases(
         noise=z,
         averaged=False,
         optimizer={**optimizer, **(critic_optimizer or {})},
+        chance=gan.chance(),
     )
     decoder = Update("decoder", ("decoder",), (gan.generator_loss,), noise=z, optimizer=optimizer)
     return (Phase("gan", gan.steps, (critic, decoder), recalibrate=Recalibration(PIPELINE, generated, decoder)),)

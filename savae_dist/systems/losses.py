@@ -116,6 +116,17 @@ def critic_loss(form: AdversarialForm, score: Tensor, sign: int, label: float = 
     return F.softplus(-sign * score).mean()
 
 
+def chance_loss(form: AdversarialForm, label: float = 1.0, weight: float = 1.0) -> dict[str, float]:
+    """By kind of sample, `weight` times the `critic_loss` of a critic that gives all samples the best single score.
+
+    That is for as many real as generated samples. Empty for `wasserstein`: its loss is then 0, and has no floor.
+    """
+    if form == "wasserstein":
+        return {}
+    chance = {"match_real": label**2, "lsgan": label**2, "hinge": label, "non_saturating": math.log(2)}[form]
+    return dict.fromkeys(("real", "generated"), weight * chance)
+
+
 def adversarial_loss(form: AdversarialForm, score_hat: Tensor, score: Callable[[], Tensor], label: float) -> Tensor:
     """The decoder's loss on Dis(X^) `[batch]`; `match_real` is E[(Dis(X) - Dis(X^))^2] (Zemouri eq 10).
 

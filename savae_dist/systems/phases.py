@@ -61,6 +61,8 @@ class Update:
         other updates see what they would have seen.
     averaged: whether an exponential moving average of its networks is kept when the run keeps one.
     optimizer: settings of the optimiser that differ from the run's default for this update.
+    chance: of a critic's update, term -> its value where the critic cannot tell (`losses.chance_loss`), by which a run
+        sees that it has won, or tells nothing. Terms that are not its judgement of samples are left out.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Update:
     active: bool = True
     averaged: bool = True
     optimizer: Mapping[str, Any] = field(default_factory=dict)
+    chance: Mapping[str, float] = field(default_factory=dict)
 
 
 class OptimizerStep(NamedTuple):

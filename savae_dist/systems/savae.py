@@ -130,6 +130,7 @@ class SAVAE:
             active=self.beta > 0,  # nobody looks at it otherwise
             averaged=False,
             optimizer={"lr": 1e-4},
+            chance=losses.chance_loss(self.adversarial, self.critic_label, 0.5 if self.critic_update == "joint" else 1),
         )
         decoder = Update("decoder", ("decoder",), (self.decoder_loss,), noise={"z": z, "z_hat": z})
         return (

@@ -9,6 +9,7 @@ batch norm the kinds share their statistics.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import ClassVar, Literal
@@ -24,6 +25,8 @@ from savae_dist.systems import losses
 from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
+# Two in three samples are generated, so a discriminator that cannot tell gives each a probability of 1/3.
+CHANCE = {"real": math.log(3), "reconstructed": math.log(1.5), "prior": math.log(1.5)}
 
 
 CITATION = """@inproceedings{larsen2016autoencoding,
@@ -69,7 +72,15 @@ class VAEGAN:
         z, both = (self.latent_dim,), {"z": (self.latent_dim,), "prior": (self.latent_dim,)}
         encoder = Update("encoder", ("encoder",), (self.encoder_loss,), noise={"z": z}, optimizer=optimizer)
         decoder = Update("decoder", ("decoder",), (self.decoder_loss,), noise=both, optimizer=optimizer)
-        critic = Update("critic", ("critic",), (self.critic_loss,), noise=both, averaged=False, optimizer=optimizer)
+        critic = Update(
+            "critic",
+            ("critic",),
+            (self.critic_loss,),
+            noise=both,
+            averaged=False,
+            optimizer=optimizer,
+            chance=CHANCE,
+        )
         recalibrate = Recalibration(("encoder", "decoder"), self.generated, decoder)
         return (Phase("vae_gan", self.steps, (encoder, decoder, critic), "shared", recalibrate),)
 

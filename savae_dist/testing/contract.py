@@ -112,6 +112,9 @@ def check_terms(system: System, spec: DataSpec = IMAGE) -> dict[str, float]:
             for name, value in terms.items():
                 require(value.shape == (), f"{where}: term {name!r} is no scalar, but {list(value.shape)}")
                 found[name] = value.item()
+        for name, chance in ((one.name, one.chance) for one in phase.updates if one.active):
+            unknown = ", ".join(sorted(chance.keys() - found.keys()))
+            require(not unknown, f"update {name!r}: `chance` names {unknown}, which none of its losses gives")
     return found
 
 

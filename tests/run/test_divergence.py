@@ -16,7 +16,7 @@ from savae_dist.run import checkpoint
 from savae_dist.run.checkpoint import checkpoints, newest_good, read_state
 from savae_dist.run.run import Run
 from savae_dist.run.training_state import TrainingState
-from savae_dist.run.validation import worse_than_class_means
+from savae_dist.run.warning_signs import worse_than_class_means
 from savae_dist.systems.phases import Phase
 from savae_dist.train import main
 

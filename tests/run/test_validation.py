@@ -16,7 +16,7 @@ from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.run import training_data as module
 from savae_dist.run.training_data import TrainingData
-from savae_dist.run.validation import Validation, closing_summary, collapse
+from savae_dist.run.validation import Validation, closing_summary
 from savae_dist.systems import SAVAE
 from savae_dist.testing.small_run import CPU
 from savae_dist.training.batches import BatchBuilder, BatchSplit
@@ -181,25 +181,6 @@ def test_draw_writes_what_it_gives(tmp_path: Path) -> None:
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == figures.keys()
 
 
-@pytest.mark.parametrize(
-    ("kl", "accuracy", "expected"),
-    [
-        (0.0, 0.1, True),
-        (0.049, 0.149, True),
-        (0.05, 0.1, False),  # some information
-        (0.0, 0.15, False),  # better than chance
-        (3.0, 0.1, False),  # untrained, not collapsed
-        (3.0, 0.9, False),
-        (0.0, None, True),  # a system without a classifier
-        (None, 0.1, False),
-        (float("nan"), 0.1, False),
-    ],
-)
-def test_a_collapse_is_seen(kl: float | None, accuracy: float | None, expected: bool) -> None:
-    spec = DataSpec("image", (1, 12, 10), 10, "unit")
-    assert bool(collapse({"kl": kl, "accuracy": accuracy}, spec)) is expected
-
-
 def test_the_closing_lines_say_where_everything_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And name nothing that is not there."""
     monkeypatch.chdir(tmp_path)
@@ -209,6 +190,9 @@ def test_the_closing_lines_say_where_everything_lies(tmp_path: Path, monkeypatch
         (folder / name).mkdir(parents=True)
     roles = ("encoder", "classifier", "decoder")
     text = closing_summary(folder, {"accuracy": 0.98765, "judge_flip_rate": None}, roles)
+    assert "warning" not in text
+    told = closing_summary(folder, {}, roles, warnings=["decoder step 3: class lost"])
+    assert "  warning   decoder step 3: class lost" in told.splitlines()
     lines = text.splitlines()
     assert lines[0] == "done."
     assert "0.9877" in text
