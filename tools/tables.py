@@ -14,12 +14,14 @@ import sys
 from collections.abc import Callable, Sequence
 from inspect import getfile
 from pathlib import Path
+from types import MethodType
 
 from savae_dist.config.arguments import PRESET_FOLDERS
 from savae_dist.data.packing.readers import READERS, Reader
 from savae_dist.load_config import load
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.papers import Published
+from savae_dist.systems.phases import Update
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,7 +58,27 @@ def readers() -> str:
     return table(["name ends in", "what is read"], rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"systems": systems, "readers": readers}
+def updates() -> str:
+    """A row for each update, in the order of an iteration; systems with the same updates share their rows."""
+    found: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    for name, system in SYSTEMS.items():
+        rows = [(phase, update) for phase in system.phases() for update in phase.updates]
+        key = tuple((phase.name, phase.batches, *described(update)) for phase, update in rows)
+        found.setdefault(key, []).append(name)
+    return table(
+        ["`system.name`", "phase", "batches", "update", "trains", "losses, stepped in this order"],
+        [[codes(names), *row] for key, names in found.items() for row in key],
+    )
+
+
+def described(update: Update) -> tuple[str, str, str]:
+    """Its name with the times that it is made in an iteration, the networks that it trains, and its losses."""
+    times = f" x {update.repeats}" if update.repeats > 1 else ""
+    losses = [loss.__func__.__name__ for loss in update.losses if isinstance(loss, MethodType)]
+    return f"`{update.name}`{times}", ", ".join(update.trains), codes(losses)
+
+
+TABLES: dict[str, Callable[[], str]] = {"systems": systems, "updates": updates, "readers": readers}
 
 
 def renewed(text: str) -> str:
