@@ -115,6 +115,9 @@ def _typed(asked: DictConfig, changes: Mapping[str, Any] | None = None) -> RunCo
     data = asked.get("data") or {}
     if data.get("augment") == "none":
         data["augment"] = {}
+        typed = changes.get("data") or {}
+        if "augment" in typed and "augment_phases" not in typed:
+            data["augment_phases"] = []  # a file's, which has no effect since the command line chose `none`
     elif not isinstance(data.get("augment", asked), DictConfig):
         raise ConfigError(
             f"data.augment: `none`, or strengths by name as in data.augment.{next(iter(AUGMENTATIONS))}=0.1, "
@@ -129,8 +132,22 @@ def _typed(asked: DictConfig, changes: Mapping[str, Any] | None = None) -> RunCo
     config.system = replace(config.system, **{key: usual[key] for key in overruled})
     config.optimizers = _optimizers(config.system, optimizers, changes.get("optimizers") or {})
     config.check()
+    _check_augment_phases(config)
     config.data.augment = {name: strength for name, strength in config.data.augment.items() if strength}
+    if not config.data.augment:
+        config.data.augment_phases = []
     return config
+
+
+def _check_augment_phases(config: RunConfig) -> None:
+    """ConfigError for a phase that the system does not have."""
+    phases = [phase.name for phase in config.system.phases()]
+    for name in config.data.augment_phases:
+        if name not in phases:
+            raise ConfigError(
+                f"data.augment_phases: no such phase {name!r}{nearest(name, phases)}; "
+                f"{config.system.name} has {', '.join(phases)}"
+            )
 
 
 def _check_lists(schema: DictConfig, asked: DictConfig) -> None:

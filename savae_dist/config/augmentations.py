@@ -9,10 +9,10 @@ from typing import Any
 from savae_dist.config.nearest import nearest
 from savae_dist.errors import ConfigError
 
-# In the order in which they are applied; a strength lies in [0, limit). Masking comes last, so that what is masked
-# stays 0.
+# In the order in which they are applied; a strength lies in [0, limit). Noise comes after the blur, which would smooth
+# it away, and cutting out and masking after both, so that what is masked stays 0.
 AUGMENTATIONS: dict[str, float] = {
-    **dict.fromkeys(("crop", "resized_crop", "flip", "shift", "cutout", "time_shift", "scaling"), 1.0),
+    **dict.fromkeys(("crop", "resized_crop", "flip", "shift", "blur", "noise", "cutout", "time_shift", "scaling"), 1.0),
     "jitter": math.inf,
     "masking": 1.0,
 }

@@ -24,6 +24,8 @@ FREE_KEYS = {
 LATER_KEYS: dict[str, Any] = {
     "data.hold_out": 0.0,
     "data.hold_out_by": "auto",
+    "data.augment_phases": [],
+    "system.label_smoothing": 0.0,
     **{"data.x": None, "data.y": None, "data.attributes": None},
     **{"data.size": None, "data.resize": "crop", "data.mode": "auto", "data.range": None},
 }

@@ -78,7 +78,8 @@ class DataConfig:
     recordings; auto: groups where the shards name some, else recordings.
     cache_dir: where remote shards are kept, at most cache_bytes of them; null: ~/.cache/savae_dist.
     outage_limit: seconds for which a store may be out of reach before the run stops.
-    augment: strengths by name, of `AUGMENTATIONS`; `none` in YAML for none at all.
+    augment: strengths by name, of `AUGMENTATIONS`; `none` in YAML for none at all. augment_phases: the phases whose
+    batches are augmented; empty: all.
     size: of pictures, `128` or `[height,width]`, made by `resize`. range: values that become 0 and 1, `[0,4095]`.
     """
 
@@ -104,6 +105,7 @@ class DataConfig:
     labelled_fraction: float | None = None
     balance: float = 0.0
     augment: dict[str, float] = field(default_factory=dict)
+    augment_phases: list[str] = field(default_factory=list)
     size: int | list[int] | None = None
     resize: Literal["crop", "pad", "stretch"] = "crop"
     mode: Literal["auto", "gray", "rgb"] = "auto"
@@ -142,6 +144,8 @@ class DataConfig:
             raise ConfigError(f"data.weights must not be negative, nor all 0, not {self.weights}")
         self.size, self.range = as_lists(self.size, self.resize, self.range)
         check_strengths(self.augment)
+        if self.augment_phases and not self.augment:
+            raise no_effect("data.augment_phases", self.augment_phases, "without data.augment")
 
 
 @dataclass

@@ -152,12 +152,12 @@ def phase_cost(run: Run, phase: Phase) -> PhaseCost:
         updates = run.updates_of(phase, compile=False)
         active = [step for step in phase.optimizer_steps() if step.update.active and not step.repeat]
         for step in active:
-            take(run, updates, step, FEW)
+            take(run, phase, updates, step, FEW)
         for step in active:
             timelines = []
             for samples in (FEW, MORE):
                 held.after.clear()
-                take(run, updates, step, samples)
+                take(run, phase, updates, step, samples)
                 timelines.append([*held.after])
             steps.append(StepCost.between(f"{phase.name}/{step.update.name}", *timelines))
     saved = sum(value.nbytes for update in updates.values() for value in update.state()[0].values())
@@ -167,11 +167,11 @@ def phase_cost(run: Run, phase: Phase) -> PhaseCost:
     return PhaseCost(steps, saved + tensor_bytes(averages))
 
 
-def take(run: Run, updates: Updates, step: OptimizerStep, samples: int) -> None:
+def take(run: Run, phase: Phase, updates: Updates, step: OptimizerStep, samples: int) -> None:
     """One optimiser step on the first samples of the data, which begin anew where there are too few."""
     planned = PlannedStep(step, 0, 0, [range(samples)], ends_iteration=True)
     raw = (run.data.reader[Request(0, samples, slots)] for slots in planned.reads)
-    for _ in run_phase([planned], raw, updates, run.data.builder):
+    for _ in run_phase([planned], raw, updates, run.data.builder.during(phase.name)):
         pass
 
 

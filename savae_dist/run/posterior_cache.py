@@ -42,7 +42,7 @@ def why_not(phase: Phase, config: RunConfig, data: TrainingData, networks: Mappi
     """Why none are kept, empty if they are; alike on all ranks."""
     read = left * phase.batches_per_iteration * data.builder.split.size
     needed = bytes_needed(phase, data, networks)
-    if data.builder.augment is not None:
+    if data.builder.during(phase.name).augment is not None:
         return "samples are augmented"
     if config.compile:
         return "compile=true rounds otherwise"

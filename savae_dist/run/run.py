@@ -107,7 +107,7 @@ class Run:
             self._measure(phase.prepare)
         self.updates = updates = self._prepare(phase)
 
-        builder = replace(self.data.builder, posteriors=self._posteriors(phase))
+        builder = replace(self.data.builder.during(phase.name), posteriors=self._posteriors(phase))
         plan = training_plan(phase, builder.split, first=training.step, last=last, origin=training.origin)
         ahead, plan = tee(plan)  # the loader reads ahead of the engine
         clock = Clock()

@@ -65,7 +65,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     config = auto.resolve(config, shards.spec.shape, stored)
     phases = config.system.phases()
     split = BatchSplit(data.batch_size, state.process_index, state.num_processes, config.accumulate)
-    augment = Augmentation(data.augment, shards.spec) if data.augment else None
+    augment = Augmentation(data.augment, shards.spec, data.augment_phases) if data.augment else None
     attributes = attributes_of(shards)
     builder = BatchBuilder(split, state.device, lambda x: normalise(x, shards.spec), config.seed, augment, attributes)
 

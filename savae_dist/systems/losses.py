@@ -43,15 +43,18 @@ def bernoulli_likelihood(logits: Tensor, x: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(full_precision(logits), full_precision(x), reduction="sum") / len(x)
 
 
-def label_cross_entropy(logits: Tensor, y: Tensor, label_weight: Tensor | None = None) -> Tensor:
+def label_cross_entropy(
+    logits: Tensor, y: Tensor, label_weight: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
     """Cross-entropy over the labelled samples (Zemouri eq 7); zero, not NaN, where there is none.
 
     logits `[batch, classes]`; y int64 `[batch]`, -1 = unlabelled. `label_weight` is what the sum over this slice is
     multiplied by, so that the mean over all ranks and slices is the mean over the labelled samples of the whole
-    global batch; None: 1 / number of labelled samples here.
+    global batch; None: 1 / number of labelled samples here. smoothing: the share of a label's probability that is
+    spread evenly over all classes (Szegedy 2016, section 7).
     """
     labelled = y >= 0
-    each = F.cross_entropy(full_precision(logits), y.clamp_min(0), reduction="none")
+    each = F.cross_entropy(full_precision(logits), y.clamp_min(0), reduction="none", label_smoothing=smoothing)
     if label_weight is None:
         label_weight = 1 / labelled.sum().clamp_min(1)
     # Masked by `where`, not by a product: zero times infinity or NaN is NaN and would spoil the sum.

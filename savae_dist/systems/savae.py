@@ -64,6 +64,7 @@ class SAVAE:
     kl_reduction: Reduction = "sum"  # or mean over latent dimensions, under which a weight of 1 trains
     # > 0 adds a small decoder trained with the VEC, so that z keeps what the label does not need (not in the paper).
     reconstruction_weight: float = 0.0
+    label_smoothing: float = 0.0  # share of a label's probability that is spread over all classes (not in the paper)
     # What unlabelled samples count in besides the KL, which tells nothing of the classes (the last three are ours).
     unlabelled: Literal["kl", "pseudo_label", "entropy", "consistency"] = "kl"
     unlabelled_weight: float = needs(1.0, unlabelled=("pseudo_label", "entropy", "consistency"))
@@ -95,6 +96,8 @@ class SAVAE:
             raise ValueError(f"system.alpha needs {FEATURE_STAGES} weights >= 0, one per feature, not {self.alpha}")
         if self.decoder_steps and not (any(self.alpha) or self.beta or self.gamma):
             raise ValueError("system.alpha, system.beta and system.gamma are all zero: the decoder would have no loss")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"system.label_smoothing must lie in [0, 1), not {self.label_smoothing}")
         if self.critic_label <= 0:
             raise ValueError(f"system.critic_label must be positive, not {self.critic_label}")
 
@@ -152,7 +155,7 @@ class SAVAE:
         z, logits = draws[0], nets.classifier(torch.cat(draws)).split(len(batch.x))
         terms = {
             "kl": self.kl_weight * losses.kl_divergence(posterior, self.kl_reduction),
-            "cat": losses.label_cross_entropy(logits[0], batch.y, batch.label_weight),
+            "cat": losses.label_cross_entropy(logits[0], batch.y, batch.label_weight, self.label_smoothing),
         }
         if self.unlabelled != "kl" and self.unlabelled_weight:
             asked = losses.unlabelled_loss(self.unlabelled, logits, batch.y, batch.unlabelled_weight)

@@ -6,7 +6,7 @@ A sample keeps its shape and its label. Strengths are the values of `data.augmen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from savae_dist.config.augmentations import AUGMENTATIONS
 from savae_dist.preprocess import DataSpec, Kind
+
+SHARP = 1e-2  # pixels of deviation below which a blur does nothing: a neighbour's weight is 0 in float32
 
 # Images: float [n, channels, height, width] in [0, 1]. `u`: draws from [0, 1].
 
@@ -59,6 +61,32 @@ def shift(x: Tensor, u: Tensor, strength: float) -> Tensor:
     each = torch.arange(len(x), device=x.device)[:, None, None]
     moved = x[each, :, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
     return torch.where(inside[..., None], moved, 0).movedim(3, 1)
+
+
+def blur(x: Tensor, u: Tensor, strength: float) -> Tensor:
+    """Blur with a Gaussian whose deviation, in pixels, is drawn up to the fraction `strength` of the longer side.
+
+    The weights of each pixel sum to 1, at the edges too, so that no border darkens. u: [n].
+    """
+    deviation = strength * u * max(x.shape[2:])
+    rows, columns = (_gaussian_rows(side, deviation).to(x.dtype) for side in x.shape[2:])
+    return rows[:, None] @ x @ columns[:, None].mT
+
+
+def _gaussian_rows(side: int, deviation: Tensor) -> Tensor:
+    """What each of `side` pixels in a line gives to each other one [n, to, from], by the deviation [n] of a sample."""
+    place = torch.arange(side, device=deviation.device)
+    distance = (place[:, None] - place).square()
+    return (-distance / (2 * deviation.clamp_min(SHARP).square()[:, None, None])).softmax(2)
+
+
+def noise(x: Tensor, normal: Tensor, strength: float) -> Tensor:
+    """Add Gaussian noise, clipped to [0, 1]; each image has a deviation of its own, drawn from [0, strength].
+
+    normal: [n, 1 + channels * height * width], the first for the deviation.
+    """
+    level = strength * torch.special.ndtr(normal[:, :1])
+    return (x + (level * normal[:, 1:]).view_as(x)).clamp(0, 1)
 
 
 def cutout(x: Tensor, u: Tensor, strength: float) -> Tensor:
@@ -133,6 +161,8 @@ OPERATIONS: dict[str, Operation] = {
     "resized_crop": Operation(resized_crop, "image", lambda shape: (4,)),
     "flip": Operation(flip, "image", lambda shape: ()),
     "shift": Operation(shift, "image", lambda shape: (2,)),
+    "blur": Operation(blur, "image", lambda shape: ()),
+    "noise": Operation(noise, "image", lambda shape: (1 + math.prod(shape),), uniform=False),
     "cutout": Operation(cutout, "image", lambda shape: (2,)),
     "time_shift": Operation(time_shift, "signal", lambda shape: ()),
     "scaling": Operation(scaling, "signal", lambda shape: shape[:1]),
@@ -145,11 +175,13 @@ OPERATIONS: dict[str, Operation] = {
 class Augmentation:
     """`data.augment` for samples of `spec`; ValueError if an operation is for the other kind of samples.
 
-    strengths: name of an operation -> strength; 0 switches it off.
+    strengths: name of an operation -> strength; 0 switches it off. phases: the phases whose batches are meant; empty:
+    all.
     """
 
     strengths: Mapping[str, float]
     spec: DataSpec
+    phases: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in self.strengths:

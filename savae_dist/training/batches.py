@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -114,6 +114,11 @@ class BatchBuilder:
     augment: Augmentation | None = None
     attributes: AttributeTable | None = None
     posteriors: Lookup | None = None
+
+    def during(self, phase: str) -> BatchBuilder:
+        """The builder for this phase: without the augmentation if that is meant for others."""
+        others = self.augment is not None and self.augment.phases and phase not in self.augment.phases
+        return replace(self, augment=None) if others else self
 
     def batch(self, raw: RawBatch, position: int | None = None) -> Batch:
         """The samples on the device, normalised; augmented if `position`, where their global batch starts, is given."""

@@ -35,6 +35,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"unlabelled": "pseudo_label"},
         {"unlabelled": "entropy", "unlabelled_weight": 0.1},
         {"unlabelled": "consistency"},
+        {"label_smoothing": 0.2},
     ],
     "aae_unsupervised": [
         {"latent_dim": 3},

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
 from savae_dist.latents import Posterior
@@ -45,6 +46,16 @@ def test_cross_entropy_of_no_label_is_zero_with_zero_gradient() -> None:
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(torch.nan_to_num(logits.grad), torch.zeros(3, 4))
+
+
+def test_smoothed_cross_entropy_is_torch_s_over_the_labelled() -> None:
+    """And (1 - s) times the plain one plus s times the mean over all classes, which is its definition."""
+    logits, y = torch.randn(8, 4, dtype=torch.float64), torch.tensor([1, -1, 0, -1, 0, 2, 3, -1])
+    labelled = y >= 0
+    expected = F.cross_entropy(logits[labelled], y[labelled], label_smoothing=0.2)
+    torch.testing.assert_close(losses.label_cross_entropy(logits, y, smoothing=0.2), expected)
+    uniform = -logits[labelled].log_softmax(1).mean()
+    torch.testing.assert_close(expected, 0.8 * losses.label_cross_entropy(logits, y) + 0.2 * uniform)
 
 
 def test_cross_entropy_slices_add_up_to_the_global_mean() -> None:

@@ -243,6 +243,7 @@ def test_accumulation_changes_nothing(accumulate: int, options: dict[str, object
         ("critic_label", 0.0),
         ("gamma", -0.1),
         ("unlabelled_weight", -1.0),
+        ("label_smoothing", 1.0),
     ],
 )
 def test_impossible_values_name_their_key(key: str, value: object) -> None:
