@@ -1,11 +1,12 @@
 """Measure a trained pipeline on a set of shards, and draw its figures.
 
     python tools/evaluate.py PIPELINE [SHARDS] OUT [--judge PIPELINE] [--training SHARDS] [--samples N]
-                             [--trainer FILE.py]
+                             [--gaming] [--trainer FILE.py]
 
 PIPELINE is a run, a saved or exported folder, or a Hub id. Without SHARDS a run is measured on what it held out, or on
 its data.validation. OUT gets metrics.json and the figures; the numbers are printed as well. A judge is a pipeline with
-encoder and classifier, trained independently on the same kind of data.
+encoder and classifier, trained independently on the same kind of data. --gaming moves samples until the pipeline takes
+them for another class, and asks the judge.
 Networks of one's own need the file that enters them, `--trainer FILE.py`.
 """
 
@@ -22,6 +23,7 @@ import torch
 from savae_dist.data import Reader
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import report, sample_metrics
+from savae_dist.evaluation.gaming import measure_gaming
 from savae_dist.load_config import load
 from savae_dist.pipeline.codes import SOURCES
 from savae_dist.pipeline.pipeline import Pipeline
@@ -36,6 +38,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("shards", nargs="?", help="a folder made by make_shards.py, or a brace pattern of tars")
     parser.add_argument("out", type=Path, help="folder for metrics.json and the figures")
     parser.add_argument("--judge", help="a pipeline whose classifier judges reconstructions and samples")
+    parser.add_argument("--gaming", action="store_true", help="how little changes the class; needs --judge")
     parser.add_argument("--training", help="the training shards: adds the class-mean baselines")
     parser.add_argument("--samples", type=int, default=sample_metrics.DRAWN, help="drawn (%(default)s)")
     parser.add_argument("--sampler", choices=SOURCES, help="what codes of samples are drawn from; usually the first")
@@ -43,6 +46,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_intermixed_args(argv)
     if options.samples < 2:
         parser.error("--samples must be at least 2")
+    if options.gaming and not options.judge:
+        parser.error("--gaming needs --judge: else nobody says whether the class has changed")
     return options
 
 
@@ -70,10 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         training = report.open_reader(options.training, pipeline) if options.training else None
         values = report.evaluate_all(pipeline, reader, training, judge, options.samples, options.sampler)
+        drawn = report.first(reader)
+        x, y = normalise(drawn.x, pipeline.spec), drawn.y
+        if options.gaming and judge is not None:
+            values |= measure_gaming(pipeline, judge, x, y)
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "metrics.json").write_text(json.dumps(values, indent=2) + "\n")
-        drawn = report.first(reader)
-        report.write_figures(pipeline, normalise(drawn.x, pipeline.spec), drawn.y, options.out / "figures")
+        report.write_figures(pipeline, x, y, options.out / "figures")
     except (UserError, ValueError, OSError) as error:
         print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else ConfigError.code

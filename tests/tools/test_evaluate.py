@@ -39,6 +39,23 @@ def test_evaluate_says_what_does_not_apply(
     assert "reconstruction_mse" in next(line for line in printed.splitlines() if line.startswith("does not apply"))
 
 
+def test_evaluate_games_its_classifier_and_asks_the_judge(
+    data: Path, judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pipeline itself as the judge always agrees."""
+    out = tmp_path / "out"
+    assert evaluate.main([str(judge), str(data), str(out), "--judge", str(judge), "--samples", "9", "--gaming"]) == 0
+    values = json.loads((out / "metrics.json").read_text())
+    assert 0 < values["gaming_reached"] <= 1
+    assert values["gaming_move"] > 0
+    assert values["gaming_distance"] > 0
+    assert values["gaming_judge_agreement"] == 1
+    assert "gaming_move" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        evaluate.main([str(judge), str(data), str(out), "--gaming"])
+    assert "--gaming needs --judge" in capsys.readouterr().err
+
+
 def test_evaluate_gives_the_metrics_of_the_package(data: Path, judge: Path, tmp_path: Path) -> None:
     assert evaluate.main([str(judge), str(data), str(tmp_path / "out")]) == 0
     values = json.loads((tmp_path / "out" / "metrics.json").read_text())
