@@ -338,7 +338,7 @@ def test_interrupted_equals_uninterrupted(tmp_path: Path, capsys: pytest.Capture
     capsys.readouterr()
     for output, there, asked, change in ((whole, 0.3, None, []), (plain, None, 0.3, ON)):  # another run either way
         assert main([*arguments, *change, f"output={output}"]) == 76
-        assert f"was trained with data.augment.crop={there}, not {asked}" in capsys.readouterr().err
+        assert f"was trained with data.augment.blur={there}, not {asked}" in capsys.readouterr().err
 
 
 def test_for_the_other_kind_of_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
