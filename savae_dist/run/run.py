@@ -258,7 +258,8 @@ class Run:
 
     def _end(self, phase: Phase, updates: Updates, clock: Clock) -> None:
         """End a phase: take the averaged weights, make buffers equal on all ranks, save a checkpoint and validate."""
-        if phase.recalibrate is not None and self.training.total != self.saved:
+        recalibration = phase.recalibrate if self.steps(phase) else None  # without steps all is as it was given
+        if recalibration is not None and self.training.total != self.saved:
             self.save(updates)  # first: the data are read once more, and may be out of reach
         for update in updates.values():
             for name, average in update.averages.items():
@@ -266,14 +267,14 @@ class Run:
             update.averages.clear()
         broadcast_buffers(self.networks)
         builder = self.data.builder
-        if phase.recalibrate is not None:
+        if recalibration is not None:
             whole_batches = self.data.survey(builder.split.rank, builder.split.ranks)
-            recalibrate(phase.recalibrate, self.networks, whole_batches, builder, self.process.stop.together)
+            recalibrate(recalibration, self.networks, whole_batches, builder, self.process.stop.together)
         if clock.iterations:  # none if the run was resumed after the last step
             self.training.rates[phase.name] = clock.rate(builder.split.size)
         self.training.phase_end = True
         self.save(updates)
         for update in updates.values():
             update.close()
-        if phase is not self.phases[-1]:  # the last one is measured when the run finishes
+        if phase is not self.phases[-1] and self.steps(phase):  # the last one is measured when the run finishes
             self.validate(phase, updates)

@@ -2,6 +2,7 @@
 
 from savae_dist.systems.aae import AAE
 from savae_dist.systems.ava import AVA
+from savae_dist.systems.classifier import PlainClassifier
 from savae_dist.systems.dfc_vae import DFCVAE
 from savae_dist.systems.gan import DCGAN, LSGAN, WGAN
 from savae_dist.systems.phases import System
@@ -26,6 +27,7 @@ SYSTEMS: dict[str, System] = {
     "dcgan": DCGAN(),
     "wgan": WGAN(),
     "lsgan": LSGAN(),
+    "classifier": PlainClassifier(),
 }
 
-__all__ = ["AAE", "AVA", "DCGAN", "DFCVAE", "LSGAN", "SAVAE", "SYSTEMS", "VAE", "VAEGAN", "WGAN"]
+__all__ = ["AAE", "AVA", "DCGAN", "DFCVAE", "LSGAN", "PlainClassifier", "SAVAE", "SYSTEMS", "VAE", "VAEGAN", "WGAN"]

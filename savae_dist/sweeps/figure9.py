@@ -1,0 +1,94 @@
+"""Zemouri 2020, figure 9: beta x gamma x K from one shared phase 1 per K and seed, judged independently.
+
+A plan is a YAML file; launch_configs/comparisons/figure9.yaml says what is in one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from savae_dist.config.arguments import read_yaml
+from savae_dist.config.identity import digest
+from savae_dist.errors import ConfigError
+from savae_dist.load_config import load
+from savae_dist.sweeps.trials import Trial
+
+KIND = "figure9"
+KEYS = ("judge", "phase_1", "phase_2", "common", "beta", "gamma", "seeds", "test")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the file says. judge, phase_2, common: the trainer's arguments; phase_1: those of each K, by its name."""
+
+    judge: tuple[str, ...]
+    phase_1: dict[str, tuple[str, ...]]
+    phase_2: tuple[str, ...]
+    common: tuple[str, ...]
+    beta: tuple[str, ...]
+    gamma: tuple[str, ...]
+    seeds: tuple[str, ...]
+    test: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs: the judge, phase 1 by (name of K, seed), and the cells, which start from both."""
+
+    judge: Trial
+    phase_1: dict[tuple[str, str], Trial]
+    cells: tuple[Trial, ...]
+
+
+def is_plan(config: str) -> bool:
+    return config.endswith((".yaml", ".yml")) and Path(config).is_file() and KIND in read_yaml(Path(config))
+
+
+def read(path: Path) -> Plan:
+    """ConfigError where a key is missing or unknown."""
+    content: dict[str, Any] = OmegaConf.to_container(read_yaml(path))  # type: ignore[assignment]
+    asked = content.pop(KIND)
+    if content or not isinstance(asked, dict) or set(asked) != set(KEYS):
+        raise ConfigError(f"{path}: `{KIND}` holds {', '.join(KEYS)}, each once, and nothing stands beside it")
+    lists = {key: tuple(map(str, asked[key])) for key in KEYS if key not in ("phase_1", "test")}
+    starts = {str(name): tuple(map(str, words)) for name, words in asked["phase_1"].items()}
+    return Plan(phase_1=starts, test=str(asked["test"]), **lists)
+
+
+def grid(plan: Plan, out: Path) -> Grid:
+    """Every run, resolved, so that a wrong key ends the sweep before anything is started."""
+    judge = trial(out, {"judge": ""}, [*plan.judge, *plan.common])
+    first = {
+        (name, seed): trial(
+            out,
+            {"phase_1": name, "seed": seed},
+            [*plan.phase_1[name], *plan.common, "system.decoder_steps=0", f"seed={seed}", f"judge={judge.folder}"],
+        )
+        for name, seed in product(plan.phase_1, plan.seeds)
+    }
+    cells = []
+    for name, seed, gamma, beta in product(plan.phase_1, plan.seeds, plan.gamma, plan.beta):
+        start = first[name, seed]
+        words = [*plan.phase_1[name], *plan.common, "system.vec_steps=0", *plan.phase_2, f"seed={seed}"]
+        words += [f"system.beta={beta}", f"system.gamma={gamma}", f"networks.initial={start.folder}"]
+        varied = {"K": name.removeprefix("K="), "beta": beta, "gamma": gamma, "seed": seed}
+        cells.append(trial(out, varied, [*words, f"judge={judge.folder}"], start))
+    return Grid(judge, first, tuple(cells))
+
+
+def trial(out: Path, varied: dict[str, str], arguments: list[str], start: Trial | None = None) -> Trial:
+    """A run in a folder that is named by what varies and by the digest of its configuration.
+
+    The digest has the name of the folder that it starts from in place of its path, so that `out` may be moved.
+    """
+    resolved = load(arguments)
+    known = resolved
+    if start is not None:
+        known = replace(resolved, networks=replace(resolved.networks, initial=start.folder.name))
+    name = "-".join(f"{key}={value}" if value else key for key, value in varied.items())
+    return Trial(tuple(arguments), varied, resolved, out / f"{name.replace('=K=', '=')}-{digest(known)}")
