@@ -5,11 +5,16 @@
     python tools/sweep.py mnist_k2 sweeps/beta system.beta=0,0.005,0.01 seed=0,1,2
     python tools/sweep.py dcgan,wgan,vae_gan sweeps/gans seed=0,1,2 --evaluate shards/mnist/test --judge runs/mnist_k100
     python tools/sweep.py launch_configs/comparisons/mnist.yaml sweeps/mnist seed=0,1,2
+    python tools/sweep.py launch_configs/comparisons/figure9.yaml sweeps/figure9 [--list | --cell N]
 
 CONFIG is a preset or a YAML file, values are separated by commas outside brackets. Or CONFIG is a comparison, a YAML
 file with the trainer's arguments of each run by a name, `compare: {NAME: [PRESET, key=value, ...], ...}`, and perhaps
 arguments of all, `common: [key=value, ...]`. With `--trainer FILE.py` the runs are of a system of one's own, which that
 file enters and trains.
+
+Or CONFIG is a plan of figure 9, which has its axes in it. `--list` prints a command per run for a cluster's job array,
+and `--cell N` runs one. Without either, the minutes are told, what is not finished is run, and OUT/figure9.md and its
+pictures are written.
 
 Each run is started as its users start it, in a folder of OUT with a log beside it. What is finished is not run again,
 so the same command goes on where it was stopped. A run that diverges is a result. OUT/results.csv holds a row per run;
@@ -27,6 +32,7 @@ from pathlib import Path
 from savae_dist.errors import UserError
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.sweeps import results, running
+from savae_dist.sweeps.figure9 import command, plan
 from savae_dist.sweeps.results import COLUMNS, Row
 from savae_dist.sweeps.trials import Trial, combine, split
 from savae_dist.systems.own import enter
@@ -45,12 +51,34 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--columns", type=split, default=COLUMNS, metavar="NAME,...", help="of the printed table (%(default)s)"
     )
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--list", action="store_true", help="of a plan of figure 9: print a command per run")
+    one.add_argument("--cell", type=int, metavar="N", help="of a plan of figure 9: run the one of that number")
     options = parser.parse_intermixed_args(argv)
+    options.plan = plan.is_plan(options.config)
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
+    if not options.plan and (options.list or options.cell is not None):
+        parser.error("--list and --cell are of a plan of figure 9")
+    if options.plan and (options.axes or options.evaluate or options.trainer):
+        parser.error("a plan of figure 9 has its axes and its test set in it, and no --trainer")
     if options.judge and not options.evaluate:
         parser.error("--judge needs --evaluate SHARDS")
     return options
+
+
+def run_plan(options: argparse.Namespace) -> int:
+    """Figure 9: list its runs, run one, or run what is left and report."""
+    asked = plan.read(Path(options.config))
+    grid = plan.grid(asked, options.out)
+    if options.list:
+        print("\n".join(command.listed(grid, f"python tools/sweep.py {options.config} {options.out}")))
+        return 0
+    if options.cell is not None:
+        return 0 if command.one(grid, options.cell, options.launch).exit_code is not None else 1
+    command.whole(asked, grid, options.out, options.jobs, options.launch)
+    print("\n".join(command.conclude(asked, grid, options.out)))
+    return 0 if all(trial.exit_code is not None for trial in grid.runs) else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return values
 
     try:
+        if options.plan:
+            return run_plan(options)
         if options.trainer:
             enter(options.trainer)
         if options.judge:

@@ -220,7 +220,7 @@ def _of_codes(
         _count(sums, "reconstruction_mse", (x_hat - x).square().flatten(1).mean(1))
         _count(sums, "laplacian_variance", laplacian_variance(x_hat))
         _count(sums, "laplacian_variance_real", laplacian_variance(x))
-        _flips(sums, pipeline, judge, x, x_hat)
+        _flips(sums, pipeline, judge, x, x_hat, posterior.mean)
         if pipeline.spec.kind == "signal":
             _spectral_distances(sums, x, x_hat, y, means)
 
@@ -236,14 +236,14 @@ def _decision(pipeline: Pipeline, z: Tensor) -> Tensor:
     return pipeline.logits(z).argmax(1)
 
 
-def _flips(sums: Sums, pipeline: Pipeline, judge: Pipeline | None, x: Tensor, x_hat: Tensor) -> None:
-    """Count the samples that change class when they are reconstructed, as each classifier sees it."""
-    judges = {"judge_flip_rate": judge} if judge is not None else {}
+def _flips(sums: Sums, pipeline: Pipeline, judge: Pipeline | None, x: Tensor, x_hat: Tensor, z: Tensor) -> None:
+    """Count the samples that change class when they are reconstructed, as each classifier sees it; z: codes of x."""
+    judged = {"judge_flip_rate": (judge, judge.posterior(x).mean)} if judge is not None else {}
     if "classifier" in pipeline.networks:
-        judges["class_flip_rate"] = pipeline
-    for name, one in judges.items():
-        before, after = (_decision(one, one.posterior(samples).mean) for samples in (x, x_hat))
-        _count(sums, name, before != after)
+        judged["class_flip_rate"] = (pipeline, z)
+    for name, (one, before) in judged.items():
+        after = one.posterior(x_hat).mean
+        _count(sums, name, _decision(one, before) != _decision(one, after))
 
 
 def _spectral_distances(sums: Sums, x: Tensor, x_hat: Tensor, y: Tensor, means: ClassMeans | None) -> None:

@@ -30,4 +30,4 @@ SYSTEMS: dict[str, System] = {
     "classifier": PlainClassifier(),
 }
 
-__all__ = ["AAE", "AVA", "DCGAN", "DFCVAE", "LSGAN", "PlainClassifier", "SAVAE", "SYSTEMS", "VAE", "VAEGAN", "WGAN"]
+__all__ = ["AAE", "AVA", "DCGAN", "DFCVAE", "LSGAN", "SAVAE", "SYSTEMS", "VAE", "VAEGAN", "WGAN", "PlainClassifier"]

@@ -1,7 +1,7 @@
 """A plain classifier, trained by cross-entropy alone: the independent judge of other systems' reconstructions.
 
-Its encoder is all-convolutional (strides in place of pools, batch norm, no fully connected layer, no noise), so it shares
-neither the architecture nor the KL of the networks that it judges.
+Its encoder is all-convolutional (strides in place of pools, batch norm, no fully connected layer, no noise), so it
+shares neither the architecture nor the KL of the networks that it judges.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class PlainClassifier:
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         if spec.classes < 2:
-            raise ValueError(f"system.name=classifier needs labels of at least 2 classes; data.train has {spec.classes}")
+            raise ValueError(
+                f"system.name=classifier needs labels of at least 2 classes; data.train has {spec.classes}"
+            )
         return {
             "encoder": AllConvEncoder(spec.shape, self.latent_dim, width=width, norm_kind=norm),
             "classifier": DenseClassifier(self.latent_dim, spec.classes, norm_kind=norm),
@@ -52,7 +54,9 @@ class PlainClassifier:
 
     def phases(self) -> tuple[Phase, ...]:
         update = Update("classifier", ("encoder", "classifier"), (self.loss,))
-        return (Phase("classifier", self.steps, (update,), recalibrate=Recalibration(update.trains, self.loss, update)),)
+        return (
+            Phase("classifier", self.steps, (update,), recalibrate=Recalibration(update.trains, self.loss, update)),
+        )
 
     def loss(self, nets: SimpleNamespace, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy over the labelled samples."""

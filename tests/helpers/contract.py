@@ -110,6 +110,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"latent_dim": 3},
         {"backbone": "savae", "labels": [-1.0, 1.0, 0.0]},
     ],
+    "classifier": [
+        {"latent_dim": 3},
+    ],
 }
 
 

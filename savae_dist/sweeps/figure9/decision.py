@@ -19,7 +19,7 @@ class Decision:
     epsilon_1: the smallest beta at which reconstructions are sharp: at least midway between the sharpness at the
         smallest beta and that of real images.
     epsilon_2: the smallest beta at which the class is lost.
-    beta_star: the smallest beta at which the judge sees more than half of the images change class; there gamma is judged.
+    beta_star: the smallest beta at which the judge flips more than half of the images; there gamma is judged.
     recommended: (beta, gamma), of the faithful places the one nearest to the sharpness of real images.
 
     The first three are without gamma, that is at the smallest gamma of the grid.

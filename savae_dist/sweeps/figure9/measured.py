@@ -1,4 +1,4 @@
-"""What a cell of figure 9 measures: on the held-out part of the training set by its validations, on the test set once."""
+"""What the cells of figure 9 measure: on held-out training samples while they train, on the test set once."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ A plan is a YAML file; launch_configs/comparisons/figure9.yaml says what is in o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ KEYS = ("judge", "phase_1", "phase_2", "common", "beta", "gamma", "seeds", "test
 
 @dataclass(frozen=True)
 class Plan:
-    """What the file says. judge, phase_2, common: the trainer's arguments; phase_1: those of each K, by its name."""
+    """What the file says. judge, phase_2, common: the trainer's arguments; phase_1: those of each K, by its name;
+    seeds: of each K. test: shards that are scored once, when the decision stands.
+    """
 
     judge: tuple[str, ...]
     phase_1: dict[str, tuple[str, ...]]
@@ -32,7 +35,7 @@ class Plan:
     common: tuple[str, ...]
     beta: tuple[str, ...]
     gamma: tuple[str, ...]
-    seeds: tuple[str, ...]
+    seeds: dict[str, tuple[str, ...]]
     test: str
 
 
@@ -43,6 +46,17 @@ class Grid:
     judge: Trial
     phase_1: dict[tuple[str, str], Trial]
     cells: tuple[Trial, ...]
+
+    @cached_property
+    def runs(self) -> tuple[Trial, ...]:
+        """All, each after what it starts from."""
+        return (self.judge, *self.phase_1.values(), *self.cells)
+
+    def needs(self, trial: Trial) -> list[Trial]:
+        """The runs that this one starts from."""
+        if trial in self.cells:
+            return [self.judge, self.phase_1[f"K={trial.varied['K']}", trial.varied["seed"]]]
+        return [] if trial is self.judge else [self.judge]
 
 
 def is_plan(config: str) -> bool:
@@ -55,9 +69,13 @@ def read(path: Path) -> Plan:
     asked = content.pop(KIND)
     if content or not isinstance(asked, dict) or set(asked) != set(KEYS):
         raise ConfigError(f"{path}: `{KIND}` holds {', '.join(KEYS)}, each once, and nothing stands beside it")
-    lists = {key: tuple(map(str, asked[key])) for key in KEYS if key not in ("phase_1", "test")}
-    starts = {str(name): tuple(map(str, words)) for name, words in asked["phase_1"].items()}
-    return Plan(phase_1=starts, test=str(asked["test"]), **lists)
+    by_k = {key: {str(k): tuple(map(str, words)) for k, words in asked[key].items()} for key in ("phase_1", "seeds")}
+    if by_k["phase_1"].keys() != by_k["seeds"].keys():
+        raise ConfigError(f"{path}: `phase_1` and `seeds` must name the same K")
+    judge, phase_2, common, beta, gamma = (
+        tuple(map(str, asked[key])) for key in ("judge", "phase_2", "common", "beta", "gamma")
+    )
+    return Plan(judge, by_k["phase_1"], phase_2, common, beta, gamma, by_k["seeds"], str(asked["test"]))
 
 
 def grid(plan: Plan, out: Path) -> Grid:
@@ -69,10 +87,11 @@ def grid(plan: Plan, out: Path) -> Grid:
             {"phase_1": name, "seed": seed},
             [*plan.phase_1[name], *plan.common, "system.decoder_steps=0", f"seed={seed}", f"judge={judge.folder}"],
         )
-        for name, seed in product(plan.phase_1, plan.seeds)
+        for name, seeds in plan.seeds.items()
+        for seed in seeds
     }
     cells = []
-    for name, seed, gamma, beta in product(plan.phase_1, plan.seeds, plan.gamma, plan.beta):
+    for (name, seed), gamma, beta in product(first, plan.gamma, plan.beta):
         start = first[name, seed]
         words = [*plan.phase_1[name], *plan.common, "system.vec_steps=0", *plan.phase_2, f"seed={seed}"]
         words += [f"system.beta={beta}", f"system.gamma={gamma}", f"networks.initial={start.folder}"]
