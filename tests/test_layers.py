@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "benchmarks": frozenset({"run", "training", "systems", "distributed", "data", "data.index", "networks", "config"})
     | {"data.remote", "precision", "preprocess"},
     "sweeps": frozenset(
-        {"config", "load_config", "evaluation", "pipeline", "data", "data.index", "files", "tool_command"}
+        {"config", "load_config", "evaluation", "pipeline", "data", "data.index", "files", "preprocess", "tool_command"}
     ),
 }
 USE_ACCELERATE = {"training", "run", "testing", "distributed", "train"}
