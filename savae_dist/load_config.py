@@ -18,6 +18,7 @@ from savae_dist.config.identity import digest
 from savae_dist.config.names import DEFAULT_SYSTEM, SystemNames, check_names, system_names, without_another_paper
 from savae_dist.config.nearest import nearest
 from savae_dist.config.schema import OptimizerConfig, RunConfig
+from savae_dist.config.terms import ScheduleConfig, by_term
 from savae_dist.errors import ConfigError
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.phases import System, Update
@@ -112,6 +113,8 @@ def _typed(asked: DictConfig, changes: Mapping[str, Any] | None = None) -> RunCo
     optimizers = asked.pop("optimizers", None) or OmegaConf.create()
     if not isinstance(optimizers, DictConfig):
         raise ConfigError("optimizers needs an update's name: optimizers.default.lr=... or optimizers.NAME.lr=...")
+    if "schedules" in asked:
+        asked.schedules = by_term("schedules", asked.schedules or {}, [*field_values(ScheduleConfig())])
     data = asked.get("data") or {}
     if data.get("augment") == "none":
         data["augment"] = {}
@@ -133,6 +136,8 @@ def _typed(asked: DictConfig, changes: Mapping[str, Any] | None = None) -> RunCo
     config.optimizers = _optimizers(config.system, optimizers, changes.get("optimizers") or {})
     config.check()
     _check_augment_phases(config)
+    _check_starts(config)
+    config.schedules = {name: schedule for name, schedule in config.schedules.items() if schedule != ScheduleConfig()}
     config.data.augment = {name: strength for name, strength in config.data.augment.items() if strength}
     if not config.data.augment:
         config.data.augment_phases = []
@@ -192,6 +197,20 @@ def _optimizers(system: System, asked: DictConfig, changes: Mapping[str, Any]) -
         unused += _overruled(config, changes.get("default"), changes.get(name))
         result[name] = replace(config, **{key: usual[key] for key in unused})
     return result
+
+
+def _check_starts(config: RunConfig) -> None:
+    """ConfigError if an update would begin after its phase has ended, or all of a phase's after its first iteration."""
+    for phase in config.system.phases():
+        starts = {update.name: config.optimizers[update.name].start for update in phase.updates if update.active}
+        for name, start in starts.items():
+            if start >= phase.steps > 0:
+                raise ConfigError(f"optimizers.{name}.start={start}: phase {phase.name} ends after {phase.steps} steps")
+        if starts and min(starts.values()) > 0:
+            raise ConfigError(
+                f"optimizers: nothing is trained before step {min(starts.values())} of phase {phase.name}: "
+                f"leave out the start of one of {', '.join(starts)}"
+            )
 
 
 def _optimizer(name: str, *layers: Mapping[str, Any]) -> OptimizerConfig:

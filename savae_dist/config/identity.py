@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from fnmatch import fnmatchcase
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -20,8 +21,11 @@ FREE_KEYS = {
 }
 
 
-# Keys that came later, with the value at which a run is the one that it was without them: at that they are left out.
+NEVER = object()  # equals no value
+# Keys that came later (`*`: an update), with the value at which a run is the one that it was without them: at that they
+# are left out.
 LATER_KEYS: dict[str, Any] = {
+    **{"optimizers.*.start": 0, "system.kl_free_bits": 0.0, "system.kl_capacity": 0.0},
     "data.hold_out": 0.0,
     "data.hold_out_by": "auto",
     "data.augment_phases": [],
@@ -29,6 +33,11 @@ LATER_KEYS: dict[str, Any] = {
     **{"data.x": None, "data.y": None, "data.attributes": None},
     **{"data.size": None, "data.resize": "crop", "data.mode": "auto", "data.range": None},
 }
+
+
+def without_it(key: str, otherwise: Any = None) -> Any:
+    """What stands for a later key where there is none; `otherwise` for all other keys."""
+    return next((value for pattern, value in LATER_KEYS.items() if fnmatchcase(key, pattern)), otherwise)
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -61,9 +70,7 @@ def plain(system: object) -> dict[str, Any]:
 def identity(config: RunConfig) -> dict[str, Any]:
     """The keys that identify a run, with their values: all but the free ones."""
     return {
-        key: value
-        for key, value in as_dict(config).items()
-        if key not in FREE_KEYS and not (key in LATER_KEYS and value == LATER_KEYS[key])
+        key: value for key, value in as_dict(config).items() if key not in FREE_KEYS and value != without_it(key, NEVER)
     }
 
 

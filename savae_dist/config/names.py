@@ -111,11 +111,11 @@ def _check_limit(key: str, value: object, limit: int) -> None:
 
 
 def without_another_paper(asked: Asked, systems: Mapping[str, SystemNames]) -> DictConfig:
-    """The preset, without its hyperparameters and optimisers if the changes name a system of another family."""
+    """The preset, without what belongs to its system if the changes name one of another family."""
     before, after = (systems.get(name) for name in system_names(asked))
     if before is None or after is None or before.family == after.family:
         return asked.preset
-    kept = [str(key) for key in asked.preset if key not in ("system", "optimizers")]
+    kept = [str(key) for key in asked.preset if key not in ("system", "optimizers", "schedules")]
     return OmegaConf.masked_copy(asked.preset, kept)
 
 

@@ -15,6 +15,7 @@ from savae_dist.config.augmentations import check_strengths
 from savae_dist.config.effect import needs, no_effect
 from savae_dist.config.members import check_members
 from savae_dist.config.pictures import as_lists
+from savae_dist.config.terms import ScheduleConfig
 from savae_dist.errors import ConfigError
 
 Auto = Literal["auto"]
@@ -178,8 +179,9 @@ class DebugConfig:
 
 @dataclass
 class OptimizerConfig:
-    """How one update steps. The schedule counts the iterations of the update's phase.
+    """How one update steps. The schedule counts the iterations of the update's phase, from `start` on.
 
+    start: iterations of the phase before the update's first step; its place in the data and the noise is kept.
     schedule: `constant`, `cosine` (to zero at the phase's end) or `step` (times `decay_factor` every `decay_every`
         iterations); each after a linear rise over `warmup` iterations.
     clip_norm, clip_value: of the gradient; clip_weights: of the weights after the step; null: none.
@@ -197,6 +199,7 @@ class OptimizerConfig:
     clip_norm: float | None = None
     clip_value: float | None = None
     clip_weights: float | None = None
+    start: int = 0
 
     def check(self, key: str) -> None:
         """ValueError that names the key (`optimizers.critic`) if a value cannot work."""
@@ -207,8 +210,8 @@ class OptimizerConfig:
             raise ValueError(f"{key}.betas must lie in [0, 1), not {self.betas}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"{key}.momentum must lie in [0, 1), not {self.momentum}")
-        if self.warmup < 0 or not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"{key}.warmup and {key}.weight_decay must not be negative")
+        if min(self.warmup, self.start) < 0 or not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"{key}.warmup, {key}.start and {key}.weight_decay must not be negative")
         if self.decay_every < 1 or not 0 < self.decay_factor <= 1:
             raise ValueError(f"{key}.decay_every must be at least 1 and {key}.decay_factor in (0, 1]")
         for name, value in (("norm", self.clip_norm), ("value", self.clip_value), ("weights", self.clip_weights)):
@@ -238,6 +241,7 @@ class RunConfig:
     networks: NetworksConfig = field(default_factory=NetworksConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizers: dict[str, OptimizerConfig] = field(default_factory=dict)
+    schedules: dict[str, ScheduleConfig] = field(default_factory=dict)  # by TERM or UPDATE.TERM of a loss
     ddp: DdpConfig = field(default_factory=DdpConfig)
     precision: Precision = "fp32"
     accumulate: int = 1
@@ -271,6 +275,8 @@ class RunConfig:
         self.ddp.check()
         self.debug.check()
         self.divergence.check()
+        for term, schedule in self.schedules.items():
+            schedule.check(f"schedules.{term}")
         if self.posterior_cache < 0:
             raise ConfigError(f"posterior_cache must not be negative, not {self.posterior_cache}")
         if not 1 <= self.timeout < 1e6:

@@ -108,7 +108,8 @@ class Run:
         self.updates = updates = self._prepare(phase)
 
         builder = replace(self.data.builder.during(phase.name), posteriors=self._posteriors(phase))
-        plan = training_plan(phase, builder.split, first=training.step, last=last, origin=training.origin)
+        split, starts = builder.split, {name: update.config.start for name, update in updates.items()}
+        plan = training_plan(phase, split, first=training.step, last=last, origin=training.origin, starts=starts)
         ahead, plan = tee(plan)  # the loader reads ahead of the engine
         clock = Clock()
         for step in run_phase(plan, self.data.planned(ahead), updates, builder, self.process.stop.together):
@@ -214,6 +215,7 @@ class Run:
                 ema=config.ema,
                 zero=self.process.zero,
                 ddp=config.ddp,
+                schedules=config.schedules,
                 shares_every=config.log_every,
             )
             for update in phase.updates
@@ -226,7 +228,7 @@ class Run:
         for name, update in updates.items():
             skipped = int(update.skipped_in_a_row)
             if skipped >= self.config.nonfinite_limit:
-                never = skipped >= self.training.step * update.steps_per_iteration
+                never = skipped >= (self.training.step - update.config.start) * update.steps_per_iteration
                 advice = (
                     self._advice_on_data()
                     if never

@@ -36,6 +36,7 @@ from savae_dist.run.network_sizes import check_sizes
 from savae_dist.run.process import Process
 from savae_dist.run.results import Results
 from savae_dist.run.run import Retry, Run
+from savae_dist.run.terms import check_terms
 from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
 from savae_dist.run.training_state import TrainingState
@@ -72,6 +73,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     with explained(shards):
         check_sizes(config, shards.spec, state.device, split.ranks if process.zero else 1)
         networks, given = build_networks(config, shards.spec, split, state.device)
+    check_terms(config, networks, shards.spec)
     start = starting_state(config, shards, networks, phases[0], split.ranks)
     training = resume(config, start, networks, found, going_back)
 
@@ -251,7 +253,7 @@ def resume(
     # A key is on one side only if it is an augmentation that the other has switched off, or if it was stored by an
     # older version and is free to change by now. The digest of the data comes last: a key may say why it is another.
     for key in sorted((here | there).keys() - identity.FREE_KEYS, key=lambda key: (key == "data", key)):
-        before, now = (side.get(key, identity.LATER_KEYS.get(key)) for side in (there, here))
+        before, now = (side.get(key, identity.without_it(key)) for side in (there, here))
         if before != now:
             raise CheckpointError(
                 f"{found} was trained with {key}={shown_value(before)}, not {shown_value(now)}: "

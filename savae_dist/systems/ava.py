@@ -70,11 +70,13 @@ class AVA:
     encoder_gradient: Literal["full", "paper"] = "full"
     lean: Literal["paper", "none"] = needs("paper", name=("ava2", "ava4", "ava5"))
     adversarial: Literal["saturating", "non_saturating"] = "saturating"
+    kl_free_bits: float = 0.0  # nats of each latent dimension that cost nothing (Kingma 2016); 0: the papers' KL
+    kl_capacity: float = 0.0  # nats at which the KL is held (Burgess 2018); 0: as low as it gets
     backbone: CriticBackbone = "savae"
     pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:
-        check_numbers(self, ("latent_dim",), ("steps",))
+        check_numbers(self, ("latent_dim",), ("steps", "kl_free_bits", "kl_capacity"))
 
     def adds(self, part: Literal["lean decoder", "judge encoder", "lean encoder"]) -> bool:
         return part in MEMBERS[self.name] and (self.lean == "paper" or not part.startswith("lean"))
@@ -110,7 +112,7 @@ class AVA:
         x_hat = nets.decoder(z if self.encoder_gradient == "full" else z.detach())
         terms = {
             "rec": losses.half_squared_error(x_hat, batch.x),
-            "kl": losses.kl_divergence(posterior),
+            "kl": losses.kl_divergence(posterior, self.kl_free_bits, self.kl_capacity),
             "adv": self.generator_loss(nets.critic(x_hat)),
         }
         if self.adds("judge encoder"):

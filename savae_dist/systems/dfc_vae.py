@@ -68,6 +68,8 @@ class DFCVAE:
     # 100 / C^2 (eq 6); calibrated: 1 / variance of the tap, and one factor for all
     feature_scale: Literal["paper", "calibrated"] = "paper"
     alpha: float = 1.0  # KL, eq 7
+    kl_free_bits: float = 0.0  # nats of each latent dimension that cost nothing (Kingma 2016); 0: the papers' KL
+    kl_capacity: float = 0.0  # nats at which the KL is held (Burgess 2018); 0: as low as it gets
     beta: float = 0.5  # features, eq 7
 
     # eq 8. wasserstein: the labels +-10 multiply the scores; squared: the scores are regressed to them
@@ -78,7 +80,8 @@ class DFCVAE:
     pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:
-        check_numbers(self, ("latent_dim", "critic_steps"), ("steps", "alpha", "beta", "label_value"))
+        nats = ("kl_free_bits", "kl_capacity")
+        check_numbers(self, ("latent_dim", "critic_steps"), ("steps", "alpha", "beta", "label_value", *nats))
         if self.with_critic and not self.label_value:
             raise ValueError("system.label_value must be positive, or system.adversarial=none")
         if not (self.beta or self.with_critic):
@@ -142,7 +145,9 @@ class DFCVAE:
         """
         posterior, _ = nets.encoder(batch.x)
         x_hat = nets.decoder(posterior.sample(batch.noise["z"]))
-        terms = {"kl": self.alpha * losses.kl_divergence(posterior)} if self.alpha else {}
+        terms: Terms = {}
+        if self.alpha:
+            terms["kl"] = self.alpha * losses.kl_divergence(posterior, self.kl_free_bits, self.kl_capacity)
         taps, first = self.taps(nets.features) if self.beta else (), nets.features.taps[0]
         features_hat = nets.features(x_hat, {*taps, first} if self.with_critic else taps)
         if self.beta:

@@ -22,10 +22,21 @@ UnlabelledForm = Literal["pseudo_label", "entropy", "consistency"]
 SURE = 0.95  # probability from which a guess counts as a label
 
 
-def kl_divergence(posterior: Posterior, reduction: Reduction = "sum") -> Tensor:
-    """KL(q(z|x) || N(0, I)), summed (or averaged) over latent dimensions, mean over the batch (Zemouri eq 4)."""
+def kl_divergence(
+    posterior: Posterior, free_bits: float = 0.0, capacity: float = 0.0, reduction: Reduction = "sum"
+) -> Tensor:
+    """KL(q(z|x) || N(0, I)), summed (or averaged) over latent dimensions, mean over the batch (Zemouri eq 4).
+
+    free_bits: nats of each dimension j that cost the same, used or not: max(free_bits, KL_j) (Kingma 2016, eq 15). It
+    is taken there of the mean over a batch, and here of each sample, so that the mean over the global batch is the same
+    however that is split over processes. capacity: |KL - capacity| of each sample (Burgess 2018, eq 8) holds the KL at
+    so many nats; at 0 it is the KL itself.
+    """
     kl = posterior.kl()
-    return (kl.sum(1) if reduction == "sum" else kl.mean(1)).mean()
+    if free_bits:
+        kl = kl.clamp_min(free_bits)
+    each = kl.sum(1) if reduction == "sum" else kl.mean(1)
+    return ((each - capacity).abs() if capacity else each).mean()
 
 
 def half_squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -151,3 +162,9 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], x: Tensor, x_hat: Tenso
     between = (mix * x + (1 - mix) * x_hat).detach()
     slope = torch.func.grad(lambda u: full_precision(critic(u)).sum())(between)
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def r1_penalty(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """R1, 1/2 E||grad Dis(x)||^2 on real samples (Mescheder 2018, eq 9, without its weight gamma)."""
+    slope = torch.func.grad(lambda u: full_precision(critic(u)).sum())(x)
+    return 0.5 * slope.flatten(1).square().sum(1).mean()

@@ -62,6 +62,8 @@ class SAVAE:
     # Phase 1, eq 6
     kl_weight: float = 0.01
     kl_reduction: Reduction = "sum"  # or mean over latent dimensions, under which a weight of 1 trains
+    kl_free_bits: float = 0.0  # nats of each latent dimension that cost nothing (Kingma 2016); 0: the papers' KL
+    kl_capacity: float = 0.0  # nats at which the KL is held (Burgess 2018); 0: as low as it gets
     # > 0 adds a small decoder trained with the VEC, so that z keeps what the label does not need (not in the paper).
     reconstruction_weight: float = 0.0
     label_smoothing: float = 0.0  # share of a label's probability that is spread over all classes (not in the paper)
@@ -85,13 +87,14 @@ class SAVAE:
     )
     # +- this; Hou uses 10
     critic_label: float = needs(1.0, adversarial=("match_real", "lsgan", "hinge"))
-    critic_regulariser: Literal["none", "gradient_penalty", "spectral_norm"] = "none"
-    penalty_weight: float = needs(10.0, critic_regulariser=("gradient_penalty",))
+    critic_regulariser: Literal["none", "gradient_penalty", "r1", "spectral_norm"] = "none"
+    penalty_weight: float = needs(10.0, critic_regulariser=("gradient_penalty", "r1"))
     pipeline = ("encoder", "classifier", "decoder")
 
     def __post_init__(self) -> None:
         weights = ("kl_weight", "reconstruction_weight", "beta", "gamma", "unlabelled_weight", "penalty_weight")
-        check_numbers(self, ("latent_dim", "critic_steps"), ("vec_steps", "decoder_steps", *weights))
+        nats, steps = ("kl_free_bits", "kl_capacity"), ("vec_steps", "decoder_steps")
+        check_numbers(self, ("latent_dim", "critic_steps"), (*steps, *weights, *nats))
         if len(self.alpha) != FEATURE_STAGES or not all(0 <= a < math.inf for a in self.alpha):
             raise ValueError(f"system.alpha needs {FEATURE_STAGES} weights >= 0, one per feature, not {self.alpha}")
         if self.decoder_steps and not (any(self.alpha) or self.beta or self.gamma):
@@ -154,7 +157,7 @@ class SAVAE:
         draws = [posterior.sample(eps) for eps in batch.noise.values()]
         z, logits = draws[0], nets.classifier(torch.cat(draws)).split(len(batch.x))
         terms = {
-            "kl": self.kl_weight * losses.kl_divergence(posterior, self.kl_reduction),
+            "kl": self.kl_weight * self.kl(posterior),
             "cat": losses.label_cross_entropy(logits[0], batch.y, batch.label_weight, self.label_smoothing),
         }
         if self.unlabelled != "kl" and self.unlabelled_weight:
@@ -164,6 +167,9 @@ class SAVAE:
             terms["content"] = self.reconstruction_weight * F.mse_loss(nets.content(z), batch.x)
         return terms
 
+    def kl(self, posterior: Posterior) -> Tensor:
+        return losses.kl_divergence(posterior, self.kl_free_bits, self.kl_capacity, self.kl_reduction)
+
     def critic_losses(self) -> tuple[Loss, ...]:
         if self.critic_update == "joint":
             return (self.critic_joint_loss,)
@@ -171,7 +177,8 @@ class SAVAE:
 
     def critic_real_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """Algorithm 2, 1a: the critic towards +label on real samples."""
-        return {"real": losses.critic_loss(self.adversarial, nets.critic(batch.x), +1, self.critic_label)}
+        terms = {"real": losses.critic_loss(self.adversarial, nets.critic(batch.x), +1, self.critic_label)}
+        return terms | self.r1(nets, batch)
 
     def critic_generated_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """Algorithm 2, 1b: the critic towards -label on Dec(Enc(X))."""
@@ -187,13 +194,18 @@ class SAVAE:
             "real": 0.5 * losses.critic_loss(self.adversarial, real, +1, self.critic_label),
             "generated": 0.5 * losses.critic_loss(self.adversarial, generated, -1, self.critic_label),
         }
-        return terms | self.penalty(nets, batch, x_hat)
+        return terms | self.penalty(nets, batch, x_hat) | self.r1(nets, batch)
 
     def penalty(self, nets: SimpleNamespace, batch: Batch, x_hat: Tensor) -> Terms:
         if self.critic_regulariser != "gradient_penalty":
             return {}
         mix = torch.special.ndtr(batch.noise["mix"])  # uniform in [0, 1]
         return {"penalty": self.penalty_weight * losses.gradient_penalty(nets.critic, batch.x, x_hat, mix)}
+
+    def r1(self, nets: SimpleNamespace, batch: Batch) -> Terms:
+        if self.critic_regulariser != "r1":
+            return {}
+        return {"r1": self.penalty_weight * losses.r1_penalty(nets.critic, batch.x)}
 
     def generated(self, nets: SimpleNamespace, batch: Batch) -> Tensor:
         """Dec(Enc(X)) without a graph: encoder and decoder are frozen while the critic learns."""

@@ -39,12 +39,14 @@ class VAE:
     latent_dim: int | Auto = 2  # auto: by the samples (`config.auto`)
     steps: int = 4000
     kl_weight: float = 1.0
+    kl_free_bits: float = 0.0  # nats of each latent dimension that cost nothing (Kingma 2016); 0: the papers' KL
+    kl_capacity: float = 0.0  # nats at which the KL is held (Burgess 2018); 0: as low as it gets
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
     backbone: Backbone = "savae"  # whose networks
     pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:
-        check_numbers(self, ("latent_dim",), ("steps", "kl_weight"))
+        check_numbers(self, ("latent_dim",), ("steps", "kl_weight", "kl_free_bits", "kl_capacity"))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         return make_autoencoder(self.backbone, spec.shape, code_size(self.latent_dim), width, norm, pools)
@@ -63,5 +65,5 @@ class VAE:
         else:
             terms = {"rec": losses.gaussian_likelihood(nets.decoder(z), batch.x)}
         if self.kl_weight:
-            terms["kl"] = self.kl_weight * losses.kl_divergence(posterior)
+            terms["kl"] = self.kl_weight * losses.kl_divergence(posterior, self.kl_free_bits, self.kl_capacity)
         return terms

@@ -53,12 +53,14 @@ class VAEGAN:
     latent_dim: int = 128
     steps: int = 10_000
     kl_weight: float = 1.0  # weight of L_prior
+    kl_free_bits: float = 0.0  # nats of each latent dimension that cost nothing (Kingma 2016); 0: the papers' KL
+    kl_capacity: float = 0.0  # nats at which the KL is held (Burgess 2018); 0: as low as it gets
     feature_weight: float = 1e-3  # gamma, of L_llike for the decoder
     backbone: CriticBackbone = "dcgan"
     pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:
-        check_numbers(self, ("latent_dim", "steps"), ("kl_weight", "feature_weight"))
+        check_numbers(self, ("latent_dim", "steps"), ("kl_weight", "feature_weight", "kl_free_bits", "kl_capacity"))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         return {
@@ -91,7 +93,7 @@ class VAEGAN:
         real, reconstructed = nets.critic.features(torch.cat([batch.x, x_tilde])).chunk(2)
         terms = {"llike": losses.half_squared_error(reconstructed, real)}
         if self.kl_weight:
-            terms["prior"] = self.kl_weight * losses.kl_divergence(posterior)
+            terms["prior"] = self.kl_weight * losses.kl_divergence(posterior, self.kl_free_bits, self.kl_capacity)
         return terms
 
     def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,23 +119,24 @@ def check_terms(system: System, spec: DataSpec = IMAGE) -> dict[str, float]:
     return found
 
 
-def check_resume(system: System, folder: Path, spec: DataSpec = IMAGE) -> None:
+def check_resume(system: System, folder: Path, spec: DataSpec = IMAGE, **options: Any) -> None:
     """A run that is resumed in the middle of each phase equals an uninterrupted one, bit for bit.
 
-    That holds for networks, optimisers and averages. folder: for the checkpoints.
+    That holds for networks, optimisers and averages. folder: for the checkpoints. options: further ones of `SmallRun`.
     """
-    whole = SmallRun(system, spec, ema=0.5)
+    options = {"ema": 0.5, **options}
+    whole = SmallRun(system, spec, **options)
     folder.mkdir(parents=True, exist_ok=True)
     for number, phase in enumerate(whole.phases):
         start = whole.weights()
         whole.run(phase, 3)
-        first = SmallRun(system, spec, ema=0.5)
+        first = SmallRun(system, spec, **options)
         for network, state in start.items():
             first.networks[network].load_state_dict(state)
         first.run(phase, 1)
         here = TrainingState(phase, 1, number, 0, lanes=8, data="")
         saved = checkpoint.save(folder / phase, first.networks, first.updates, here, keep=1)
-        again = SmallRun(system, spec, ema=0.5)
+        again = SmallRun(system, spec, **options)
         kept = {name for name, network in again.networks.items() if not isinstance(network, FeatureNetwork)}
         loaded = set(checkpoint.load_networks(saved / "networks", again.networks))
         require(loaded == kept, f"phase {phase!r}: a checkpoint loses {', '.join(kept - loaded)}")

@@ -112,7 +112,8 @@ class SmallRun:
         phase = self.phases[name]
         if first == 0:
             self.prepare(name)
-        self.follow(list(training_plan(phase, self.split, first=first, last=steps, origin=0)))
+        starts = {name: update.config.start for name, update in self.updates.items()}
+        self.follow(list(training_plan(phase, self.split, first=first, last=steps, origin=0, starts=starts)))
 
     def keep_posteriors(self, name: str) -> None:
         """Let the losses of a phase whose updates are prepared look up the posteriors of its frozen encoder."""

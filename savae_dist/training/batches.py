@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -77,20 +77,24 @@ class PlannedStep(NamedTuple):
     ends_iteration: bool
 
 
-def training_plan(phase: Phase, split: BatchSplit, *, first: int, last: int, origin: int) -> Iterator[PlannedStep]:
+def training_plan(
+    phase: Phase, split: BatchSplit, *, first: int, last: int, origin: int, starts: Mapping[str, int] | None = None
+) -> Iterator[PlannedStep]:
     """The active optimiser steps of iterations `first` to `last` - 1, in order; the phase began at position `origin`.
 
-    The loader reads ahead by this plan and the engine steps by it, so they cannot disagree. Inactive steps keep their
-    positions in the data, so that the other steps see the same batches without them.
+    The loader reads ahead by this plan and the engine steps by it, so they cannot disagree. Inactive steps, and those
+    of an update before its iteration in `starts`, keep their positions in the data, so that the other steps see the
+    same batches without them.
     """
+    starts = starts or {}
     steps = [step for step in phase.optimizer_steps() if step.update.active]
     slots, per_iteration = split.slots(), phase.batches_per_iteration * split.size
     for iteration in range(first, last):
-        before = None
-        for number, step in enumerate(steps, 1):
+        before, due = None, [step for step in steps if iteration >= starts.get(step.update.name, 0)]
+        for number, step in enumerate(due, 1):
             position = origin + iteration * per_iteration + step.batch * split.size
             reads = slots if position != before else []
-            yield PlannedStep(step, iteration, position, reads, ends_iteration=number == len(steps))
+            yield PlannedStep(step, iteration, position, reads, ends_iteration=number == len(due))
             before = position
 
 

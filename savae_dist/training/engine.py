@@ -18,6 +18,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from savae_dist.config.schema import DdpConfig, OptimizerConfig, Precision
+from savae_dist.config.terms import ScheduleConfig, in_update
 from savae_dist.data import RawBatch
 from savae_dist.latents import full_precision
 from savae_dist.networks import Network
@@ -35,6 +36,7 @@ from savae_dist.training.optim import (
     learning_rate,
     make_optimizer,
 )
+from savae_dist.training.schedules import factor, total, weighted
 from savae_dist.training.strategies import Parallel, Partitions, Replicas
 
 
@@ -60,7 +62,8 @@ class UpdateModule(nn.Module):
 class PreparedUpdate:
     """An update with its optimiser, wrapped for one process, DDP or ZeRO.
 
-    zero: DeepSpeed's ZeRO stage, 0 for whole replicas. shares_every: iterations between the measurements of
+    zero: DeepSpeed's ZeRO stage, 0 for whole replicas. schedules: of the weights of terms, by TERM or UPDATE.TERM;
+    those of other updates are passed over. shares_every: iterations between the measurements of
     `shares`, each term's part of the decoder's gradient; 0: never.
     """
 
@@ -76,11 +79,15 @@ class PreparedUpdate:
         ema: float = 0.0,
         zero: int = 0,
         ddp: DdpConfig | None = None,
+        schedules: Mapping[str, ScheduleConfig] | None = None,
         shares_every: int = 0,
     ) -> None:
         self.update, self.config, self.total = update, config, phase.steps
         self.decoder = networks[DECODER] if DECODER in update.trains else None
         self.shares, self.shares_every = dict[str, Tensor](), shares_every
+        self.schedules: dict[str, ScheduleConfig] = in_update(update.name, schedules or {})
+        self.factors: dict[str, float] = {}  # of the terms that have a schedule, in the current step
+        self.lr = 0.0  # until the first step
         device = PartialState().device
         in_play = {name for other in phase.updates for name in other.trains}
         self._states = states_of(networks, set(update.trains), in_play)
@@ -130,6 +137,7 @@ class PreparedUpdate:
         self.lr = learning_rate(self.config, iteration, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
+        self.factors = {term: factor(schedule, iteration) for term, schedule in self.schedules.items()}
         buffers = list(self.trained.buffers())  # now, because wrapping an update may replace them
         before = [buffer.clone() for buffer in buffers]
         if self.shares_every and (iteration + 1) % self.shares_every == 0 and self.decoder is not None:
@@ -155,20 +163,25 @@ class PreparedUpdate:
 
     def _measured(self, loss_index: int, batch: Batch) -> dict[str, Tensor]:
         """The terms for a measurement: past DDP and the compiler, and in fp16 scaled, so that none is rounded to 0."""
-        terms = self.module.forward(batch, loss_index)
+        terms = weighted(self.module.forward(batch, loss_index), self.factors)
         return terms if self.scaler is None else {name: self.scaler.scale(value) for name, value in terms.items()}
 
     def _backward(self, loss_index: int, slices: list[Batch]) -> dict[str, Tensor]:
-        """Accumulate the gradient of the loss; return its terms, averaged over the slices."""
+        """Accumulate the gradient of the loss; return its terms and their factors, averaged over the slices.
+
+        The terms are those before their factors, so that their curves are comparable throughout.
+        """
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(slices, 1):
             with self.parallel.part(last=number == len(slices)):
                 terms = self.parallel.forward(batch, loss_index)
-                loss = torch.stack(list(terms.values())).sum() / len(slices)
+                counted = weighted(terms, self.factors)
+                loss = total(counted, terms, self.parameters.values()) / len(slices)
                 self.parallel.backward(loss if self.scaler is None else self.scaler.scale(loss))
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(slices)
-        return sums
+        factors = {name: value for name, value in self.factors.items() if name in sums}
+        return sums | {f"{name}_factor": torch.full_like(sums[name], value) for name, value in factors.items()}
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Compute the norm of the gradient, clip it, and tell the optimiser whether to skip the step."""

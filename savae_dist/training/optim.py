@@ -82,7 +82,8 @@ def load_optimizer_state(
 
 
 def learning_rate(config: OptimizerConfig, iteration: int, total: int) -> float:
-    """Learning rate of iteration 0 .. total - 1 of a phase."""
+    """Learning rate of iteration 0 .. total - 1 of a phase; its schedule begins where the update does."""
+    iteration, total = iteration - config.start, total - config.start
     if iteration < config.warmup:
         return config.lr * (iteration + 1) / config.warmup
     if config.schedule == "cosine":

@@ -27,6 +27,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"critic_update": "joint", "batches": "shared"},
         {"critic_update": "joint", "critic_regulariser": "gradient_penalty", "critic_steps": 2},
         {"critic_regulariser": "gradient_penalty", "adversarial": "wasserstein"},
+        {"critic_regulariser": "r1", "adversarial": "non_saturating"},
+        {"critic_regulariser": "r1", "critic_update": "joint", "penalty_weight": 1.0},
         {"critic_regulariser": "spectral_norm", "adversarial": "hinge"},
         {"adversarial": "non_saturating", "feature_tap": "conv", "feature_reduction": "sum"},
         {"adversarial": "lsgan", "feature_tap": "pool", "critic_label": 10.0},
@@ -36,6 +38,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"unlabelled": "entropy", "unlabelled_weight": 0.1},
         {"unlabelled": "consistency"},
         {"label_smoothing": 0.2},
+        {"kl_free_bits": 0.05, "kl_weight": 1.0},
+        {"kl_capacity": 5.0, "kl_reduction": "mean"},
     ],
     "aae_unsupervised": [
         {"latent_dim": 3},
@@ -59,21 +63,22 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"latent_dim": 3},
         {"backbone": "hou", "likelihood": "gaussian"},
         {"kl_weight": 0.0},
+        {"kl_free_bits": 0.05, "kl_capacity": 5.0},
     ],
     "dfc_vae": [
         {"latent_dim": 3, "feature_network": OURS},
         {"backbone": "savae", "alpha": 0.0},
-        {"feature_scale": "calibrated"},
+        {"feature_scale": "calibrated", "kl_capacity": 5.0},
     ],
     "vae_wgan": [
         {"latent_dim": 3, "feature_network": OURS},
-        {"adversarial": "squared"},
+        {"adversarial": "squared", "kl_free_bits": 0.05},
         {"critic_steps": 2, "batches": "fresh"},
         {"beta": 0.0},
     ],
     "vae_gan": [
         {"latent_dim": 3},
-        {"backbone": "savae"},
+        {"backbone": "savae", "kl_free_bits": 0.05},
         {"kl_weight": 0.0, "feature_weight": 0.0},
     ],
     "ava1": [
@@ -83,7 +88,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "ava2": [
         {"latent_dim": 3},
-        {"lean": "none"},
+        {"lean": "none", "kl_free_bits": 0.05, "kl_capacity": 5.0},
     ],
     "ava3": [
         {"latent_dim": 3},

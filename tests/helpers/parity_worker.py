@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from savae_dist.config.schema import OptimizerConfig
+from savae_dist.config.terms import ScheduleConfig
 from savae_dist.distributed.reduce import rank_means
 from savae_dist.systems import SAVAE
 from savae_dist.testing.small_run import SmallRun
@@ -52,6 +53,18 @@ SETTINGS = {
         labelled=17,
     ),
     "not finite": Setting(optimizer={**SGD, "momentum": 0.5}, prepared={"ema": 0.5}, broken=30),
+    "scheduled": Setting(
+        {"reconstruction_weight": 0.5, "gamma": 0.0},
+        SGD,
+        {"start": 1},
+        {
+            "schedules": {
+                "content": ScheduleConfig(start=1),
+                "adv": ScheduleConfig(1, 2),
+                "vec.kl": ScheduleConfig(0, 3),
+            }
+        },
+    ),
     "adam": Setting(optimizer={"name": "adam", "clip_norm": 0.3}),
     "bf16": Setting(prepared={"precision": "bf16"}, half=True),
     "fp16": Setting(prepared={"precision": "fp16"}, half=True),

@@ -24,7 +24,32 @@ def test_kl_is_that_of_torch_distributions(posterior: Posterior) -> None:
     q = Normal(posterior.mean, torch.exp(0.5 * posterior.log_variance))
     expected = kl_divergence(q, Normal(torch.zeros(3), torch.ones(3)))
     torch.testing.assert_close(losses.kl_divergence(posterior), expected.sum(1).mean())
-    torch.testing.assert_close(losses.kl_divergence(posterior, "mean"), expected.mean())
+    torch.testing.assert_close(losses.kl_divergence(posterior, reduction="mean"), expected.mean())
+
+
+def test_free_bits_and_capacity_of_each_sample(posterior: Posterior) -> None:
+    q = Normal(posterior.mean, torch.exp(0.5 * posterior.log_variance))
+    kl = kl_divergence(q, Normal(torch.zeros(3), torch.ones(3))).double().tolist()
+    assert min(map(min, kl)) < 0.5 < max(map(max, kl))
+    freed = sum(max(0.5, one) for row in kl for one in row) / 5
+    assert losses.kl_divergence(posterior, free_bits=0.5).item() == pytest.approx(freed)
+    assert losses.kl_divergence(posterior, 0.5, reduction="mean").item() == pytest.approx(freed / 3)
+    held = sum(abs(sum(row) - 2.0) for row in kl) / 5
+    assert losses.kl_divergence(posterior, capacity=2.0).item() == pytest.approx(held)
+    parts = [Posterior(posterior.mean[i : i + 1], posterior.log_variance[i : i + 1]) for i in range(5)]
+    for options in ({"free_bits": 0.5}, {"capacity": 2.0}):
+        split = sum(losses.kl_divergence(part, **options) for part in parts) / 5
+        torch.testing.assert_close(split, losses.kl_divergence(posterior, **options))
+
+
+def test_free_bits_and_capacity_turn_the_gradient_off_and_around() -> None:
+    mean = torch.tensor([[0.1, 3.0]], requires_grad=True)
+    posterior = Posterior(mean, torch.zeros(1, 2))
+    (slope,) = torch.autograd.grad(losses.kl_divergence(posterior, free_bits=0.5), mean)
+    torch.testing.assert_close(slope, torch.tensor([[0.0, 3.0]]))
+    for capacity, sign in ((1.0, 1.0), (9.0, -1.0)):  # KL = 4.505
+        (slope,) = torch.autograd.grad(losses.kl_divergence(posterior, capacity=capacity), mean)
+        torch.testing.assert_close(slope, sign * mean.detach())
 
 
 def test_sample_has_the_mean_and_deviation_of_the_posterior() -> None:
@@ -172,6 +197,17 @@ def test_gradient_penalty_of_a_linear_critic() -> None:
     penalty.backward()
     assert penalty.item() == pytest.approx(16)
     torch.testing.assert_close(w.grad, 2 * 4 * w.detach() / 5)
+
+
+def test_r1_is_half_the_squared_slope_at_real_samples() -> None:
+    """Of w u: 1/2 ||w||^2, whose gradient w reaches the critic; of 1/2 ||u||^2: 1/2 E||x||^2."""
+    w, x = torch.tensor([3.0, 4.0], requires_grad=True), torch.rand(5, 2)
+    penalty = losses.r1_penalty(lambda u: u @ w, x)
+    penalty.backward()
+    assert penalty.item() == pytest.approx(12.5)
+    torch.testing.assert_close(w.grad, w.detach())
+    rising = losses.r1_penalty(lambda u: 0.5 * u.square().sum(1), x)
+    torch.testing.assert_close(rising, 0.5 * x.square().sum(1).mean())
 
 
 def test_half_precision_is_raised_before_it_is_squared() -> None:
