@@ -18,10 +18,12 @@ from savae_dist.config.identity import digest
 from savae_dist.config.names import DEFAULT_SYSTEM, SystemNames, check_names, system_names, without_another_paper
 from savae_dist.config.nearest import nearest
 from savae_dist.config.schema import OptimizerConfig, RunConfig
-from savae_dist.config.terms import ScheduleConfig, by_term
+from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig, by_term
 from savae_dist.errors import ConfigError
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.phases import System, Update
+
+BY_TERM = {"schedules": ScheduleConfig, "adaptive": AdaptiveConfig}  # sections whose keys are names of terms
 
 
 def load(arguments: Sequence[str]) -> RunConfig:
@@ -113,8 +115,9 @@ def _typed(asked: DictConfig, changes: Mapping[str, Any] | None = None) -> RunCo
     optimizers = asked.pop("optimizers", None) or OmegaConf.create()
     if not isinstance(optimizers, DictConfig):
         raise ConfigError("optimizers needs an update's name: optimizers.default.lr=... or optimizers.NAME.lr=...")
-    if "schedules" in asked:
-        asked.schedules = by_term("schedules", asked.schedules or {}, [*field_values(ScheduleConfig())])
+    for section, kind in BY_TERM.items():
+        if section in asked:
+            asked[section] = by_term(section, asked[section] or {}, [*field_values(kind())])
     data = asked.get("data") or {}
     if data.get("augment") == "none":
         data["augment"] = {}

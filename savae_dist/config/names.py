@@ -115,7 +115,7 @@ def without_another_paper(asked: Asked, systems: Mapping[str, SystemNames]) -> D
     before, after = (systems.get(name) for name in system_names(asked))
     if before is None or after is None or before.family == after.family:
         return asked.preset
-    kept = [str(key) for key in asked.preset if key not in ("system", "optimizers", "schedules")]
+    kept = [str(key) for key in asked.preset if key not in ("system", "optimizers", "schedules", "adaptive")]
     return OmegaConf.masked_copy(asked.preset, kept)
 
 

@@ -15,7 +15,7 @@ from savae_dist.config.augmentations import check_strengths
 from savae_dist.config.effect import needs, no_effect
 from savae_dist.config.members import check_members
 from savae_dist.config.pictures import as_lists
-from savae_dist.config.terms import ScheduleConfig
+from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig
 from savae_dist.errors import ConfigError
 
 Auto = Literal["auto"]
@@ -241,7 +241,9 @@ class RunConfig:
     networks: NetworksConfig = field(default_factory=NetworksConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizers: dict[str, OptimizerConfig] = field(default_factory=dict)
-    schedules: dict[str, ScheduleConfig] = field(default_factory=dict)  # by TERM or UPDATE.TERM of a loss
+    # By TERM or UPDATE.TERM of a loss.
+    schedules: dict[str, ScheduleConfig] = field(default_factory=dict)
+    adaptive: dict[str, AdaptiveConfig] = field(default_factory=dict)
     ddp: DdpConfig = field(default_factory=DdpConfig)
     precision: Precision = "fp32"
     accumulate: int = 1
@@ -277,6 +279,8 @@ class RunConfig:
         self.divergence.check()
         for term, schedule in self.schedules.items():
             schedule.check(f"schedules.{term}")
+        for term, adaptive in self.adaptive.items():
+            adaptive.check(f"adaptive.{term}")
         if self.posterior_cache < 0:
             raise ConfigError(f"posterior_cache must not be negative, not {self.posterior_cache}")
         if not 1 <= self.timeout < 1e6:

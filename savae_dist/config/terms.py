@@ -5,6 +5,7 @@ They stand as `SECTION.TERM`, for the term in every update that has it, or as `S
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,25 @@ class ScheduleConfig:
         for name, value in (("start", self.start), ("ramp", self.ramp)):
             if value < 0:
                 raise ConfigError(f"{key}.{name} must not be negative, not {value}")
+
+
+@dataclass
+class AdaptiveConfig:
+    """A term whose gradient at the decoder's last layer is held at `ratio` times that of the term `to`.
+
+    most: what its weight is at most multiplied by.
+    """
+
+    to: str = ""
+    ratio: float = 1.0
+    most: float = 1e4
+
+    def check(self, key: str) -> None:
+        if not self.to:
+            raise ConfigError(f"{key}.to names the term whose gradient it is measured against: {key}.to=rec")
+        for name, value in (("ratio", self.ratio), ("most", self.most)):
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{key}.{name} must be positive, not {value}")
 
 
 def by_term(section: str, asked: object, keys: Sequence[str]) -> dict[str, dict[str, Any]]:

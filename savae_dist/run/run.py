@@ -216,6 +216,7 @@ class Run:
                 zero=self.process.zero,
                 ddp=config.ddp,
                 schedules=config.schedules,
+                adaptive=config.adaptive,
                 shares_every=config.log_every,
             )
             for update in phase.updates

@@ -11,6 +11,7 @@ from savae_dist.networks.base import Critic, Decoder, Discriminator, Network
 from savae_dist.run import warning_signs as signs
 from savae_dist.run.warning_signs import Finding
 from savae_dist.systems.phases import Phase, Update
+from savae_dist.training.schedules import FACTOR
 
 IN_A_ROW = 3  # logs in which a sign of training must stand before it is told: single batches swing
 RISES = 6  # logs in which a score that diverges has risen each time
@@ -112,4 +113,4 @@ def terms_of(update: Update, losses: Mapping[str, float]) -> dict[str, float]:
     """Of `UPDATE/TERM` -> mean, the terms of one update."""
     of = f"{update.name}/"
     found = {key.removeprefix(of): value for key, value in losses.items() if key.startswith(of)}
-    return {term: value for term, value in found.items() if term != "gradient_norm"}
+    return {term: value for term, value in found.items() if term != "gradient_norm" and not term.endswith(FACTOR)}

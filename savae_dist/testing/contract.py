@@ -41,9 +41,12 @@ def named(phase: str, step: OptimizerStep) -> str:
     return f"phase {phase!r}, update {step.update.name!r}, loss {step.loss_index + 1}"
 
 
-def check_updates(system: System, spec: DataSpec = IMAGE) -> None:
-    """Each update changes exactly the networks that it names, bit for bit, and leaves no gradient behind."""
-    run = SmallRun(system, spec)
+def check_updates(system: System, spec: DataSpec = IMAGE, **options: Any) -> None:
+    """Each update changes exactly the networks that it names, bit for bit, and leaves no gradient behind.
+
+    options: further ones of `SmallRun`.
+    """
+    run = SmallRun(system, spec, **options)
     for phase in run.phases.values():
         run.prepare(phase.name)
         for planned in run.plan(phase):

@@ -18,12 +18,13 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from savae_dist.config.schema import DdpConfig, OptimizerConfig, Precision
-from savae_dist.config.terms import ScheduleConfig, in_update
+from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig, in_update
 from savae_dist.data import RawBatch
 from savae_dist.latents import full_precision
 from savae_dist.networks import Network
 from savae_dist.precision import autocast, make_scaler
 from savae_dist.systems.phases import Batch, Phase, Update
+from savae_dist.training.adaptive import adaptive_factors
 from savae_dist.training.batches import BatchBuilder, PlannedStep, Together, alone
 from savae_dist.training.frozen import states_of
 from savae_dist.training.gradient_shares import DECODER, gradient_shares
@@ -36,7 +37,7 @@ from savae_dist.training.optim import (
     learning_rate,
     make_optimizer,
 )
-from savae_dist.training.schedules import factor, total, weighted
+from savae_dist.training.schedules import FACTOR, factor, left_out, total, weighted
 from savae_dist.training.strategies import Parallel, Partitions, Replicas
 
 
@@ -62,8 +63,8 @@ class UpdateModule(nn.Module):
 class PreparedUpdate:
     """An update with its optimiser, wrapped for one process, DDP or ZeRO.
 
-    zero: DeepSpeed's ZeRO stage, 0 for whole replicas. schedules: of the weights of terms, by TERM or UPDATE.TERM;
-    those of other updates are passed over. shares_every: iterations between the measurements of
+    zero: DeepSpeed's ZeRO stage, 0 for whole replicas. schedules, adaptive: of the weights of terms, by TERM or
+    UPDATE.TERM; those of other updates are passed over. shares_every: iterations between the measurements of
     `shares`, each term's part of the decoder's gradient; 0: never.
     """
 
@@ -80,13 +81,15 @@ class PreparedUpdate:
         zero: int = 0,
         ddp: DdpConfig | None = None,
         schedules: Mapping[str, ScheduleConfig] | None = None,
+        adaptive: Mapping[str, AdaptiveConfig] | None = None,
         shares_every: int = 0,
     ) -> None:
         self.update, self.config, self.total = update, config, phase.steps
         self.decoder = networks[DECODER] if DECODER in update.trains else None
         self.shares, self.shares_every = dict[str, Tensor](), shares_every
         self.schedules: dict[str, ScheduleConfig] = in_update(update.name, schedules or {})
-        self.factors: dict[str, float] = {}  # of the terms that have a schedule, in the current step
+        self.adaptive: dict[str, AdaptiveConfig] = in_update(update.name, adaptive or {})
+        self.factors: dict[str, float | Tensor] = {}  # of terms, in the current step
         self.lr = 0.0  # until the first step
         device = PartialState().device
         in_play = {name for other in phase.updates for name in other.trains}
@@ -140,8 +143,9 @@ class PreparedUpdate:
         self.factors = {term: factor(schedule, iteration) for term, schedule in self.schedules.items()}
         buffers = list(self.trained.buffers())  # now, because wrapping an update may replace them
         before = [buffer.clone() for buffer in buffers]
-        if self.shares_every and (iteration + 1) % self.shares_every == 0 and self.decoder is not None:
-            self.shares = gradient_shares(self.decoder, partial(self._measured, loss_index), slices)
+        shares_due = bool(self.shares_every) and (iteration + 1) % self.shares_every == 0
+        if self.decoder is not None and (self.adaptive or shares_due):
+            self._look_at_gradients(self.decoder, loss_index, slices, shares_due)
             restore(buffers, before)
         if self.parallel.unsettled:
             self._backward(loss_index, slices[-1:])
@@ -161,10 +165,19 @@ class PreparedUpdate:
         self.skipped_in_a_row = (self.skipped_in_a_row + 1) * ~self.finite
         self.meter.add({**sums, "gradient_norm": self.norm}, self.finite)
 
-    def _measured(self, loss_index: int, batch: Batch) -> dict[str, Tensor]:
-        """The terms for a measurement: past DDP and the compiler, and in fp16 scaled, so that none is rounded to 0."""
-        terms = weighted(self.module.forward(batch, loss_index), self.factors)
-        return terms if self.scaler is None else {name: self.scaler.scale(value) for name, value in terms.items()}
+    def _look_at_gradients(self, decoder: Network, loss_index: int, slices: list[Batch], shares: bool) -> None:
+        """Before a step, by graphs of their own: the factors that follow from gradients, and perhaps the shares."""
+
+        def terms(batch: Batch) -> dict[str, Tensor]:
+            """Past DDP and the compiler, and in fp16 scaled, so that no gradient is rounded to 0."""
+            found = self.module.forward(batch, loss_index)
+            return found if self.scaler is None else {name: self.scaler.scale(one) for name, one in found.items()}
+
+        due = {term: one for term, one in self.adaptive.items() if not left_out(self.factors.get(term, 1.0))}
+        for term, adapted in adaptive_factors(due, decoder, terms, slices).items() if due else ():
+            self.factors[term] = self.factors.get(term, 1.0) * adapted
+        if shares:
+            self.shares = gradient_shares(decoder, lambda batch: weighted(terms(batch), self.factors), slices)
 
     def _backward(self, loss_index: int, slices: list[Batch]) -> dict[str, Tensor]:
         """Accumulate the gradient of the loss; return its terms and their factors, averaged over the slices.
@@ -181,7 +194,7 @@ class PreparedUpdate:
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(slices)
         factors = {name: value for name, value in self.factors.items() if name in sums}
-        return sums | {f"{name}_factor": torch.full_like(sums[name], value) for name, value in factors.items()}
+        return sums | {name + FACTOR: torch.ones_like(sums[name]) * value for name, value in factors.items()}
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Compute the norm of the gradient, clip it, and tell the optimiser whether to skip the step."""

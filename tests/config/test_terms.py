@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from savae_dist.config.identity import digest, identity, to_yaml
-from savae_dist.config.terms import ScheduleConfig
+from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig
 from savae_dist.errors import ConfigError
 from savae_dist.load_config import load
 
@@ -22,6 +22,14 @@ def test_by_term_and_by_update(tmp_path: Path) -> None:
     assert load([str(tmp_path / "again.yaml")]).schedules == expected
     changed = load([str(tmp_path / "again.yaml"), "schedules.decoder.adv.ramp=5", "schedules.kl.ramp=0"])
     assert changed.schedules == {"decoder.adv": ScheduleConfig(300, 5)}  # one that does nothing is none
+
+
+def test_adaptive_weights_likewise(tmp_path: Path) -> None:
+    config = load(["mnist_k2", "adaptive.decoder.adv.to=rec", "adaptive.decoder.adv.ratio=0.8"])
+    assert config.adaptive == {"decoder.adv": AdaptiveConfig("rec", 0.8)}
+    (tmp_path / "again.yaml").write_text(to_yaml(config))
+    assert load([str(tmp_path / "again.yaml")]).adaptive == config.adaptive
+    assert load([str(tmp_path / "again.yaml"), "system.name=vae"]).adaptive == {}  # another paper's terms
 
 
 def test_they_belong_to_the_run_and_to_its_paper() -> None:
@@ -44,6 +52,8 @@ def test_they_belong_to_the_run_and_to_its_paper() -> None:
         ("schedules.decoder.adv.rampe=3", "schedules.decoder.adv.rampe: no such key (did you mean 'ramp'?)"),
         ("schedules.adv.start=-1", "schedules.adv.start must not be negative, not -1"),
         ("schedules.adv.start=soon", "Value 'soon' of type 'str' could not be converted to Integer"),
+        ("adaptive.adv.ratio=2", "adaptive.adv.to names the term whose gradient it is measured against"),
+        ("adaptive={adv: {to: rec, most: 0}}", "adaptive.adv.most must be positive, not 0"),
         ("optimizers.decoder.start=-1", "optimizers.decoder.warmup, optimizers.decoder.start and"),
         ("optimizers.decoder.start=900", "optimizers.decoder.start=900: phase decoder ends after 900 steps"),
         (

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from savae_dist.config.schema import OptimizerConfig
-from savae_dist.config.terms import ScheduleConfig
+from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig
 from savae_dist.distributed.reduce import rank_means
 from savae_dist.systems import SAVAE
 from savae_dist.testing.small_run import SmallRun
@@ -65,6 +65,7 @@ SETTINGS = {
             }
         },
     ),
+    "adaptive": Setting(prepared={"adaptive": {"adv": AdaptiveConfig("rec", 0.5)}}),
     "adam": Setting(optimizer={"name": "adam", "clip_norm": 0.3}),
     "bf16": Setting(prepared={"precision": "bf16"}, half=True),
     "fp16": Setting(prepared={"precision": "fp16"}, half=True),

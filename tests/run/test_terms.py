@@ -30,6 +30,11 @@ def test_they_are_those_that_training_gives(name: str) -> None:
         ("schedules.avd.start=1", "schedules.avd: no loss of savae has such a term (did you mean 'adv'?)"),
         ("schedules.critic.adv.start=1", "schedules.critic.adv: no loss of savae has such a term"),
         ("schedules.adv.start=4 system.decoder_steps=4", "schedules.adv.start=4: its phase ends after 4 steps"),
+        ("adaptive.avd.to=rec", "adaptive.avd: no loss of savae has such a term (did you mean 'adv'?)"),
+        ("adaptive.adv.to=kl", "adaptive.adv.to=kl is no other term of decoder, which has rec, latent"),
+        ("adaptive.adv.to=adv", "adaptive.adv.to=adv is no other term of decoder, which has rec, latent"),
+        ("adaptive.kl.to=cat", "adaptive.kl: update vec does not train the decoder: name one that does, UPDATE.kl"),
+        ("adaptive.kl.to=rec system.name=vae", "adaptive.kl.to=rec: the gradient of kl does not reach the decoder"),
     ],
 )
 def test_refused_at_the_start(

@@ -10,7 +10,7 @@ from helpers.launching import SMALL, shards, status
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from savae_dist.run.checkpoint import checkpoints, read_state
-from savae_dist.run.watch import IN_A_ROW, RISES, Watch
+from savae_dist.run.watch import IN_A_ROW, RISES, Watch, terms_of
 from savae_dist.systems import SAVAE
 from savae_dist.testing.small_run import IMAGE
 from savae_dist.train import main
@@ -60,6 +60,12 @@ def test_scores_of_critics_alone_diverge(networks: dict[str, object]) -> None:
     other = watch(networks)
     found = [other.logged(DECODER, step, {"critic/real": -(3.0**step)}) for step in range(RISES)]
     assert [list(one) for one in found] == [[]] * (RISES - 1) + [["scores diverge (decoder)"]]
+
+
+def test_factors_of_terms_are_no_terms() -> None:
+    critic = DECODER.updates[0]
+    logged = {"critic/real": 2.0, "critic/real_factor": 0.5, "critic/gradient_norm": 1.0, "decoder/rec": 3.0}
+    assert terms_of(critic, logged) == {"real": 2.0}
 
 
 def test_a_class_that_is_lost(networks: dict[str, object]) -> None:
