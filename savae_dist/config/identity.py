@@ -25,7 +25,8 @@ NEVER = object()  # equals no value
 # Keys that came later (`*`: an update), with the value at which a run is the one that it was without them: at that they
 # are left out.
 LATER_KEYS: dict[str, Any] = {
-    **{"optimizers.*.start": 0, "system.kl_free_bits": 0.0, "system.kl_capacity": 0.0},
+    "optimizers.*.start": 0,
+    **{"system.kl_free_bits": 0.0, "system.kl_capacity": 0.0, "system.r1_weight": 0.0},
     "data.hold_out": 0.0,
     "data.hold_out_by": "auto",
     "data.augment_phases": [],

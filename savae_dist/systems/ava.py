@@ -23,6 +23,7 @@ from savae_dist.networks import CodeDiscriminator, CriticBackbone, Network, make
 from savae_dist.networks.base import Norm
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
+from savae_dist.systems.fit import check_slopes
 from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
@@ -72,11 +73,12 @@ class AVA:
     adversarial: Literal["saturating", "non_saturating"] = "saturating"
     kl_free_bits: float = 0.0  # nats of each latent dimension that cost nothing (Kingma 2016); 0: the papers' KL
     kl_capacity: float = 0.0  # nats at which the KL is held (Burgess 2018); 0: as low as it gets
+    r1_weight: float = 0.0  # of the critic's squared slope at real samples (Mescheder 2018); 0: none
     backbone: CriticBackbone = "savae"
     pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:
-        check_numbers(self, ("latent_dim",), ("steps", "kl_free_bits", "kl_capacity"))
+        check_numbers(self, ("latent_dim",), ("steps", "kl_free_bits", "kl_capacity", "r1_weight"))
 
     def adds(self, part: Literal["lean decoder", "judge encoder", "lean encoder"]) -> bool:
         return part in MEMBERS[self.name] and (self.lean == "paper" or not part.startswith("lean"))
@@ -86,6 +88,7 @@ class AVA:
             **make_autoencoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
             "critic": make_critic(self.backbone, spec.shape, width, norm, pools),
         }
+        check_slopes(networks["critic"], self.r1_weight)
         if self.adds("judge encoder"):
             networks["code_critic"] = CodeDiscriminator(self.latent_dim, CODE_UNITS)
         return networks
@@ -128,6 +131,8 @@ class AVA:
         if self.adds("lean decoder"):
             slope = x_hat * (1 - x_hat) if nets.decoder.output == "sigmoid" else 1.0  # a'_g
             terms["lean"] = lean((batch.x - x_hat) * slope, score_hat)
+        if self.r1_weight:
+            terms["r1"] = self.r1_weight * losses.r1_penalty(nets.critic, batch.x)
         return terms
 
     def code_critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:

@@ -76,12 +76,14 @@ class DFCVAE:
     adversarial: Literal["none", "wasserstein", "squared"] = "none"
     label_value: float = needs(10.0, adversarial=WITH_CRITIC)
     critic_steps: int = needs(1, adversarial=WITH_CRITIC)
+    # of the critic's squared slope at real samples' features (Mescheder 2018); 0: none
+    r1_weight: float = needs(0.0, adversarial=WITH_CRITIC)
     batches: BatchUse = needs("shared", adversarial=WITH_CRITIC)  # Algorithm 1 takes one batch for everything
     pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:
-        nats = ("kl_free_bits", "kl_capacity")
-        check_numbers(self, ("latent_dim", "critic_steps"), ("steps", "alpha", "beta", "label_value", *nats))
+        weights = ("alpha", "beta", "label_value", "kl_free_bits", "kl_capacity", "r1_weight")
+        check_numbers(self, ("latent_dim", "critic_steps"), ("steps", *weights))
         if self.with_critic and not self.label_value:
             raise ValueError("system.label_value must be positive, or system.adversarial=none")
         if not (self.beta or self.with_critic):
@@ -165,11 +167,15 @@ class DFCVAE:
         both = nets.features(torch.cat([batch.x, self.generated(nets, batch)]), (first,))[first]
         real, generated = nets.critic(both).chunk(2)
         if self.adversarial == "wasserstein":
-            return {"real": -self.label_value * real.mean(), "generated": self.label_value * generated.mean()}
-        return {
-            "real": (self.label_value - real).square().mean(),
-            "generated": (self.label_value + generated).square().mean(),
-        }
+            terms = {"real": -self.label_value * real.mean(), "generated": self.label_value * generated.mean()}
+        else:
+            terms = {
+                "real": (self.label_value - real).square().mean(),
+                "generated": (self.label_value + generated).square().mean(),
+            }
+        if self.r1_weight:
+            terms["r1"] = self.r1_weight * losses.r1_penalty(nets.critic, both.chunk(2)[0])
+        return terms
 
     def calibrate(self, nets: SimpleNamespace, samples: Iterable[Tensor]) -> None:
         """Each tap counts by its variance, and beta L_rec is 100 nats if every sample is decoded to their mean."""

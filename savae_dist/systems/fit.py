@@ -33,3 +33,12 @@ def check_fit(system: System, networks: Mapping[str, nn.Module]) -> None:
         if name in networks and not isinstance(networks[name], role):
             wrong = f"the {name} of a pipeline is a {role.__name__}, and {type(networks[name]).__name__} is none"
             raise ConfigError(f"{where}: {wrong}: subclass {role.__name__} ({GUIDE})")
+
+
+def check_slopes(critic: nn.Module, weight: float) -> None:
+    """ConfigError if a critic whose slope at each sample is penalised mixes the samples of a batch."""
+    if weight and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in critic.modules()):
+        raise ConfigError(
+            f"system.r1_weight={weight}: batch norm mixes the samples at whose slopes R1 looks one by one; "
+            "set networks.norm=group or none"
+        )

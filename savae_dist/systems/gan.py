@@ -22,6 +22,7 @@ from savae_dist.networks import CriticBackbone, Network, make_critic, make_decod
 from savae_dist.networks.base import Norm
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
+from savae_dist.systems.fit import check_slopes
 from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
@@ -48,11 +49,12 @@ class DCGAN:
     latent_dim: int = 100
     steps: int = 10_000
     critic_steps: int = 1
+    r1_weight: float = 0.0  # of the critic's squared slope at real samples (Mescheder 2018); 0: none
     backbone: CriticBackbone = "dcgan"
     pipeline = PIPELINE
 
     def __post_init__(self) -> None:
-        check_numbers(self, ("latent_dim", "steps", "critic_steps"))
+        check_numbers(self, ("latent_dim", "steps", "critic_steps"), ("r1_weight",))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         return build_networks(self, spec, width, norm, pools)
@@ -68,7 +70,7 @@ class DCGAN:
         return {
             "real": F.softplus(-nets.critic(batch.x)).mean(),
             "generated": F.softplus(nets.critic(generated(nets, batch))).mean(),
-        }
+        } | r1(self, nets, batch)
 
     def generator_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """-E log D(G(z))."""
@@ -99,11 +101,12 @@ class WGAN:
     latent_dim: int = 100
     steps: int = 10_000
     critic_steps: int = 5  # n_critic
+    r1_weight: float = 0.0  # of the critic's squared slope at real samples (Mescheder 2018); 0: none
     backbone: CriticBackbone = "dcgan"
     pipeline = PIPELINE
 
     def __post_init__(self) -> None:
-        check_numbers(self, ("latent_dim", "steps", "critic_steps"))
+        check_numbers(self, ("latent_dim", "steps", "critic_steps"), ("r1_weight",))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         return build_networks(self, spec, width, norm, pools)
@@ -116,7 +119,8 @@ class WGAN:
 
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """-E f(x) + E f(g(z)), the negative of an estimate of the Wasserstein distance (eq 3)."""
-        return {"real": -nets.critic(batch.x).mean(), "generated": nets.critic(generated(nets, batch)).mean()}
+        terms = {"real": -nets.critic(batch.x).mean(), "generated": nets.critic(generated(nets, batch)).mean()}
+        return terms | r1(self, nets, batch)
 
     def generator_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """-E f(g(z))."""
@@ -146,12 +150,13 @@ class LSGAN:
     latent_dim: int = 100
     steps: int = 10_000
     critic_steps: int = 1
+    r1_weight: float = 0.0  # of the critic's squared slope at real samples (Mescheder 2018); 0: none
     labels: tuple[float, float, float] = (0.0, 1.0, 1.0)
     backbone: CriticBackbone = "dcgan"
     pipeline = PIPELINE
 
     def __post_init__(self) -> None:
-        check_numbers(self, ("latent_dim", "steps", "critic_steps"))
+        check_numbers(self, ("latent_dim", "steps", "critic_steps"), ("r1_weight",))
         if len(self.labels) != 3 or self.labels[0] in self.labels[1:]:
             raise ValueError(
                 f"system.labels are (a, b, c), generated samples' a unlike b and c, and not {self.labels}: try [0,1,1]"
@@ -174,7 +179,7 @@ class LSGAN:
         return {
             "real": 0.5 * (nets.critic(batch.x) - b).square().mean(),
             "generated": 0.5 * (nets.critic(generated(nets, batch)) - a).square().mean(),
-        }
+        } | r1(self, nets, batch)
 
     def generator_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """1/2 E (D(G(z)) - c)^2 (eq 2)."""
@@ -191,6 +196,8 @@ class GAN(Protocol):
     @property
     def critic_steps(self) -> int: ...
     @property
+    def r1_weight(self) -> float: ...
+    @property
     def backbone(self) -> CriticBackbone: ...
     def chance(self) -> dict[str, float]: ...
     def critic_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms: ...
@@ -199,10 +206,9 @@ class GAN(Protocol):
 
 def build_networks(gan: GAN, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
     """The generator, which pipelines know as decoder, and the critic (a discriminator, where its logit is one)."""
-    return {
-        "decoder": make_decoder(gan.backbone, spec.shape, gan.latent_dim, width, norm, pools),
-        "critic": make_critic(gan.backbone, spec.shape, width, norm, pools),
-    }
+    critic = make_critic(gan.backbone, spec.shape, width, norm, pools)
+    check_slopes(critic, gan.r1_weight)
+    return {"decoder": make_decoder(gan.backbone, spec.shape, gan.latent_dim, width, norm, pools), "critic": critic}
 
 
 def gan_phases(
@@ -227,3 +233,7 @@ def gan_phases(
 def generated(nets: SimpleNamespace, batch: Batch) -> Tensor:
     """G(z), in the samples' precision; without a graph where the decoder is frozen."""
     return nets.decoder(batch.noise["z"].to(batch.x.dtype))
+
+
+def r1(gan: GAN, nets: SimpleNamespace, batch: Batch) -> Terms:
+    return {"r1": gan.r1_weight * losses.r1_penalty(nets.critic, batch.x)} if gan.r1_weight else {}

@@ -22,9 +22,11 @@ from savae_dist.networks import CriticBackbone, Network, make_autoencoder, make_
 from savae_dist.networks.base import Norm
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
+from savae_dist.systems.fit import check_slopes
 from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
+EXTRAS = ("kl_free_bits", "kl_capacity", "r1_weight")  # not in the paper, and off by default
 # Two in three samples are generated, so a discriminator that cannot tell gives each a probability of 1/3.
 CHANCE = {"real": math.log(3), "reconstructed": math.log(1.5), "prior": math.log(1.5)}
 
@@ -56,17 +58,18 @@ class VAEGAN:
     kl_free_bits: float = 0.0  # nats of each latent dimension that cost nothing (Kingma 2016); 0: the papers' KL
     kl_capacity: float = 0.0  # nats at which the KL is held (Burgess 2018); 0: as low as it gets
     feature_weight: float = 1e-3  # gamma, of L_llike for the decoder
+    r1_weight: float = 0.0  # of the critic's squared slope at real samples (Mescheder 2018); 0: none
     backbone: CriticBackbone = "dcgan"
     pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:
-        check_numbers(self, ("latent_dim", "steps"), ("kl_weight", "feature_weight", "kl_free_bits", "kl_capacity"))
+        check_numbers(self, ("latent_dim", "steps"), ("kl_weight", "feature_weight", *EXTRAS))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
-        return {
-            **make_autoencoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
-            "critic": make_critic(self.backbone, spec.shape, width, norm, pools),
-        }
+        critic = make_critic(self.backbone, spec.shape, width, norm, pools)
+        check_slopes(critic, self.r1_weight)
+        autoencoder = make_autoencoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools)
+        return {**autoencoder, "critic": critic}
 
     def phases(self) -> tuple[Phase, ...]:
         # The paper's RMSprop, as Adam without momentum.
@@ -112,11 +115,14 @@ class VAEGAN:
         """-L_GAN = -E log Dis(x) - E log(1 - Dis(x~)) - E log(1 - Dis(x_p))."""
         scores = nets.critic(torch.cat([batch.x, self.generated(nets, batch)]))
         real, reconstructed, prior = scores.chunk(3)
-        return {
+        terms = {
             "real": F.softplus(-real).mean(),
             "reconstructed": F.softplus(reconstructed).mean(),
             "prior": F.softplus(prior).mean(),
         }
+        if self.r1_weight:
+            terms["r1"] = self.r1_weight * losses.r1_penalty(nets.critic, batch.x)
+        return terms
 
     def generated(self, nets: SimpleNamespace, batch: Batch) -> Tensor:
         """Reconstructions x~ = Dec(Enc(x)) and behind them samples of the prior x_p = Dec(z_p)."""

@@ -43,6 +43,7 @@ RULES = [
     ),
     ("DFCVAE.label_value", "system.name=dfc_vae system.label_value=5", "system.adversarial=squared"),
     ("DFCVAE.critic_steps", "system.name=dfc_vae system.critic_steps=2", "system.adversarial=wasserstein"),
+    ("DFCVAE.r1_weight", "system.name=dfc_vae system.r1_weight=2", "system.adversarial=wasserstein"),
     ("DFCVAE.batches", "system.name=dfc_vae system.batches=fresh", "system.adversarial=wasserstein"),
 ]
 

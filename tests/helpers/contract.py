@@ -72,13 +72,13 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "vae_wgan": [
         {"latent_dim": 3, "feature_network": OURS},
-        {"adversarial": "squared", "kl_free_bits": 0.05},
+        {"adversarial": "squared", "kl_free_bits": 0.05, "r1_weight": 1.0},
         {"critic_steps": 2, "batches": "fresh"},
         {"beta": 0.0},
     ],
     "vae_gan": [
         {"latent_dim": 3},
-        {"backbone": "savae", "kl_free_bits": 0.05},
+        {"backbone": "savae", "kl_free_bits": 0.05, "r1_weight": 1.0},
         {"kl_weight": 0.0, "feature_weight": 0.0},
     ],
     "ava1": [
@@ -88,7 +88,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "ava2": [
         {"latent_dim": 3},
-        {"lean": "none", "kl_free_bits": 0.05, "kl_capacity": 5.0},
+        {"lean": "none", "kl_free_bits": 0.05, "kl_capacity": 5.0, "r1_weight": 1.0},
     ],
     "ava3": [
         {"latent_dim": 3},
@@ -105,15 +105,15 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "dcgan": [
         {"latent_dim": 3},
-        {"backbone": "savae", "critic_steps": 2},
+        {"backbone": "savae", "critic_steps": 2, "r1_weight": 1.0},
     ],
     "wgan": [
         {"latent_dim": 3},
-        {"backbone": "savae"},
+        {"backbone": "savae", "r1_weight": 1.0},
     ],
     "lsgan": [
         {"latent_dim": 3},
-        {"backbone": "savae", "labels": [-1.0, 1.0, 0.0]},
+        {"backbone": "savae", "labels": [-1.0, 1.0, 0.0], "r1_weight": 1.0},
     ],
     "classifier": [
         {"latent_dim": 3},

@@ -33,6 +33,15 @@ def test_a_pipeline_s_roles_are_kept() -> None:
         check_fit(VAE(), {**built(), "decoder": ConvCritic(IMAGE.shape, 4)})
 
 
+@pytest.mark.parametrize("name", ["dcgan", "vae_gan", "ava1"])
+def test_r1_takes_no_batch_norm(name: str) -> None:
+    system = replace(SYSTEMS[name], latent_dim=3, r1_weight=1.0, backbone="dcgan")
+    with pytest.raises(ConfigError, match=r"system\.r1_weight=1\.0: batch norm mixes the samples .* networks\.norm=group"):
+        system.build(IMAGE, 4, "batch", 2)
+    assert "critic" in system.build(IMAGE, 4, "group", 2)
+    assert "critic" in replace(system, r1_weight=0.0).build(IMAGE, 4, "batch", 2)
+
+
 def test_posteriors_are_kept_of_a_frozen_encoder_only() -> None:
     system = replace(SYSTEMS["savae"], latent_dim=3)
     networks = system.build(IMAGE, 4, "group", 2)
