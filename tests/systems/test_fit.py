@@ -36,7 +36,7 @@ def test_a_pipeline_s_roles_are_kept() -> None:
 @pytest.mark.parametrize("name", ["dcgan", "vae_gan", "ava1"])
 def test_r1_takes_no_batch_norm(name: str) -> None:
     system = replace(SYSTEMS[name], latent_dim=3, r1_weight=1.0, backbone="dcgan")
-    with pytest.raises(ConfigError, match=r"system\.r1_weight=1\.0: batch norm mixes the samples .* networks\.norm=group"):
+    with pytest.raises(ConfigError, match=r"system\.r1_weight=1\.0: batch norm mixes the samples"):
         system.build(IMAGE, 4, "batch", 2)
     assert "critic" in system.build(IMAGE, 4, "group", 2)
     assert "critic" in replace(system, r1_weight=0.0).build(IMAGE, 4, "batch", 2)
