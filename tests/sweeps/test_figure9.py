@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.launching import ROOT, shards
 from matplotlib.patches import Rectangle
 
@@ -17,7 +18,7 @@ from savae_dist.load_config import load
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.run.tracker import Tracker
 from savae_dist.sweeps import running
-from savae_dist.sweeps.figure9 import measured, plan, report
+from savae_dist.sweeps.figure9 import classes, measured, plan, report
 from savae_dist.sweeps.figure9.decision import Decision, decide
 from savae_dist.sweeps.figure9.measured import MEASURES, Point
 from savae_dist.sweeps.trials import Trial
@@ -87,6 +88,16 @@ def test_the_rule_by_hand() -> None:
     ]
     assert decide(grid) == Decision("0.03", "0.03", "0.1", ("0.03", "0.1"))
     assert decide(grid[:2]) == Decision(None, None, None, ("0.01", "0"))
+
+
+def test_distances_of_centroids_by_hand() -> None:
+    """Centroids 3, 4 and 5 apart; every sample is 2 from its own, and an unlabelled one is far from all."""
+    centres, y = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 0, 1, 1, 2, 2, -1])
+    codes = torch.cat([centres.repeat_interleave(2, 0) + torch.tensor([[2.0, 0.0], [-2.0, 0.0]]).repeat(3, 1)])
+    codes = torch.cat([codes, torch.full((1, 2), 1000.0)])
+    found = classes.distances(codes, y, 3)
+    assert found.tolist() == [[0, 1.5, 2], [1.5, 0, 2.5], [2, 2.5, 0]]
+    assert classes.table(found, "abc")[2] == "| a | b 1.50 | c 2.00 |"
 
 
 def test_a_figure_is_the_mean_of_the_last_five_validations(tmp_path: Path) -> None:

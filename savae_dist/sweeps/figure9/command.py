@@ -8,10 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from savae_dist.errors import ConfigError
+from savae_dist.evaluation import report as evaluation
 from savae_dist.files import write_json, write_text
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.sweeps import running
-from savae_dist.sweeps.figure9 import cost, measured, report
+from savae_dist.sweeps.figure9 import classes, cost, measured, report
 from savae_dist.sweeps.figure9.plan import Grid, Plan
 from savae_dist.sweeps.trials import Trial
 
@@ -77,6 +78,11 @@ def conclude(plan: Plan, grid: Grid, out: Path) -> list[str]:
         lines += ["## On the test set, scored once", "", *report.table(scored, None)]
         report.draw_curves(scored, None, "test images", out, "test")
         report.draw_images(tested, plan.test, judge, out)
+    for (name, seed), trial in grid.phase_1.items():
+        if seed == plan.seeds[name][0] and trial.exit_code == 0:
+            lines += ["", f"## Centroids of the classes in the code, {name}, seed {seed}", ""]
+            pipeline = Pipeline.from_pretrained(trial.folder)
+            lines += classes.told(pipeline, evaluation.batches(evaluation.open_reader(plan.test, pipeline)))
     write_text(out / "figure9.md", "\n".join(lines) + "\n")
     return lines
 
