@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "import_file": frozenset(),
     "latents": frozenset(),
     "preprocess": frozenset(),
+    "spectra": frozenset(),
     "config": frozenset({"untrusted"}),  # and so nothing in it loads torch
     "precision": frozenset({"config"}),
     "networks": frozenset({"latents", "files", "untrusted"}),
@@ -47,7 +48,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config", "import_file"}),
     "load_config": frozenset({"config", "systems"}),
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config"}),
-    "evaluation": frozenset({"systems", "pipeline", "data", "networks", "preprocess"}),
+    "evaluation": frozenset({"systems", "pipeline", "data", "networks", "preprocess", "spectra"}),
     "run": ANY,
     "testing": ANY,
     "train": ANY,

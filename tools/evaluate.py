@@ -7,6 +7,8 @@ PIPELINE is a run, a saved or exported folder, or a Hub id. Without SHARDS a run
 its data.validation. OUT gets metrics.json and the figures; the numbers are printed as well. A judge is a pipeline with
 encoder and classifier, trained independently on the same kind of data. --gaming moves samples until the pipeline takes
 them for another class, and asks the judge.
+Of signals, classes are also told by recording and machine, beside baselines that are fitted to --training, or to what a
+run was trained on.
 Networks of one's own need the file that enters them, `--trainer FILE.py`.
 """
 
@@ -22,7 +24,7 @@ import torch
 
 from savae_dist.data import Reader
 from savae_dist.errors import ConfigError, UserError
-from savae_dist.evaluation import report, sample_metrics
+from savae_dist.evaluation import by_recording, report, sample_metrics
 from savae_dist.evaluation.gaming import measure_gaming
 from savae_dist.load_config import load
 from savae_dist.pipeline.codes import SOURCES
@@ -62,6 +64,12 @@ def validated(run: str, pipeline: Pipeline) -> Reader:
     return report.reader_of(shards, pipeline, run)
 
 
+def trained(run: str, pipeline: Pipeline) -> Reader | None:
+    """A reader of what this run was trained on, where it is one and its shards are still there."""
+    file = Path(run) / "config.yaml"
+    return report.reader_of(open_shards(load([str(file)]).data)[0], pipeline, run) if file.is_file() else None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -79,13 +87,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         x, y = normalise(drawn.x, pipeline.spec), drawn.y
         if options.gaming and judge is not None:
             values |= measure_gaming(pipeline, judge, x, y)
+        signals = {}
+        if pipeline.spec.kind == "signal" and pipeline.spec.classes:
+            seen = training or trained(options.pipeline, pipeline)
+            signals = {"by_recording": by_recording.compare(pipeline, reader, seen)}
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "metrics.json").write_text(json.dumps(values, indent=2) + "\n")
+        (options.out / "metrics.json").write_text(json.dumps(values | signals, indent=2) + "\n")
         report.write_figures(pipeline, x, y, options.out / "figures")
     except (UserError, ValueError, OSError) as error:
         print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else ConfigError.code
     print(report.table(values))
+    for found in signals.values():
+        print(by_recording.table(found))
     return 0
 
 

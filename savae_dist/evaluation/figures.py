@@ -22,9 +22,9 @@ from matplotlib.patheffects import withStroke
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from savae_dist.evaluation.metrics import SEGMENT, log_spectrum
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
+from savae_dist.spectra import SEGMENT, log_spectrum
 
 # Petroff 2021, "Accessible color sequences for data visualization": people who see fewer colours can tell them apart.
 COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")

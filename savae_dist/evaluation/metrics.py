@@ -11,19 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.signal
 import torch
 from torch import Tensor
 
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
+from savae_dist.spectra import envelope_spectrum, log_spectral_distance, log_spectrum, relative_distance
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Sums = dict[str, float]
-
-SEGMENT = 256  # samples in a segment of Welch's method; segments overlap by half
-FLOOR = 1e-10  # least power before the logarithm is taken; white noise of variance 1 has a power density of 2
-SILENT = 1e-6  # norm of a spectrum below which no relative distance is taken: it would be a division by almost zero
 
 AVERAGES = (
     "accuracy",
@@ -161,45 +157,6 @@ def laplacian_variance(x: Tensor) -> Tensor:
         horizontal = x[..., 1:-1, 2:] + x[..., 1:-1, :-2]
         laplacian = vertical + horizontal - 4 * x[..., 1:-1, 1:-1]
     return laplacian.flatten(2).var(2, correction=0).mean(1)
-
-
-def log_spectrum(x: np.ndarray) -> np.ndarray:
-    """Power spectral density in dB `[n, channels, frequencies]` of windows `[n, channels, length]`, without DC.
-
-    Welch's method (1967) with Hann windows that overlap by half: averaging over segments lessens the noise.
-    """
-    if not len(x):  # for no windows at all scipy returns an empty array of another shape
-        return np.empty((0, x.shape[1], min(SEGMENT, x.shape[-1]) // 2))
-    _, power = scipy.signal.welch(x, nperseg=min(SEGMENT, x.shape[-1]), axis=-1)
-    decibels: np.ndarray = 10 * np.log10(np.maximum(power[..., 1:], FLOOR))
-    return decibels
-
-
-def envelope_spectrum(x: np.ndarray) -> np.ndarray:
-    """Amplitude spectrum of the Hilbert envelope, without DC; bearing faults show there (Randall and Antoni 2011).
-
-    x: windows `[n, channels, length]`. Returns amplitudes `[n, channels, length // 2]` in the unit of x.
-    """
-    envelope = np.abs(scipy.signal.hilbert(x, axis=-1))
-    amplitude: np.ndarray = np.abs(np.fft.rfft(envelope, axis=-1))[..., 1:] * (2 / x.shape[-1])
-    return amplitude
-
-
-def log_spectral_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """RMS difference in dB `[n]` of log spectra `[n, channels, frequencies]` (Gray and Markel 1976)."""
-    distance: np.ndarray = np.sqrt(np.square(a - b).mean((1, 2)))
-    return distance
-
-
-def relative_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """||b - a|| / ||a|| of amplitude spectra `[n, channels, frequencies]`.
-
-    `[m]` with m <= n: samples whose ||a|| is below `SILENT` are left out.
-    """
-    size, error = (np.sqrt(np.square(value).sum((1, 2))) for value in (a, b - a))
-    heard = size > SILENT
-    distance: np.ndarray = error[heard] / size[heard]
-    return distance
 
 
 def _of_codes(

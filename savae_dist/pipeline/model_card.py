@@ -119,8 +119,10 @@ def _trained_on(data: object) -> str:
     """What the run says of its training data, by which their card (`make_shards --preview`) is found."""
     if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in ("samples", "index_sha256")):
         return ""
-    samples, digest = (printable(data[key]).replace("`", "") for key in ("samples", "index_sha256"))
-    return f"## Training data\n\n{samples}; the sha256 of their index, as in the card of the data set, is `{digest}`."
+    keys = ("samples", "index_sha256", "on_both_sides")
+    samples, digest, shared = (printable(str(data.get(key, ""))).replace("`", "") for key in keys)
+    text = f"## Training data\n\n{samples}; the sha256 of their index, as in the card of the data set, is `{digest}`."
+    return f"{text}\n\n**Of the metrics below: {shared}.**" if shared else text
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -76,6 +76,9 @@ class Results:
         steps = {phase.name: self.config.capped(phase.steps) for phase in self.phases}
         data = {"samples": self.data.shards.describe(), "index_sha256": self.data.shards.digest}
         warnings = list(at.warnings.values())
+        if self.validation is not None and self.validation.shared:
+            side.tell("groups on both sides", self.validation.shared)
+            data["on_both_sides"] = self.validation.shared
         summary = {"samples_per_second": at.rates, "steps": steps, "seed": self.config.seed, "training_data": data}
         summary |= {"gradient_shares": at.gradient_shares} if at.gradient_shares else {}
         summary["warnings"] = warnings

@@ -20,6 +20,7 @@ def describe(run: Run) -> str:
     shards = run.results.validation.shards if run.results.validation else None
     validation = f"{shards.size:,} for validation" if shards else "none for validation, so nothing is measured"
     foreign = shards.foreign if shards else 0
+    shared = run.results.validation.shared if run.results.validation else ""
     untrained = f" ({foreign:,} of classes that data.train has none of, so unlabelled)" * (foreign > 0)
     sizes = ", ".join(f"{k} {sum(p.numel() for p in n.parameters()):,}" for k, n in run.networks.items())
     steps = ", ".join(f"{phase.name} {run.steps(phase):,} steps" for phase in run.phases)
@@ -31,6 +32,7 @@ def describe(run: Run) -> str:
         *(left_out("data.validation", shards) if shards is not None and shards.part is None else []),
         *(f"pictures:   {line}" for line in told(data.shards)),
         *held_out(data.shards, shards),
+        *([f"warning:    {shared}"] if shared else []),
         f"system:     {run.config.system.name}{chosen(run)}, {sizes} parameters",
         f"phases:     {steps}, global batch {data.builder.split.size} ({run.training.lanes} lanes)",
         f"output:     {run.folder}{going_on}",

@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from savae_dist.data import Reader, Shards, attributes_of, sequential
+from savae_dist.data import Reader, Shards, attributes_of, on_both_sides, sequential
 from savae_dist.distributed.reduce import rank_sums
 from savae_dist.evaluation import metrics, report
 from savae_dist.pipeline import Pipeline
@@ -30,11 +30,15 @@ HOLD_OUT = "data.hold_out=0.1 holds a tenth of data.train out"
 
 
 class Validation:
-    """The validation set, the class means of the training set as the baseline, and perhaps a judge."""
+    """The validation set, the class means of the training set as the baseline, and perhaps a judge.
+
+    shared: which groups it shares with the training set, in words, "" for none.
+    """
 
     def __init__(self, shards: Shards, training: TrainingData, judge: str | None) -> None:
         self.reader = Reader(shards, sequential(shards), bad_budget=shards.size)
         self.shards, self.builder = shards, replace(training.builder, attributes=attributes_of(shards))
+        self.shared = on_both_sides(training.shards, shards)
         labelled = training.labelled_samples()
         self.class_means = metrics.class_means(labelled, shards.spec) if training.labelled else None
         self.judge = Pipeline.from_pretrained(judge).to(self.builder.device) if judge else None

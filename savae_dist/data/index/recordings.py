@@ -2,7 +2,7 @@
 
 `recording` in the KEY.json of a sample, or for each row of a packed block, names the recording that it comes from, and
 `group` what it belongs to, such as a machine, as the packer writes them. The index does not hold them, so the tars are
-walked for both once, and what is found is kept in the cache.
+walked for both once, and what is found is kept in the cache: a hash for each sample, and the names of the hashes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,14 +25,18 @@ from savae_dist.data.index.groups import NAME
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.remote.cache import cache_folder, make_folder
 from savae_dist.errors import ConfigError, DataError
-from savae_dist.files import write_bytes
+from savae_dist.files import write_bytes, write_json
 from savae_dist.locks import PathLock
+from savae_dist.untrusted import check, read_object, record, table, text
 
 NONE, DAMAGED = 0, 1  # in place of a hash
 MAX_JSON = 1 << 26  # bytes: more is damaged
+MAX_TOLD, MAX_NAME = 10_000, 200  # names of each kind that are kept for messages, and the length of one
 RECORDING, GROUP = "recording", "group"
 By = Literal["auto", "group", "recording"]
+Told = dict[str, dict[str, str]]  # kind of name -> hash in decimal, since JSON has no other keys -> name
 ENDS = {RECORDING: "", GROUP: "-group"}  # how the names of their files end
+NAMES = "-names.json"
 
 
 @dataclass(frozen=True)
@@ -76,23 +81,8 @@ def recordings(shards: Shards, key: str = RECORDING) -> Column:
     Empty if no sample has one. Equal names are one recording, in whichever shard or set they stand. The first call on a
     machine reads all shards. DataError where only a part of the names can be read.
     """
-    content = [
-        [shard["count"], shard["bytes"], shard.get("crc32"), shard["sha256"]] for shard in shards.index["shards"]
-    ]
-    folder = make_folder((shards.store.folder if shards.store is not None else cache_folder()) / "recordings")
-    name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    folder, name = _found(shards)
     path = folder / f"{name}{ENDS[key]}.npy"
-    try:
-        if not path.exists():
-            with PathLock(folder / ".lock"):  # one process reads the shards; the others wait and then find the result
-                if not path.exists():
-                    print(f"savae_dist: {shards.home}: looking once for samples of one recording", file=sys.stderr)
-                    for one, table in _read(shards).items():
-                        stream = io.BytesIO()
-                        np.save(stream, table)
-                        write_bytes(folder / f"{name}{ENDS[one]}.npy", stream.getvalue())
-    except OSError as error:
-        raise ConfigError(f"data.cache_dir: {folder} cannot be written ({error}); name another folder") from error
     try:
         column = Column(path, np.dtype(np.uint64))
     except (OSError, ValueError) as error:
@@ -102,9 +92,45 @@ def recordings(shards: Shards, key: str = RECORDING) -> Column:
     return column
 
 
-def _read(shards: Shards) -> dict[str, np.ndarray]:
-    tables = [_of_shard(shards, shard) for shard in range(len(shards.counts))]
-    return {key: _whole(shards, np.concatenate([table[key] for table in tables]), key) for key in ENDS}
+def told_names(shards: Shards, key: str = RECORDING) -> dict[int, str]:
+    """The names behind the hashes of `recordings`, at most `MAX_TOLD`: for messages and tables."""
+    folder, name = _found(shards)
+    path = folder / f"{name}{NAMES}"
+    again = "delete it to read the shards again"
+    values = read_object(path, DataError, again)
+    each = table(text(MAX_NAME))
+    check(values, record({RECORDING: each, GROUP: each}), path, DataError, again)
+    return {int(one): known for one, known in values[key].items() if one.isdecimal()}
+
+
+def _found(shards: Shards) -> tuple[Path, str]:
+    """The folder of the cache that holds the tables of these shards, and how their names begin."""
+    content = [
+        [shard["count"], shard["bytes"], shard.get("crc32"), shard["sha256"]] for shard in shards.index["shards"]
+    ]
+    folder = make_folder((shards.store.folder if shards.store is not None else cache_folder()) / "recordings")
+    name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    files = [folder / f"{name}{end}" for end in (*(f"{end}.npy" for end in ENDS.values()), NAMES)]
+    try:
+        if not all(file.exists() for file in files):
+            with PathLock(folder / ".lock"):  # one process reads the shards; the others wait and then find the result
+                if not all(file.exists() for file in files):
+                    print(f"savae_dist: {shards.home}: looking once for samples of one recording", file=sys.stderr)
+                    tables, told = _read(shards)
+                    for one, table in tables.items():
+                        stream = io.BytesIO()
+                        np.save(stream, table)
+                        write_bytes(folder / f"{name}{ENDS[one]}.npy", stream.getvalue())
+                    write_json(folder / f"{name}{NAMES}", told)
+    except OSError as error:
+        raise ConfigError(f"data.cache_dir: {folder} cannot be written ({error}); name another folder") from error
+    return folder, name
+
+
+def _read(shards: Shards) -> tuple[dict[str, np.ndarray], Told]:
+    told: Told = {key: {} for key in ENDS}
+    tables = [_of_shard(shards, shard, told) for shard in range(len(shards.counts))]
+    return {key: _whole(shards, np.concatenate([table[key] for table in tables]), key) for key in ENDS}, told
 
 
 def _whole(shards: Shards, table: np.ndarray, key: str) -> np.ndarray:
@@ -121,8 +147,10 @@ def _whole(shards: Shards, table: np.ndarray, key: str) -> np.ndarray:
     return table
 
 
-def _of_shard(shards: Shards, shard: int) -> dict[str, np.ndarray]:
-    """The hashes of one shard's samples: each json goes with what the index knows under the same key."""
+def _of_shard(shards: Shards, shard: int, told: Told) -> dict[str, np.ndarray]:
+    """The hashes of one shard's samples, whose names go into `told`: each json goes with what the index knows under
+    the same key.
+    """
     found = {key: np.full(int(shards.counts[shard]), NONE, np.uint64) for key in ENDS}
     if not shards.counts[shard]:
         return found
@@ -137,9 +165,9 @@ def _of_shard(shards: Shards, shard: int) -> dict[str, np.ndarray]:
     except OSError as error:
         raise unreadable_shard(path, error) from error
     with tar:
-        for row, text in _texts(tar, offsets, in_file):
+        for row, content in _texts(tar, offsets, in_file):
             here = slice(int(firsts[row]), int(firsts[row] + counts[row]))
-            for key, hashes in _hashes(text, int(counts[row]), shards.packed).items():
+            for key, hashes in _hashes(content, int(counts[row]), shards.packed, told).items():
                 found[key][here] = hashes
     return found
 
@@ -167,21 +195,26 @@ def _texts(tar: Tar, offsets: np.ndarray, in_file: np.ndarray) -> Iterator[tuple
         yield rows[key], tar[start : start + size] if size <= MAX_JSON else b""
 
 
-def _hashes(content: bytes, count: int, packed: bool) -> dict[str, list[int]]:
+def _hashes(content: bytes, count: int, packed: bool, told: Told) -> dict[str, list[int]]:
     """Those of a sample, or of the `count` rows of a block, for each kind of name."""
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):
         return {key: [DAMAGED] * count for key in ENDS}
-    return {key: _of_key(values.get(key) if isinstance(values, dict) else None, count, packed) for key in ENDS}
+    named = {key: values.get(key) if isinstance(values, dict) else None for key in ENDS}
+    return {key: _of_key(names, count, packed, told[key]) for key, names in named.items()}
 
 
-def _of_key(names: Any, count: int, packed: bool) -> list[int]:
+def _of_key(names: Any, count: int, packed: bool, told: dict[str, str]) -> list[int]:
     if names is None:
         return [NONE] * count
     if packed and not (isinstance(names, list) and len(names) == count):
         return [DAMAGED] * count
-    return [_hash_of(name) for name in (names if packed else [names])]
+    hashes = [_hash_of(name) for name in (names if packed else [names])]
+    for number, name in dict(zip(hashes, names if packed else [names], strict=True)).items():
+        if number > DAMAGED and len(told) < MAX_TOLD:
+            told[str(number)] = str(name)[:MAX_NAME]
+    return hashes
 
 
 def _hash_of(name: Any) -> int:

@@ -1,0 +1,54 @@
+"""Signals from the command line: results by recording beside baselines, and groups on both sides told everywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.recordings import recorded
+from helpers.small_runs import SMALL
+
+from savae_dist.pipeline.model_card import model_card
+from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.train import main as train
+from tools import evaluate
+
+BOTH = "group m2 stands on both sides: this measures memory"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained for two steps on machines 1 to 4, validated on 2 and 5."""
+    folder = tmp_path_factory.mktemp("signals")
+    training = recorded(folder / "training", {"m1": "low", "m2": "high", "m3": "low", "m4": "high"})
+    validation = recorded(folder / "validation", {"m5": "low", "m2": "high"})
+    sets = [f"data.train={training}", f"data.validation={validation}", f"output={folder / 'run'}"]
+    assert train(["system.name=savae", *SMALL, *sets]) == 0
+    return folder / "run"
+
+
+def test_a_group_on_both_sides_is_told_at_the_start_in_the_status_and_on_the_card(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train([str(run / "config.yaml"), "--check"]) == 0
+    assert f"warning:    {BOTH}" in capsys.readouterr().out
+    assert BOTH in json.loads((run / "status.json").read_text())["warnings"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert f"**Of the metrics below: {BOTH}.**" in model_card(Pipeline.from_pretrained(run), "pipeline", summary)
+
+
+def test_baselines_stand_beside_the_model(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two steps teach the network nothing; the hums are told apart by their spectra."""
+    assert evaluate.main([str(run), str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())["by_recording"]
+    assert found["note"] == BOTH
+    assert found["chance"]["balanced_accuracy"] == 0.5
+    for name in ("logistic regression on spectra", "Mahalanobis distance on spectra"):
+        assert found[name]["balanced_accuracy"] == 1
+        assert found[name]["machines"] == {"m2": 1, "m5": 1}
+        assert found[name]["recordings"] == 4
+    printed = capsys.readouterr().out
+    assert f"warning: {BOTH}" in printed
+    assert "logistic regression on spectra           1.000 [1.000, 1.000]" in printed
+    assert found["model"].keys() == found["chance"].keys()
