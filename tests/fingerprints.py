@@ -34,7 +34,7 @@ SGD = ("name=sgd", "lr=0.0001", "schedule=constant")  # of every update
 ALIKE = ("precision=fp32", "networks.norm=group", "max_steps=2")  # batch norm sees its own process's part of the batch
 CLASSES = {"caltech": 101}
 LABELLED = {"aae_semi_supervised": 20, "savae_100_labels": 20}
-SIGNALS = ("cwru",)
+SIGNALS = ("cwru", "cwru_spectral")
 VGG = {0: 1, 2: 1, 5: 2, 7: 2, 10: 4, 12: 4, 14: 4, 16: 4, 19: 8, 21: 8, 23: 8, 25: 8, 28: 8, 30: 8, 32: 8, 34: 8}
 
 

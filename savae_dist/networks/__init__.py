@@ -16,11 +16,13 @@ from savae_dist.networks.dcgan import DcganCritic, DcganDecoder, DcganEncoder
 from savae_dist.networks.features import VGG19, EncoderFeatures, FeatureNetwork, Preprocessing, TapWeights
 from savae_dist.networks.hou import HouCritic, HouDecoder, HouEncoder
 from savae_dist.networks.mlp import CodeDiscriminator, DenseClassifier, MLPDecoder, MLPEncoder
+from savae_dist.networks.spectrogram import SpectrogramCritic
 
 NETWORKS: dict[str, type[Network]] = {
     "conv_encoder": ConvEncoder,
     "conv_decoder": ConvDecoder,
     "conv_critic": ConvCritic,
+    "spectrogram_critic": SpectrogramCritic,
     "dcgan_encoder": DcganEncoder,
     "dcgan_decoder": DcganDecoder,
     "dcgan_critic": DcganCritic,
@@ -73,6 +75,7 @@ __all__ = [
     "Network",
     "Preprocessing",
     "Prior",
+    "SpectrogramCritic",
     "TapWeights",
     "make_autoencoder",
     "make_critic",

@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from savae_dist.latents import Posterior, full_precision
+from savae_dist.networks.spectrogram import power_frames
 
 Reduction = Literal["sum", "mean"]
 AdversarialForm = Literal["match_real", "lsgan", "wasserstein", "hinge", "non_saturating"]
 UnlabelledForm = Literal["pseudo_label", "entropy", "consistency"]
 
 SURE = 0.95  # probability from which a guess counts as a label
+SPECTRAL_FLOOR = 1e-8  # power that is added before a logarithm or a root; white noise of variance 1 has 1 everywhere
 
 
 def kl_divergence(
@@ -102,6 +104,42 @@ def feature_loss(
             squared = F.mse_loss(full_precision(f_hat), full_precision(f))
             loss = loss + weight * squared * (f[0].numel() if reduction == "sum" else 1)
     return loss
+
+
+def gram(feature: Tensor) -> Tensor:
+    """F F^T / positions of a feature `[batch, channels, ...]`, `[batch, channels, channels]` (Gatys 2016, eq 3).
+
+    What the channels do together, wherever it happens: such statistics have no phase to miss.
+    """
+    flat = full_precision(feature).flatten(2)
+    return flat @ flat.transpose(1, 2) / flat.shape[2]
+
+
+def spectral_loss(x: Tensor, x_hat: Tensor, windows: Sequence[int]) -> Tensor:
+    """Distance of the power spectra of signals `[batch, channels, length]`, mean over the windows' lengths.
+
+    Spectral convergence || |S| - |S^| || / || |S| || and the mean of |log |S|^2 - log |S^|^2| (Yamamoto 2020, eq 4
+    to 6), of spectra averaged over time (Welch 1967), since a code cannot carry when something happens in a window.
+    """
+    terms = []
+    for window in windows:
+        power, power_hat = (power_frames(signal, window).mean(2) for signal in (x, x_hat))
+        log_magnitude = F.l1_loss(torch.log(power_hat + SPECTRAL_FLOOR), torch.log(power + SPECTRAL_FLOOR))
+        size, size_hat = ((one + SPECTRAL_FLOOR).sqrt().flatten(1) for one in (power, power_hat))
+        terms.append(((size - size_hat).norm(dim=1) / size.norm(dim=1)).mean() + log_magnitude)
+    return torch.stack(terms).mean()
+
+
+def envelope(x: Tensor) -> Tensor:
+    """The Hilbert envelope of signals `[batch, channels, length]` without its mean: the rhythm of impacts."""
+    x, n = full_precision(x), x.shape[-1]
+    keep = torch.zeros(n, dtype=x.dtype, device=x.device)
+    keep[0], keep[1 : (n + 1) // 2] = 1, 2
+    if n % 2 == 0:
+        keep[n // 2] = 1
+    analytic = torch.fft.ifft(torch.fft.fft(x) * keep)
+    size = (analytic.real.square() + analytic.imag.square() + SPECTRAL_FLOOR).sqrt()
+    return size - size.mean(-1, keepdim=True)
 
 
 def tap_losses(features: Mapping[str, Tensor], features_hat: Mapping[str, Tensor], taps: Sequence[str]) -> Tensor:

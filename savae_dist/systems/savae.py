@@ -18,7 +18,7 @@ from torch import Tensor
 from savae_dist.config.effect import needs
 from savae_dist.config.schema import Auto
 from savae_dist.latents import Posterior
-from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, Network
+from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, Network, SpectrogramCritic
 from savae_dist.networks.base import Norm, output_for
 from savae_dist.networks.conv import FEATURE_STAGES, FeatureTap
 from savae_dist.preprocess import DataSpec
@@ -76,11 +76,18 @@ class SAVAE:
     beta: float = 0.01  # adversarial
     gamma: float = 0.1  # latent
     feature_reduction: Reduction = "mean"  # how eq 9 reduces the elements of a feature
+    # What eq 9 compares: the elements as the paper does, or Gram matrices (Gatys 2016), which have no phase to miss.
+    feature_form: Literal["elements", "gram"] = "elements"
     feature_tap: FeatureTap = "act"  # the tensor F_i: after LeakyReLU, after the convolution, or after the pool
+    # Of signals (ours): power spectra at several resolutions (Yamamoto 2020), and those of their envelopes.
+    spectral_weight: float = 0.0
+    spectral_windows: tuple[int, ...] = (64, 128, 512)
+    envelope_weight: float = 0.0
     decoder_input: LatentInput = "sample"  # Z that is decoded
     latent_input: LatentInput = "sample"  # Z and Z^ that are classified in eq 11
     adversarial: AdversarialForm = "match_real"  # eq 10
     batches: BatchUse = "fresh"
+    critic: Literal["waveform", "spectrogram"] = "waveform"  # the samples that it scores, or their spectra over time
     critic_steps: int = 1  # n_dis
     critic_update: Literal["separate", "joint"] = (
         "separate"  # two steps, on real and on generated samples; or one step on their mean
@@ -94,10 +101,14 @@ class SAVAE:
     def __post_init__(self) -> None:
         weights = ("kl_weight", "reconstruction_weight", "beta", "gamma", "unlabelled_weight", "penalty_weight")
         nats, steps = ("kl_free_bits", "kl_capacity"), ("vec_steps", "decoder_steps")
-        check_numbers(self, ("latent_dim", "critic_steps"), (*steps, *weights, *nats))
+        spectra = ("spectral_weight", "envelope_weight")
+        check_numbers(self, ("latent_dim", "critic_steps"), (*steps, *weights, *nats, *spectra))
+        if not self.spectral_windows or min(self.spectral_windows) < 4:
+            raise ValueError(f"system.spectral_windows needs lengths of 4 samples or more, not {self.spectral_windows}")
         if len(self.alpha) != FEATURE_STAGES or not all(0 <= a < math.inf for a in self.alpha):
             raise ValueError(f"system.alpha needs {FEATURE_STAGES} weights >= 0, one per feature, not {self.alpha}")
-        if self.decoder_steps and not (any(self.alpha) or self.beta or self.gamma):
+        weighed = any(self.alpha) or self.beta or self.gamma or self.spectral_weight or self.envelope_weight
+        if self.decoder_steps and not weighed:
             raise ValueError("system.alpha, system.beta and system.gamma are all zero: the decoder would have no loss")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"system.label_smoothing must lie in [0, 1), not {self.label_smoothing}")
@@ -108,14 +119,20 @@ class SAVAE:
         """The networks of section 3.2."""
         if spec.classes < 2:
             raise ValueError(f"system.name=savae needs labels of at least 2 classes; data.train has {spec.classes}")
+        if spec.kind != "signal" and (self.spectral_weight or self.envelope_weight or self.critic == "spectrogram"):
+            raise ValueError(
+                "system.spectral_weight, envelope_weight and critic=spectrogram are for signals, not images"
+            )
         k = code_size(self.latent_dim)
-        spectral = self.critic_regulariser == "spectral_norm"
+        normed = self.critic_regulariser == "spectral_norm"
         output = output_for(spec.shape)
         networks: dict[str, Network] = {
             "encoder": ConvEncoder(spec.shape, k, width, pools, self.feature_tap),
             "classifier": DenseClassifier(k, spec.classes, norm_kind=norm),
             "decoder": ConvDecoder(spec.shape, k, width, pools, norm, output),
-            "critic": ConvCritic(spec.shape, width, pools, spectral),
+            "critic": SpectrogramCritic(spec.shape, width, normed)
+            if self.critic == "spectrogram"
+            else ConvCritic(spec.shape, width, pools, normed),
         }
         if self.reconstruction_weight:
             small = max(width // 2, 4)
@@ -221,7 +238,14 @@ class SAVAE:
         x_hat = nets.decoder(self.latent(self.decoder_input, posterior, batch.noise["z"]))
         features_hat, rest = nets.encoder.features(x_hat)
 
+        if self.feature_form == "gram":
+            features, features_hat = ([losses.gram(f) for f in each] for each in (features, features_hat))
         terms = {"rec": losses.feature_loss(features, features_hat, self.alpha, self.feature_reduction)}
+        if self.spectral_weight:
+            terms["spectral"] = self.spectral_weight * losses.spectral_loss(batch.x, x_hat, self.spectral_windows)
+        if self.envelope_weight:
+            rhythms, whole = (losses.envelope(batch.x), losses.envelope(x_hat)), (batch.x.shape[-1],)
+            terms["envelope"] = self.envelope_weight * losses.spectral_loss(*rhythms, whole)
         if self.beta:
             adversarial = losses.adversarial_loss(
                 self.adversarial, nets.critic(x_hat), lambda: nets.critic(batch.x), self.critic_label

@@ -52,6 +52,7 @@ def test_there_is_a_preset_of_every_system() -> None:
         "omniglot",
         "cifar10",
         "cwru",
+        "cwru_spectral",
         "aae_clusters",
         "dfc_vae_mnist",
         "vae_wgan_mnist",
@@ -93,7 +94,7 @@ def small_set(preset: str, folder: Path) -> tuple[np.ndarray, list[str]]:
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in ("caltech", "cwru"))) for p in PRESETS],
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in ("caltech", "cwru", "cwru_spectral"))) for p in PRESETS],
 )
 def test_a_preset_trains(path: Path, tmp_path: Path) -> None:
     x, data = small_set(path.stem, tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.contract import OPTIONS, make
+from helpers.contract import OPTIONS, make, specs_of
 from helpers.launching import ROOT, environment
 from safetensors.torch import load_file
 
@@ -48,6 +48,6 @@ def test_one_process_equals_two_for_every_system(tmp_path: Path) -> None:
 def trained_far(case: str, trained: dict[str, torch.Tensor]) -> float:
     """The largest step that any weight has made: equal because nothing moved would be no parity."""
     name, row = case.rsplit("-", 1)
-    start = SmallRun(make(name, int(row)), norm="group").networks  # as the worker's
+    start = SmallRun(make(name, int(row)), specs_of(name, int(row))[0], norm="group").networks  # as the worker's
     weights = {f"{n}.{k}": v for n, network in start.items() for k, v in network.state_dict().items()}
     return max(float((trained[key].double() - value).abs().max()) for key, value in weights.items())

@@ -40,6 +40,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"label_smoothing": 0.2},
         {"kl_free_bits": 0.05, "kl_weight": 1.0},
         {"kl_capacity": 5.0, "kl_reduction": "mean"},
+        {"feature_form": "gram"},
+        {"spectral_weight": 1.0, "spectral_windows": [8, 16], "envelope_weight": 0.5, "critic": "spectrogram"},
     ],
     "aae_unsupervised": [
         {"latent_dim": 3},
@@ -121,6 +123,14 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+OF_SIGNALS = {"spectral_weight", "envelope_weight"}  # rows with these options take no images
+
+
+def specs_of(name: str, row: int) -> tuple[DataSpec, ...]:
+    """What samples a row is trained on, the usual ones first."""
+    return (SIGNAL,) if OF_SIGNALS & OPTIONS[name][row].keys() else (IMAGE, SIGNAL)
+
+
 @cache
 def feature_folder(kind: str) -> str:
     """The same network in every process."""
@@ -130,8 +140,9 @@ def feature_folder(kind: str) -> str:
         return saved(ConvEncoder(spec.shape, 2, width=4), spec, Path(tempfile.mkdtemp()) / kind)
 
 
-def make(name: str, row: int = 0, spec: DataSpec = IMAGE) -> System:
-    """As a configuration makes it."""
+def make(name: str, row: int = 0, spec: DataSpec | None = None) -> System:
+    """As a configuration makes it; spec: None for the first of `specs_of`."""
+    spec = spec or specs_of(name, row)[0]
     options = {"name": name, **OPTIONS[name][0], **OPTIONS[name][row]}
     if options.get("feature_network") == OURS:
         options["feature_network"] = feature_folder(spec.kind)

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from helpers.contract import OPTIONS, make
+from helpers.contract import OPTIONS, make, specs_of
 
 from savae_dist.distributed import launch
 from savae_dist.testing.parity import trained
@@ -21,7 +21,7 @@ def main(out: Path) -> None:
     state = launch.start("fp32", 120.0)
     for name, rows in OPTIONS.items():
         for row in range(len(rows)):
-            tensors = trained(make(name, row), rank=state.process_index, ranks=state.num_processes)
+            tensors = trained(make(name, row), specs_of(name, row)[0], state.process_index, state.num_processes)
             if state.is_main_process:
                 save_file(
                     {key: value.contiguous() for key, value in tensors.items()}, out / f"{name}-{row}.safetensors"
