@@ -26,6 +26,7 @@ from savae_dist.train import main
 
 PRESETS = sorted(PRESET_FOLDERS[0].glob("*.yaml"))
 CLASSES = {"caltech": 101}
+SLOW = ("caltech", "cwru", "cwru_spectral")
 LABELLED = {"aae_semi_supervised": 20, "savae_100_labels": 20}  # of those packed; else all
 # What summary.json has, null where the system has no such network, and the network that gives it a number.
 MEASURED = {
@@ -94,7 +95,7 @@ def small_set(preset: str, folder: Path) -> tuple[np.ndarray, list[str]]:
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in ("caltech", "cwru", "cwru_spectral"))) for p in PRESETS],
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in SLOW)) for p in PRESETS],
 )
 def test_a_preset_trains(path: Path, tmp_path: Path) -> None:
     x, data = small_set(path.stem, tmp_path)
