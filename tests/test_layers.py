@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote", "files"}),
     "distributed": frozenset({"config", "precision", "locks"}),
     "sets": frozenset({"data", "data.index", "config", "preprocess", "untrusted"}),
-    "pipeline": frozenset({"networks", "latents", "preprocess", "files", "untrusted", "data.formats"}),
+    "pipeline": frozenset({"networks", "latents", "preprocess", "spectra", "files", "untrusted", "data.formats"}),
     "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config", "import_file"}),
     "load_config": frozenset({"config", "systems"}),
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config"}),

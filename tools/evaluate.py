@@ -2,6 +2,7 @@
 
     python tools/evaluate.py PIPELINE [SHARDS] OUT [--judge PIPELINE] [--training SHARDS] [--samples N]
                              [--gaming] [--trainer FILE.py]
+    python tools/evaluate.py PIPELINE SHARDS OUT --anomaly --healthy SHARDS [--false-alarms RATE] [--in-a-row N]
 
 PIPELINE is a run, a saved or exported folder, or a Hub id. Without SHARDS a run is measured on what it held out, or on
 its data.validation. OUT gets metrics.json and the figures; the numbers are printed as well. A judge is a pipeline with
@@ -9,6 +10,8 @@ encoder and classifier, trained independently on the same kind of data. --gaming
 them for another class, and asks the judge.
 Of signals, classes are also told by recording and machine, beside baselines that are fitted to --training, or to what a
 run was trained on.
+With --anomaly the recordings of each machine of SHARDS are scored in the order of their names, beside baselines, and
+the alarms are told; thresholds come from the machines of --healthy, one left out at a time.
 Networks of one's own need the file that enters them, `--trainer FILE.py`.
 """
 
@@ -24,7 +27,8 @@ import torch
 
 from savae_dist.data import Reader
 from savae_dist.errors import ConfigError, UserError
-from savae_dist.evaluation import by_recording, report, sample_metrics
+from savae_dist.evaluation import anomaly, by_recording, report, sample_metrics
+from savae_dist.evaluation.by_recording import Windows
 from savae_dist.evaluation.gaming import measure_gaming
 from savae_dist.load_config import load
 from savae_dist.pipeline.codes import SOURCES
@@ -45,7 +49,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=sample_metrics.DRAWN, help="drawn (%(default)s)")
     parser.add_argument("--sampler", choices=SOURCES, help="what codes of samples are drawn from; usually the first")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
+    parser.add_argument("--anomaly", action="store_true", help="alarms on machines, in place of all other metrics")
+    parser.add_argument("--healthy", help="recordings of healthy machines, for the thresholds of --anomaly")
+    parser.add_argument("--false-alarms", type=float, default=0.1, help="share of healthy machines (%(default)s)")
+    parser.add_argument("--in-a-row", type=int, default=3, help="recordings that an alarm takes (%(default)s)")
     options = parser.parse_intermixed_args(argv)
+    if options.anomaly != bool(options.healthy):
+        parser.error("--anomaly and --healthy need each other")
+    if not 0 < options.false_alarms < 1 or options.in_a_row < 1:
+        parser.error("--false-alarms must lie between 0 and 1, and --in-a-row be at least 1")
     if options.samples < 2:
         parser.error("--samples must be at least 2")
     if options.gaming and not options.judge:
@@ -70,6 +82,35 @@ def trained(run: str, pipeline: Pipeline) -> Reader | None:
     return report.reader_of(open_shards(load([str(file)]).data)[0], pipeline, run) if file.is_file() else None
 
 
+def alarms(pipeline: Pipeline, reader: Reader, options: argparse.Namespace) -> None:
+    """Score, print and write OUT/anomaly.json."""
+    windows, healthy = (Windows.of(one) for one in (reader, report.open_reader(options.healthy, pipeline)))
+    found = anomaly.detect(pipeline, windows, healthy, options.false_alarms, options.in_a_row)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "anomaly.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(anomaly.table(found))
+
+
+def measured(pipeline: Pipeline, reader: Reader, judge: Pipeline | None, options: argparse.Namespace) -> None:
+    """Measure, draw, print and write OUT/metrics.json."""
+    training = report.open_reader(options.training, pipeline) if options.training else None
+    values = report.evaluate_all(pipeline, reader, training, judge, options.samples, options.sampler)
+    drawn = report.first(reader)
+    x, y = normalise(drawn.x, pipeline.spec), drawn.y
+    if options.gaming and judge is not None:
+        values |= measure_gaming(pipeline, judge, x, y)
+    signals = {}
+    if pipeline.spec.kind == "signal" and pipeline.spec.classes:
+        seen = training or trained(options.pipeline, pipeline)
+        signals = {"by_recording": by_recording.compare(pipeline, reader, seen)}
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "metrics.json").write_text(json.dumps(values | signals, indent=2) + "\n")
+    report.write_figures(pipeline, x, y, options.out / "figures")
+    print(report.table(values))
+    for found in signals.values():
+        print(by_recording.table(found))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -81,25 +122,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         reader = (
             report.open_reader(options.shards, pipeline) if options.shards else validated(options.pipeline, pipeline)
         )
-        training = report.open_reader(options.training, pipeline) if options.training else None
-        values = report.evaluate_all(pipeline, reader, training, judge, options.samples, options.sampler)
-        drawn = report.first(reader)
-        x, y = normalise(drawn.x, pipeline.spec), drawn.y
-        if options.gaming and judge is not None:
-            values |= measure_gaming(pipeline, judge, x, y)
-        signals = {}
-        if pipeline.spec.kind == "signal" and pipeline.spec.classes:
-            seen = training or trained(options.pipeline, pipeline)
-            signals = {"by_recording": by_recording.compare(pipeline, reader, seen)}
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "metrics.json").write_text(json.dumps(values | signals, indent=2) + "\n")
-        report.write_figures(pipeline, x, y, options.out / "figures")
+        if options.anomaly:
+            alarms(pipeline, reader, options)
+        else:
+            measured(pipeline, reader, judge, options)
     except (UserError, ValueError, OSError) as error:
         print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else ConfigError.code
-    print(report.table(values))
-    for found in signals.values():
-        print(by_recording.table(found))
     return 0
 
 

@@ -24,7 +24,8 @@ UNNAMED = "the shards name no recordings, so nothing is said by recording: pack 
 class Windows:
     """All windows of a set: x normalised float32 `[n, channels, length]`, y `[n]` with -1 for unlabelled.
 
-    recording, machine: hashes `[n]` of the names of what each belongs to, 0 where of none; names: those of machines.
+    recording, machine: hashes `[n]` of the names of what each belongs to, 0 where of none; names: those of machines;
+    told: those of recordings.
     """
 
     x: torch.Tensor
@@ -32,6 +33,7 @@ class Windows:
     recording: np.ndarray
     machine: np.ndarray
     names: Mapping[int, str]
+    told: Mapping[int, str]
 
     @classmethod
     def of(cls, reader: Reader) -> Windows:
@@ -41,8 +43,8 @@ class Windows:
         own, groups = (recordings(reader.shards, key) for key in (RECORDING, GROUP))
         recording = own.rows(ids) if len(own) else np.zeros(len(ids), np.uint64)
         machine = groups.rows(ids) if len(groups) else recording
-        names = told_names(reader.shards, GROUP if len(groups) else RECORDING)
-        return cls(x, torch.cat([raw.y for raw in raws]).numpy(), recording, machine, names)
+        names, told = (told_names(reader.shards, key) for key in (GROUP if len(groups) else RECORDING, RECORDING))
+        return cls(x, torch.cat([raw.y for raw in raws]).numpy(), recording, machine, names, told)
 
 
 def compare(pipeline: Pipeline, reader: Reader, training: Reader | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from savae_dist.files import remove_drafts, write_bytes
 from savae_dist.latents import Posterior
 from savae_dist.networks import Decoder, LabelPart, Network, Prior
 from savae_dist.networks.base import inference
+from savae_dist.pipeline.anomaly import scores
 from savae_dist.pipeline.class_names import Probabilities, known_label, label_numbers
 from savae_dist.pipeline.codes import Codes, Source
 from savae_dist.pipeline.folder import (
@@ -215,6 +216,11 @@ class Pipeline:
         parts = self._normalised(x)
         found = [self.logits(self.posterior(part).mean).softmax(1).cpu().numpy() for part in parts]
         return Probabilities.of(np.concatenate(found), self.spec.class_names)
+
+    def score(self, x: Samples) -> dict[str, np.ndarray]:
+        """How strange raw samples are to what was trained on, float64 `[n]` by kind: see `anomaly.scores`."""
+        parts = [scores(self, part) for part in self._normalised(x)]
+        return {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
 
     def _parts(self, x: Tensor) -> Iterator[Tensor]:
         return (part.to(self.device) for part in x.split(self.batch_size))

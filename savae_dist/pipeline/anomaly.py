@@ -1,0 +1,49 @@
+"""How unlike what a pipeline was trained on a sample is: several scores, each higher for what is stranger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from savae_dist.networks import Encoder
+from savae_dist.networks.base import inference
+from savae_dist.spectra import log_spectral_distance, log_spectrum
+
+if TYPE_CHECKING:
+    from savae_dist.pipeline.pipeline import Pipeline
+
+Scores = Mapping[str, np.ndarray]  # kind -> [n]
+
+
+def scores(pipeline: Pipeline, x: Tensor) -> dict[str, np.ndarray]:
+    """The scores of normalised samples x `[n, *shape]` that the pipeline's networks allow, by kind, float64 `[n]`.
+
+    - features: squared distance of the time averages of the encoder's stages from those of the reconstruction.
+    - spectrum: of signals, the distance of their log spectra from those of the reconstruction, in dB.
+    - density: minus the log-density of the code under the mixture of the training codes, or under N(0, I), in nats.
+    - critic: minus the critic's score, where the pipeline was saved with one.
+    """
+    encoder, found = pipeline.role("encoder"), {}
+    assert isinstance(encoder, Encoder)
+    mean = pipeline.posterior(x).mean
+    if "decoder" in pipeline.networks:
+        x_hat = pipeline.decoded(pipeline.completed(mean))
+        with inference(encoder):
+            pairs = list(zip(encoder.stages(x), encoder.stages(x_hat), strict=True))
+        gaps = [(f.flatten(2).mean(2) - f_hat.flatten(2).mean(2)).square().mean(1) for f, f_hat in pairs]
+        found["features"] = torch.stack(gaps).sum(0)
+        if pipeline.spec.kind == "signal":
+            real, ours = (log_spectrum(one.double().cpu().numpy()) for one in (x, x_hat))
+            found["spectrum"] = torch.from_numpy(log_spectral_distance(real, ours))
+    codes = mean.double().cpu()
+    normal = 0.5 * codes.square().sum(1)
+    found["density"] = normal if pipeline.mixture is None else -pipeline.mixture.log_density(codes.float())
+    if "critic" in pipeline.networks:
+        critic = pipeline.networks["critic"]
+        with inference(critic):
+            found["critic"] = -critic(x)
+    return {kind: values.double().cpu().numpy() for kind, values in found.items()}
