@@ -9,12 +9,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from savae_dist.origin import DECODER, Origin, Resize, check_decoder, origin_entry, origin_of
+
 Kind = Literal["image", "signal"]
 Normalise = Literal["unit", "window", "dataset", "none"]
 
-Resize = Literal["crop", "pad", "stretch"]
-
-DECODER = 1  # raised when `data.formats.resize` begins to make other pixels of the same file
 MIN_STD = 1e-6  # smallest divisor: a constant window (a dead sensor) becomes zeros, not NaN
 
 
@@ -41,8 +40,7 @@ class Pictures:
         for name in ("size", "range"):  # JSON gives lists
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(value))
-        if self.decoder != DECODER:
-            raise ValueError(f"pictures were read by decoder {self.decoder}, and this is {DECODER}: use that version")
+        check_decoder(self.decoder)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,6 +65,7 @@ class DataSpec:
     mean, std: per channel, in the units of the recording; needed for `dataset`.
     rate: sampling rate of a signal in Hz, 0 if unknown.
     pictures: of images, how they were made from pictures of other forms; None: they were of this one.
+    origin: how these were made from files when the set was packed; None: by nothing but decoding.
     attributes: names of the columns of `Batch.attributes`.
     """
 
@@ -80,6 +79,7 @@ class DataSpec:
     class_names: tuple[str, ...] = ()
     pictures: Pictures | None = None
     attributes: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         for name in ("shape", "mean", "std", "class_names", "attributes"):  # JSON gives lists
@@ -105,11 +105,13 @@ class DataSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
         pictures = values.get("pictures")
-        return cls(**{**values, "pictures": pictures and Pictures(**pictures)})
+        origin = origin_of(values["kind"], values.get("origin"))
+        return cls(**{**values, "pictures": pictures and Pictures(**pictures), "origin": origin})
 
     def to_dict(self) -> dict[str, Any]:
         later = ("pictures", "attributes")  # left out where empty, so that older files stay the same
-        return {name: value for name, value in asdict(self).items() if value or name not in later}
+        values = {name: value for name, value in asdict(self).items() if value or name not in later}
+        return {**{name: value for name, value in values.items() if name != "origin"}, **origin_entry(self.origin)}
 
     @property
     def limits(self) -> tuple[float, float]:

@@ -24,27 +24,31 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "streams": frozenset(),
     "import_file": frozenset(),
     "latents": frozenset(),
-    "preprocess": frozenset(),
     "spectra": frozenset(),
+    "origin": frozenset({"untrusted"}),
+    "preprocess": frozenset({"origin"}),
     "config": frozenset({"untrusted"}),  # and so nothing in it loads torch
     "precision": frozenset({"config"}),
     "networks": frozenset({"latents", "files", "untrusted"}),
-    "data.formats": frozenset({"preprocess", "untrusted"}),
+    "data.formats": frozenset({"preprocess", "origin", "untrusted"}),
     "data.processes": frozenset(),
     "data.remote": frozenset({"config", "files", "locks"}),
     "data.index": frozenset(
         {"data.remote", "data.formats", "data.processes", "config", "preprocess", "files", "locks", "untrusted"}
+        | {"origin"}
     ),
     "data.order": frozenset({"data.index"}),
     "data.reading": frozenset({"data.order", "data.index", "data.remote", "data.formats", "data.processes"}),
     "data.packing": frozenset(
         {"data.order", "data.index", "data.remote", "data.formats", "data.processes", "files", "locks"}
-        | {"import_file", "preprocess"}
+        | {"import_file", "origin"}
     ),
     "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote", "files"}),
     "distributed": frozenset({"config", "precision", "locks"}),
     "sets": frozenset({"data", "data.index", "config", "preprocess", "untrusted"}),
-    "pipeline": frozenset({"networks", "latents", "preprocess", "spectra", "files", "untrusted", "data.formats"}),
+    "pipeline": frozenset(
+        {"networks", "latents", "preprocess", "origin", "spectra", "files", "untrusted", "data.formats", "data.packing"}
+    ),
     "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config", "import_file"}),
     "load_config": frozenset({"config", "systems"}),
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config"}),

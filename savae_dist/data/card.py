@@ -54,6 +54,7 @@ def _samples(shards: Shards, channels: Sequence[str]) -> dict[str, Any]:
         "kind": spec.kind,
         "stored as": f"{shards.stored_dtype} {list(shards.stored_shape)}",
         "channels": ", ".join(named),
+        "made from": spec.origin.told() if spec.origin else "",
         "sampling rate": f"{spec.rate:g} Hz" if spec.rate else "",
         "mean": statistics and ", ".join(f"{one:.6g}" for one in statistics["mean"]),
         "standard deviation": statistics and ", ".join(f"{one:.6g}" for one in statistics["std"]),

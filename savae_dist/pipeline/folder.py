@@ -11,9 +11,11 @@ from savae_dist.files import write_text
 from savae_dist.networks import Classifier, Critic, Decoder, Encoder, Network, Prior
 from savae_dist.networks.base import PIPELINE
 from savae_dist.networks.hub import folder_of
+from savae_dist.origin import check_origin
 from savae_dist.preprocess import DataSpec
 from savae_dist.untrusted import (
     Misfit,
+    anything,
     check,
     listed,
     nullable,
@@ -75,7 +77,7 @@ FIELDS = record(
                 "rate": number(0),
                 "class_names": listed(text(), most=MOST_CLASSES),
             },
-            {"pictures": PICTURES, "attributes": listed(text(), most=MOST_CLASSES)},
+            {"pictures": PICTURES, "attributes": listed(text(), most=MOST_CLASSES), "origin": table(anything)},
         ),
         "system": record({}, {"name": text(100)}),
     }
@@ -83,9 +85,14 @@ FIELDS = record(
 
 
 def write_config(folder: Path, networks: dict[str, str], spec: DataSpec, system: dict[str, Any]) -> None:
+    """Write `pipeline.json`; see `config_text`."""
+    write_text(folder / CONFIG, config_text(networks, spec, system))
+
+
+def config_text(networks: dict[str, str], spec: DataSpec, system: dict[str, Any]) -> str:
     """`pipeline.json`; networks: name -> its folder inside this one, "." for the folder itself."""
     values = {"format_version": FORMAT_VERSION, "networks": networks, "spec": spec.to_dict(), "system": system}
-    write_text(folder / CONFIG, json.dumps(values, indent=2) + "\n")
+    return json.dumps(values, indent=2) + "\n"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -98,11 +105,15 @@ def read_config(folder: Path) -> dict[str, Any]:
             "use the version of savae_dist that wrote it"
         )
     check(config, FIELDS, path, CheckpointError, AGAIN)
+    if "origin" in config["spec"]:
+        rule = record({"spec": record({"origin": check_origin(config["spec"]["kind"])})})
+        check(config, rule, path, CheckpointError, AGAIN)
     return config
 
 
 def load_network(folder: Path, name: str, place: str) -> Network:
-    if place not in (name, "."):  # pipeline.json may come from others: it must not point outside its folder
+    # A checkpoint has the weights beside their averages; pipeline.json may come from others and point nowhere else.
+    if place not in (name, ".", f"networks/{name}", f"ema/{name}"):
         raise ValueError(f"network {name!r} is said to lie in {place!r}")
     return ROLES.get(name, Network).from_pretrained(folder / place)
 

@@ -110,6 +110,8 @@ def _data(spec: DataSpec) -> str:
         "- normalisation: " + NORMALISE[spec.normalise].format(mean=list(spec.mean), std=list(spec.std)),
         f"- {spec.classes} classes{names}",
     ]
+    if spec.origin is not None:
+        lines.append(f"- {spec.origin.told()}")
     if spec.rate:
         lines.append(f"- sampling rate: {spec.rate:g} Hz")
     return "\n".join(lines)

@@ -8,36 +8,21 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save
 from torch import Tensor
 
-from savae_dist.errors import CheckpointError
-from savae_dist.files import remove_drafts, write_bytes
 from savae_dist.latents import Posterior
 from savae_dist.networks import Decoder, LabelPart, Network, Prior
 from savae_dist.networks.base import inference
 from savae_dist.pipeline.anomaly import scores
 from savae_dist.pipeline.class_names import Probabilities, known_label, label_numbers
 from savae_dist.pipeline.codes import Codes, Source
-from savae_dist.pipeline.folder import (
-    AGAIN,
-    CONFIG,
-    POSTERIORS,
-    ROLES,
-    SAMPLER,
-    find,
-    load_network,
-    one_line,
-    read_config,
-    write_config,
-)
-from savae_dist.pipeline.posteriors import PosteriorBank, check_together, load_posteriors
-from savae_dist.pipeline.sampler import Sampler, load_sampler
+from savae_dist.pipeline.folder import ROLES, find
+from savae_dist.pipeline.inputs import Given, Named, Samples, as_tensor, named_samples, raw_samples
+from savae_dist.pipeline.outputs import Output, Returned, described, returned
+from savae_dist.pipeline.parts import Parts, load_parts, save_parts
+from savae_dist.pipeline.posteriors import PosteriorBank
+from savae_dist.pipeline.sampler import Sampler
 from savae_dist.preprocess import DataSpec, denormalise, normalise
-
-Samples = np.ndarray | Tensor  # raw, in the stored layout: see preprocess.normalise
-Picture = bytes | str | Path | np.ndarray  # the content of an image file, its path, or pixels [h, w] or [h, w, 3]
 
 
 class Pipeline:
@@ -49,8 +34,9 @@ class Pipeline:
     batch_size: samples that pass through a network at once.
     mixture, posteriors: what codes can be drawn from besides the prior.
 
-    Raw samples are uint8 images `[n, h, w(, c)]` or windows `[n, l]` / `[n, c, l]` in the unit of the recording, or a
-    list of pictures of any size, where the networks were trained with `data.size`: see `prepared`.
+    What is given may be raw samples, uint8 images `[n, h, w(, c)]` or windows `[n, l]` / `[n, c, l]` in the unit of the
+    recording; or what they were made of, one thing or a list: picture files, recordings, folders of them, URLs, PIL
+    images, pixels of any size, signals of any length. See `prepared`.
     `posterior`, `decoded` and `logits` are the same steps on what the networks see: normalised float tensors.
     """
 
@@ -79,10 +65,19 @@ class Pipeline:
     def device(self) -> torch.device:
         return next((p.device for network in self.networks.values() for p in network.parameters()), torch.device("cpu"))
 
-    def to(self, device: torch.device | str) -> Self:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights: float32, or bfloat16 or float16 after `to(dtype=...)`."""
+        return next((p.dtype for network in self.networks.values() for p in network.parameters()), torch.float32)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move the networks, and make their weights those of `dtype`; codes and probabilities stay float32."""
         for network in self.networks.values():
-            network.to(device)
+            network.to(device=device, dtype=dtype)
         return self
+
+    def __repr__(self) -> str:
+        return f"Pipeline({described(self.networks, self.spec, self.system)})"
 
     def role(self, name: str) -> Network:
         """The network of that role; ValueError if the pipeline has none."""
@@ -96,20 +91,20 @@ class Pipeline:
         """q(z|x) of normalised samples x `[n, *shape]`."""
         encoder = self.role("encoder")
         with inference(encoder):
-            parts = [encoder(part)[0] for part in self._parts(x)]
-        return Posterior(*map(torch.cat, zip(*parts, strict=True)))
+            parts = [encoder(part.to(self.dtype))[0] for part in self._parts(x)]
+        return Posterior(*(torch.cat(column).float() for column in zip(*parts, strict=True)))
 
     def decoded(self, z: Tensor) -> Tensor:
         """Normalised samples `[n, *shape]` of latents z `[n, K]`."""
         decoder = self.role("decoder")
         with inference(decoder):
-            return torch.cat([decoder(part) for part in self._parts(z)])
+            return torch.cat([decoder(part.to(self.dtype)).float() for part in self._parts(z)])
 
     def logits(self, z: Tensor) -> Tensor:
         """Class logits float32 `[n, classes]` of latents z `[n, K]`."""
         classifier = self.role("classifier")
         with inference(classifier):
-            return torch.cat([classifier(part).float() for part in self._parts(z)])
+            return torch.cat([classifier(part.to(self.dtype)).float() for part in self._parts(z)])
 
     def latents(
         self,
@@ -175,45 +170,60 @@ class Pipeline:
 
     # On raw samples, results on the CPU.
 
-    def prepared(self, pictures: Sequence[Picture]) -> np.ndarray:
-        """Pictures of any size as raw samples, as training reads them; ValueError names the first that is bad."""
-        from savae_dist.pipeline.pictures import prepared  # here, since it loads OpenCV
+    def prepared(self, given: Given, **reading: Any) -> Samples:
+        """What is given as raw samples, by what the training set went through; ValueError names the first that is bad.
 
-        return prepared(pictures, self.spec)
+        A recording becomes its windows. reading: of recordings, `rate` in Hz where they do not say theirs, `hop`,
+        `variables` (the names of their channels), `reader`: see `recordings.Reading`.
+        """
+        return raw_samples(given, self.spec, **reading)
 
-    def encode(self, x: Samples | Sequence[Picture]) -> Posterior:
-        """q(z|x) of raw samples."""
-        parts = [self.posterior(part) for part in self._normalised(x)]
+    def parts(self, given: Given, **reading: Any) -> Iterator[Named]:
+        """The same file by file; of a recording at most `batch_size` windows at once, with their starts."""
+        return named_samples(given, self.spec, self.batch_size, **reading)
+
+    def encode(self, given: Given) -> Posterior:
+        """q(z|x) of each sample."""
+        parts = [self.posterior(part) for part in self._normalised(given)]
         return Posterior(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
-    def decode(self, z: Samples) -> np.ndarray:
-        """Raw samples in the stored layout of latents z `[n, K]`."""
+    def decode(self, z: Samples, output_type: Output = "np") -> Returned:
+        """Raw samples in the stored layout of latents z `[n, K]`; output_type: arrays, tensors or PIL images."""
         parts = as_tensor(z).float().split(self.batch_size)
-        return np.concatenate([self._raw(self.decoded(part)) for part in parts])
+        return returned(np.concatenate([self._raw(self.decoded(part)) for part in parts]), self.spec, output_type)
 
-    def reconstruct(self, x: Samples | Sequence[Picture], y: Samples | Sequence[str] | None = None) -> np.ndarray:
+    def reconstruct(
+        self, given: Given, y: Samples | Sequence[str] | None = None, output_type: Output = "np"
+    ) -> Returned:
         """Raw samples in the stored layout, each decoded from its posterior's mean.
 
         y int `[n]`, -1 = unlabelled, or names: labels for a decoder that is told them; None: it is told none.
         """
+        x = self.prepared(given)
         labels = torch.full((len(x),), -1) if y is None else label_numbers(y, self.spec.class_names)
         if len(labels) != len(x):
             raise ValueError(f"{len(labels)} labels for {len(x)} samples: give one each, -1 where there is none")
         pairs = zip(self._normalised(x), self._parts(labels), strict=True)
-        return np.concatenate(
-            [self._raw(self.decoded(self.completed(self.posterior(p).mean, own))) for p, own in pairs]
-        )
+        made = [self._raw(self.decoded(self.completed(self.posterior(p).mean, own))) for p, own in pairs]
+        return returned(np.concatenate(made), self.spec, output_type)
 
-    def generate(self, n: int, label: int | str | None = None, seed: int | None = None, **options: Any) -> np.ndarray:
+    def generate(
+        self,
+        n: int,
+        label: int | str | None = None,
+        seed: int | None = None,
+        output_type: Output = "np",
+        **options: Any,
+    ) -> Returned:
         """n new raw samples, of all classes or of class `label`; options: style, sampler, temperature of `latents`."""
-        return self.decode(self.latents(n, label, seed, **options))
+        return self.decode(self.latents(n, label, seed, **options), output_type)
 
-    def classify(self, x: Samples | Sequence[Picture]) -> Probabilities:
-        """Class probabilities float32 `[n, classes]` of raw samples, at their posteriors' means.
+    def classify(self, given: Given) -> Probabilities:
+        """Class probabilities float32 `[n, classes]` of each sample, at its posterior's mean.
 
         An array; `class_names` are those of its columns, and `names()` those of the most probable class of each sample.
         """
-        parts = self._normalised(x)
+        parts = self._normalised(given)
         found = [self.logits(self.posterior(part).mean).softmax(1).cpu().numpy() for part in parts]
         return Probabilities.of(np.concatenate(found), self.spec.class_names)
 
@@ -225,9 +235,8 @@ class Pipeline:
     def _parts(self, x: Tensor) -> Iterator[Tensor]:
         return (part.to(self.device) for part in x.split(self.batch_size))
 
-    def _normalised(self, x: Samples | Sequence[Picture]) -> Iterator[Tensor]:
-        x = x if isinstance(x, np.ndarray | Tensor) else self.prepared(x)
-        return (normalise(part, self.spec) for part in self._parts(as_tensor(x)))
+    def _normalised(self, given: Given) -> Iterator[Tensor]:
+        return (normalise(part, self.spec) for part in self._parts(as_tensor(self.prepared(given))))
 
     def _raw(self, x: Tensor) -> np.ndarray:
         return denormalise(x, self.spec).cpu().numpy()
@@ -236,20 +245,7 @@ class Pipeline:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `pipeline.json`, each network and what codes are drawn from; an older pipeline there is replaced."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).unlink(missing_ok=True)  # written last: a folder that holds it is whole
-        for name in (POSTERIORS, SAMPLER):
-            (folder / name).unlink(missing_ok=True)
-        for written in (folder, *(folder / name for name in self.networks)):
-            remove_drafts(written)
-        for name, network in self.networks.items():
-            network.save_pretrained(folder / name)
-        for name, drawn_from in ((POSTERIORS, self.posteriors), (SAMPLER, self.mixture)):
-            if drawn_from is not None:
-                tensors = {key: value.cpu().contiguous() for key, value in drawn_from.tensors().items()}
-                write_bytes(folder / name, save(tensors))
-        write_config(folder, {name: name for name in self.networks}, self.spec, self.system)
+        save_parts(Path(folder), Parts(self.networks, self.spec, self.posteriors, self.system, self.mixture))
 
     @classmethod
     def from_pretrained(
@@ -262,10 +258,13 @@ class Pipeline:
         force_download: bool = False,
         local_files_only: bool = False,
         token: str | bool | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Self:
         """Load a run's folder, a saved or exported folder, or a repository on the Hub; CheckpointError if it cannot.
 
-        subfolder: of the pipeline within it. The other keywords are those of diffusers and transformers.
+        subfolder: of the pipeline within it. device, dtype: see `to`. The other keywords are those of diffusers and
+        transformers.
         """
         folder = find(
             source,
@@ -276,19 +275,6 @@ class Pipeline:
             local_files_only=local_files_only,
             token=token,
         )
-        config = read_config(folder)
-        try:
-            networks = {name: load_network(folder, name, place) for name, place in config["networks"].items()}
-            bank = folder / POSTERIORS
-            posteriors = load_posteriors(bank) if bank.is_file() else None
-            mixture = load_sampler(folder / SAMPLER) if (folder / SAMPLER).is_file() else None
-            spec = DataSpec.from_dict(config["spec"])
-            check_together(networks, spec, posteriors, mixture)
-            return cls(networks, spec, posteriors, config["system"], mixture=mixture)
-        except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:  # bad files
-            raise CheckpointError(f"{folder} cannot be loaded: {one_line(error)}; {AGAIN}") from error
-
-
-def as_tensor(x: Samples) -> Tensor:
-    """A tensor that shares the array's memory where it can (a read-only or strided array is copied)."""
-    return x if isinstance(x, Tensor) else torch.from_numpy(np.require(x, requirements=["C", "W"]))
+        found = load_parts(folder)
+        made = cls(found.networks, found.spec, found.posteriors, found.system, mixture=found.mixture)
+        return made.to(device, dtype)

@@ -101,7 +101,9 @@ def test_the_pipeline_reads_pictures_as_training_did(whole: Path, sets: Path, tm
     assert sum(len(y) for _, y in report.batches(reader)) == 60
     plain = Pipeline(pipeline.networks, replace(pipeline.spec, pictures=None))
     assert (plain.encode([saved(read[0], "png")] * 2).mean == twice).all()
-    with pytest.raises(ValueError, match=r"picture 0 cannot be used: shape: .* without data\.size, on 16x16 only"):
+    with pytest.raises(
+        ValueError, match=r"picture 0 cannot be used: shape: .* without --size or data\.size, on 16x16 only"
+    ):
         plain.encode(files[:1])
 
 

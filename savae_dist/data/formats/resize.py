@@ -12,7 +12,8 @@ import numpy as np
 from savae_dist.data.formats.headers import JPEG_END, JPEG_MAGIC, Header, header
 from savae_dist.data.formats.images import GRAY, RGB, decode_picture, in_depth, in_mode, opencv, upright
 from savae_dist.errors import BadSample
-from savae_dist.preprocess import Pictures, Resize
+from savae_dist.origin import Resize
+from savae_dist.preprocess import Pictures
 
 # Worker processes are forked: OpenCV's own threads would not come with them, and take the cores of the other workers.
 cv2.setNumThreads(0)

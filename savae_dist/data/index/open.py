@@ -153,6 +153,8 @@ def join(sets: Sequence[Found]) -> dict[str, Any]:
         first = {**first, "forms": join_forms(index["forms"] for _, index in sets)}
     names: list[str] = next((index["class_names"] for _, index in sets if index["class_names"]), [])
     classes = max(index["classes"] for _, index in sets)
+    if any(index.get("origin") != first.get("origin") for _, index in sets):
+        first = {key: value for key, value in first.items() if key != "origin"}  # no one way leads to all of them
     told = list(dict.fromkeys(line for _, index in sets for line in index.get("told", [])))
     return {
         **first,

@@ -13,7 +13,8 @@ from savae_dist.data.index.schema import check_forms
 from savae_dist.data.index.shards import Shards
 from savae_dist.data.index.tables import INDEX, checked_table
 from savae_dist.errors import ConfigError, DataError
-from savae_dist.preprocess import Pictures, Resize
+from savae_dist.origin import Resize
+from savae_dist.preprocess import Pictures
 
 SHOWN = 5  # sizes that a message names
 DEEPEST = 65535

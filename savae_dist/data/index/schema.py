@@ -11,8 +11,10 @@ import numpy as np
 from savae_dist.data.index.labels import MAX_CLASSES, UNREADABLE
 from savae_dist.data.remote.cache import FORMAT_VERSION
 from savae_dist.errors import DataError
+from savae_dist.origin import check_origin
 from savae_dist.untrusted import (
     Misfit,
+    anything,
     check,
     flag,
     listed,
@@ -84,7 +86,14 @@ INDEX_FIELDS = record(
         "statistics": nullable(record({"mean": listed(number(), 1), "std": listed(number(0), 1)})),
         "shards": listed(SHARD),
     },
-    {"x": text(), "y": text(), "attributes": ATTRIBUTES, "told": listed(text(2000)), "forms": FORMS_FIELDS},
+    {
+        "x": text(),
+        "y": text(),
+        "attributes": ATTRIBUTES,
+        "told": listed(text(2000)),
+        "forms": FORMS_FIELDS,
+        "origin": table(anything),
+    },
 )
 
 
@@ -99,6 +108,8 @@ def check_index(index: dict[str, Any], where: object, advice: str) -> None:
 
 def _fits_together(index: dict[str, Any]) -> None:
     kind, shape, statistics = index["kind"], index["shape"], index["statistics"]
+    if "origin" in index:
+        record({"origin": check_origin(kind)})(index)
     dtype, axes = FORMS[kind]
     if index["dtype"] != dtype or len(shape) not in axes or math.prod(shape) > MAX_ELEMENTS:
         raise Misfit(f"is {shape} of {index['dtype']}, no {kind} of at most {MAX_ELEMENTS:,} elements", "shape")

@@ -26,6 +26,7 @@ from savae_dist.data.index.schema import NOT_OF_SAMPLES, check_blocks, check_sam
 from savae_dist.data.index.tables import INDEX, LABELS, checked_column, checked_table
 from savae_dist.data.remote.store import Store, name_of
 from savae_dist.errors import ConfigError, DataError, printable
+from savae_dist.origin import origin_of
 from savae_dist.preprocess import DataSpec, Normalise
 
 # A set without class names whose labels leave so many numbers out has a wrong label, or ids in place of classes.
@@ -107,6 +108,7 @@ class Shards:
             rate=self.index["rate"],
             class_names=self.index["class_names"],
             attributes=self.index.get("attributes", {}).get("names", ()),
+            origin=origin_of(kind, self.index.get("origin")),
         )
 
     def with_spec(self, spec: DataSpec) -> Shards:

@@ -26,12 +26,13 @@ from savae_dist.data.index.labels import MAX_CLASSES
 from savae_dist.data.index.losses import check_labelled, nothing_usable, told_of
 from savae_dist.data.index.naming import number_names
 from savae_dist.data.index.rows import count_labels, digest_of, save_table
-from savae_dist.data.index.scan import FORM, SAMPLE, Layout, scan_shard
+from savae_dist.data.index.scan import FORM, SAMPLE, Layout, Moments, scan_shard
 from savae_dist.data.index.schema import MAX_SIZE, check_index
 from savae_dist.data.processes import run_jobs
 from savae_dist.data.remote.cache import FORMAT_VERSION
 from savae_dist.errors import DataError, SaveError
 from savae_dist.files import DRAFT, draft_of, publish, remove_drafts, write_json
+from savae_dist.origin import Origin, origin_entry
 from savae_dist.untrusted import Misfit, read_object, reason, version_of
 
 INDEX, LABELS = "index.json", "labels.npy"
@@ -86,10 +87,11 @@ def write_index(
     rate: float,
     choice: Choice | None = None,
     tables: Path | None = None,
+    origin: Origin | None = None,
 ) -> None:
     """`index.json` of shards whose tables are there; `scanned`: what `index_shard` gave for each.
 
-    tables: where these are and where it is written, if not in `home`.
+    tables: where these are and where it is written, if not in `home`. origin: how the samples were made of files.
     """
     shards, choice, tables = [one["shard"] for one in scanned], choice or Choice(), tables or home
     common = Layout(next((one["layout"] for one in scanned if one["layout"]), None))
@@ -105,11 +107,7 @@ def write_index(
         common.shape = common_shape(forms)
     attributes = write_attributes(tables, scanned)
     highest = max((int(label) for shard in shards for label in shard["labels"]), default=-1)
-    moments = common.moments
-    for one in scanned:
-        if moments is not None and one["moments"] is not None:
-            n, mean, m2 = one["moments"]
-            moments.merge(n, np.array(mean), np.array(m2))
+    moments = common.moments and _merged(common.moments, scanned)
     index = {
         "format_version": FORMAT_VERSION,
         "kind": "image" if common.dtype == np.uint8 else "signal",
@@ -122,6 +120,7 @@ def write_index(
         "statistics": moments and {"mean": moments.mean.tolist(), "std": moments.std().tolist()},
         **{key: value for key, value in choice.chosen.items() if key != "attributes"},
         **({"attributes": {"rule": choice.attributes, "names": attributes}} if choice.attributes else {}),
+        **origin_entry(origin),
         "told": [*(line for one in scanned for line in one.get("told", [])), *told],
         "shards": shards,
     }
@@ -129,6 +128,15 @@ def write_index(
         index["forms"] = as_json(forms, max(one["top"] for one in scanned))
     check_labelled(home, index)
     write_json(tables / INDEX, index)
+
+
+def _merged(moments: Moments, scanned: Sequence[dict[str, Any]]) -> Moments:
+    """The moments with those of all shards."""
+    for one in scanned:
+        if one["moments"] is not None:
+            n, mean, m2 = one["moments"]
+            moments.merge(n, np.array(mean), np.array(m2))
+    return moments
 
 
 def write_labels(home: Path, shards: Sequence[dict[str, Any]]) -> None:

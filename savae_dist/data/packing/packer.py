@@ -32,6 +32,7 @@ from savae_dist.data.packing.steps import (
 from savae_dist.errors import ConfigError, SaveError
 from savae_dist.files import publish, read_object, remove_drafts, remove_replaced, write_json
 from savae_dist.locks import locked, try_lock
+from savae_dist.origin import PictureFiles
 
 SHARE = "share-"  # the file that a machine has locked while it does its part
 WHOLE = "whole.json"  # in the work folder: what was made to its end
@@ -137,10 +138,13 @@ def _make(source: Source, options: Options, plan: dict[str, Any], work: Path, ou
     form = begin(source, options, plan, work)
     parts = read_parts(source, form, work, options.bad_budget, processes)
     new = work / "new"
+    pictures = form.dtype == "uint8"
+    origin = source.origin if isinstance(source.origin, PictureFiles) == pictures else None
     for one in planned_sets(source, options, form, parts, work):
         write_shards(one, options, processes)
         scanned = [json.loads(path.read_text()) for path in one.scanned]
-        write_index(one.home, scanned, one.names, one.rate)  # last, so that there is one only of a whole set
+        # Last, so that there is one only of a whole set.
+        write_index(one.home, scanned, one.names, one.rate, origin=origin and origin.of_shape(form.shape))
     told.save(new, source, parts, options.class_names)
     for folder in (new, *(path for path in new.iterdir() if path.is_dir())):
         remove_drafts(folder)

@@ -23,8 +23,9 @@ from savae_dist.data import Order, Reader, Request, Shards, index_set, pack, sur
 from savae_dist.data.formats.headers import MAX_PIXELS
 from savae_dist.data.formats.images import _pillow, decode_picture
 from savae_dist.data.formats.npy import decode, encode_image, encode_npy, npy_header
-from savae_dist.data.packing.sources.images import fitted
+from savae_dist.data.formats.picture_files import read_file
 from savae_dist.errors import BadSample, ConfigError, DataError, UserError
+from savae_dist.origin import PictureFiles
 
 
 @pytest.fixture(autouse=True)
@@ -267,14 +268,14 @@ def test_images_of_every_sort_in_one_shard(tmp_path):
 @pytest.mark.parametrize("name", PICTURES)
 def test_reading_foreign_shards_decodes_as_packing_does(tmp_path, name):
     data = PICTURES[name]
-    expected = fitted(data)
+    expected = read_file(data, PictureFiles())
     assert (decode(data) == expected).all()
     assert decode(data, expected.shape, np.dtype(np.uint8)).tobytes() == expected.tobytes()
     # Fast or slow, the same pixels: what OpenCV is trusted with, Pillow decodes alike.
     assert _pillow(data, None, ("PNG", "JPEG", "WEBP"), 8).tobytes() == expected.tobytes()
     shape = expected.shape[:2]
-    assert (decode(data, shape) == fitted(data, mode="gray")).all()
-    assert (decode(data, (*shape, 3)) == fitted(data, mode="rgb")).all()
+    assert (decode(data, shape) == read_file(data, PictureFiles(mode="gray"))).all()
+    assert (decode(data, (*shape, 3)) == read_file(data, PictureFiles(mode="rgb"))).all()
 
 
 LABELS = {

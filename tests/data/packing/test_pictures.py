@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from helpers.pictures import deep, photo, saved
 
+from savae_dist.data.formats.picture_files import read_file
 from savae_dist.data.formats.resize import read_picture
 from savae_dist.data.packing.sources.base import Note, Sample
-from savae_dist.data.packing.sources.images import fitted, images
+from savae_dist.data.packing.sources.images import images
+from savae_dist.origin import PictureFiles
 from savae_dist.preprocess import Pictures
 from tools import make_shards
 
@@ -19,8 +21,9 @@ def test_the_packer_makes_of_a_file_what_a_run_makes_of_a_tar() -> None:
     data = saved(photo(120, 90), "jpeg")
     for resize in ("crop", "pad", "stretch"):
         expected = read_picture(data, Pictures((24, 30), resize, "rgb"))
-        assert (fitted(data, (24, 30), resize=resize) == expected).all()
-    assert (fitted(data, (24, 30), "gray") == read_picture(data, Pictures((24, 30), mode="gray"))).all()
+        assert (read_file(data, PictureFiles((24, 30), resize)) == expected).all()
+    gray = read_picture(data, Pictures((24, 30), mode="gray"))
+    assert (read_file(data, PictureFiles((24, 30), mode="gray")) == gray).all()
 
 
 def test_twelve_bits_in_sixteen_are_told_and_spread_by_a_range(

@@ -22,16 +22,18 @@ from PIL import Image, ImageOps
 from savae_dist.data import Order, Reader, Request, Shards, pack
 from savae_dist.data.formats.images import decode_picture
 from savae_dist.data.formats.npy import encode_npy
+from savae_dist.data.formats.picture_files import read_file
 from savae_dist.data.order.permutation import PACK, permutation
 from savae_dist.data.packing.packer import Options, pack_source
 from savae_dist.data.packing.sources import Source, arrays, idx
 from savae_dist.data.packing.sources.base import resolve
 from savae_dist.data.packing.sources.columns import Columns
 from savae_dist.data.packing.sources.hub import hub
-from savae_dist.data.packing.sources.images import fitted, images
+from savae_dist.data.packing.sources.images import images
 from savae_dist.data.packing.sources.tables import table
 from savae_dist.data.packing.told import DROPPED
 from savae_dist.errors import BadSample, ConfigError, DataError
+from savae_dist.origin import PictureFiles
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (41, 9, 7), dtype=np.uint8)
@@ -240,11 +242,11 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
 def test_size_crops_and_scales(tmp_path):
     x = np.zeros((20, 60), np.uint8)
     x[:, 8:52] = 200  # the square around the centre is all that is left, and the filter reaches 12 pixels beyond
-    assert (fitted(png(x), (5, 5)) == 200).all()
+    assert (read_file(png(x), PictureFiles((5, 5))) == 200).all()
     stripes = np.tile(np.array([0, 255], np.uint8), (40, 20))  # of one pixel: gone after antialiasing
-    assert np.abs(fitted(png(stripes), (10, 10)).astype(int) - 127).max() <= 14
-    assert fitted(png(GRAY[0]), (9, 7)).tobytes() == GRAY[0].tobytes()
-    assert fitted(png(RGB[0]), (4, 6)).shape == (4, 6, 3)
+    assert np.abs(read_file(png(stripes), PictureFiles((10, 10))).astype(int) - 127).max() <= 14
+    assert read_file(png(GRAY[0]), PictureFiles((9, 7))).tobytes() == GRAY[0].tobytes()
+    assert read_file(png(RGB[0]), PictureFiles((4, 6))).shape == (4, 6, 3)
 
 
 def test_pictures_that_are_none(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from savae_dist.data.packing.array_files import HINT, UNREADABLE, load_array, op
 from savae_dist.data.packing.sources.base import Bad, Item, Label, Note, Sample, Source, as_label, grouped, identity
 from savae_dist.data.packing.splits import Splits, as_set, sets_of
 from savae_dist.errors import BadSample, ConfigError, DataError
+from savae_dist.origin import PictureFiles
 
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]
 ROWS = 8192  # rows per part
@@ -220,7 +221,8 @@ def _source(
     }
     read = partial(_read_rows, parts, readings)
     found = frozenset(label for part in parts for label in part.labels if label is not None)
-    return Source(read, tuple(part.split for part in parts), identity(options, [path]), names, tuple(told), found)
+    origin = PictureFiles(range=meant.limits) if meant.limits else None
+    return Source(read, tuple(p.split for p in parts), identity(options, [path]), names, tuple(told), found, origin)
 
 
 def labels_of(y: np.ndarray | None, count: int, path: Path) -> tuple[list[Label], str]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from savae_dist.errors import DataError
+from savae_dist.origin import Origin
 
 Label = int | str | None
 
@@ -61,6 +62,7 @@ class Source:
     class_names: in the order of the labels; empty: sorted names as they are found, or numbers.
     notes: what is to be told of the source as a whole. labels: those that its files have, where they are known before
     they are read: a class of which no sample can be used is then told.
+    origin: how files become samples; None: they are only decoded.
     """
 
     read: Callable[[int], Iterator[Item]]
@@ -69,6 +71,7 @@ class Source:
     class_names: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
     labels: frozenset[str | int] = frozenset()
+    origin: Origin | None = None
 
 
 def grouped(name: str) -> dict[str, Any]:

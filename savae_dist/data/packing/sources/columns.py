@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 
 from savae_dist.data.formats.images import Mode
 from savae_dist.data.formats.npy import NPY_MAGIC, decode_npy
+from savae_dist.data.formats.picture_files import read_file
 from savae_dist.data.packing.sources.base import Bad, Item, Label, Note, Sample, as_label, grouped
-from savae_dist.data.packing.sources.images import fitted
 from savae_dist.data.packing.sources.listing import Rules, group_of
 from savae_dist.data.packing.splits import SPLITS, Splits, as_set, sets_of
 from savae_dist.errors import BadSample, ConfigError, DataError
-from savae_dist.preprocess import Resize
+from savae_dist.origin import PictureFiles, Resize
 
 X_COLUMNS, Y_COLUMNS = ("x", "image", "img", "signal"), ("y", "label", "cls")
 KEY, SET = "__key__", "split"  # the column of a sample's name in WebDataset's tars; the column that names sets
@@ -52,6 +52,11 @@ class Columns:
 
     def __post_init__(self) -> None:
         Rules(group=self.group)  # refuses a wrong expression
+
+    @property
+    def files(self) -> PictureFiles:
+        """How encoded images are read."""
+        return PictureFiles(self.size, self.resize, self.mode)
 
     def named(self, schema: pa.Schema, where: str, sets: bool = True) -> Columns:
         """With all names settled; y stays empty where the table has no labels. sets: whether `split` may name them."""
@@ -262,7 +267,7 @@ def _value(cell: pa.Array | pa.ChunkedArray, columns: Columns) -> np.ndarray:
         data = _bytes(cell[0].as_py())
         if data.startswith(NPY_MAGIC):
             return decode_npy(data)
-        return fitted(data, columns.size, columns.mode, columns.resize)
+        return read_file(data, columns.files)
     shape = []
     while pa.types.is_list(cell.type) or pa.types.is_large_list(cell.type) or pa.types.is_fixed_size_list(cell.type):
         lengths = pc.list_value_length(cell).unique()

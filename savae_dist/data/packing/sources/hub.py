@@ -68,6 +68,7 @@ def hub(
         class_names(schema, columns.y),
         (*columns.notes(schema), *found.notes),
         found.labels,
+        columns.files if columns.size else None,
     )
 
 

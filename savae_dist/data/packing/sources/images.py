@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from savae_dist.data.formats.headers import header, white
 from savae_dist.data.formats.images import Mode, decode_picture
-from savae_dist.data.formats.resize import read_picture
+from savae_dist.data.formats.picture_files import EXTENSIONS, read_file
 from savae_dist.data.packing.sources.base import Bad, Item, Note, Sample, Source, by_name, grouped, identity
 from savae_dist.data.packing.sources.listing import Listed, Rules, label_origin, list_files
 from savae_dist.data.packing.splits import Splits, sets_of
 from savae_dist.errors import BadSample
-from savae_dist.preprocess import DECODER, Pictures, Resize
+from savae_dist.origin import DECODER, PictureFiles, Resize
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")
 FILES = 256  # files per part
 Limits = tuple[float, float] | None
 
@@ -50,13 +47,15 @@ def images(
     options |= {"groups": groups} if rules.group else {}
     options |= {"resize": resize, "decoder": DECODER} if size else {}
     options |= {"limits": limits} if limits else {}
+    origin = PictureFiles(size, resize, mode, limits)
     return Source(
-        partial(_read_files, parts, partial(fitted, size=size, mode=mode, resize=resize, limits=limits), limits),
+        partial(_read_files, parts, origin),
         sets,
         identity(options, (one.path for one in files)),
         names,
         (label_origin(path, rules), *notes, *told),
         frozenset(one.label for one in files if one.label is not None),
+        origin if size or limits else None,
     )
 
 
@@ -71,14 +70,12 @@ def _parts(files: Sequence[Listed], sets: Sequence[str]) -> tuple[list[list[List
     return parts, tuple(names)
 
 
-def _read_files(
-    parts: Sequence[Sequence[Listed]], read: Callable[[bytes], np.ndarray], limits: Limits, part: int
-) -> Iterator[Item]:
+def _read_files(parts: Sequence[Sequence[Listed]], files: PictureFiles, part: int) -> Iterator[Item]:
     for one in parts[part]:
         try:
             data = one.path.read_bytes()
-            yield from noted(data, limits, one.name)
-            yield Sample(read(data), one.label, {"path": one.name} | grouped(one.group))
+            yield from noted(data, files.range, one.name)
+            yield Sample(read_file(data, files), one.label, {"path": one.name} | grouped(one.group))
         except FileNotFoundError:
             yield Bad("missing", str(one.path))
         except OSError as error:
@@ -95,26 +92,3 @@ def noted(data: bytes, limits: Limits, name: str) -> Iterator[Note]:
     if used < 15:
         text = f"no value above {2**used - 1:,} of 65,535, and cut to 8 bits: --range 0,{2**used - 1} spreads them"
         yield Note("16 bits", text, name)
-
-
-def fitted(
-    data: bytes,
-    size: tuple[int, int] | None = None,
-    mode: Mode = "auto",
-    resize: Resize = "crop",
-    limits: Limits = None,
-) -> np.ndarray:
-    """uint8 [h, w] or [h, w, 3] as `decode_picture`, of the size (height, width) if one is given.
-
-    It is what a run makes of tars with `data.size` (`formats.resize`). limits: the values that become 0 and 255.
-    """
-    bits = 8 if limits is None else header(data).bits
-    if size is None:
-        x = decode_picture(data, mode, bits=bits)
-    else:
-        own = mode if mode != "auto" else "gray" if header(data).channels == 1 else "rgb"
-        x = read_picture(data, Pictures(size, resize, own, bits))
-    if limits is None:
-        return x
-    low, high = limits
-    return ((x.astype(np.float64) - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)

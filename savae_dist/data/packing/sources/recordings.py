@@ -9,20 +9,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
+from savae_dist import origin
 from savae_dist.data.packing.readers import READERS, kind_of, read_recording
 from savae_dist.data.packing.readers.own import OwnReader
 from savae_dist.data.packing.readers.signal import Choice, Signal, Unreadable
-from savae_dist.data.packing.resampling import Resampled
 from savae_dist.data.packing.sources.annotations import Segment, label_at, main_label, number, read_annotations
 from savae_dist.data.packing.sources.base import Bad, Item, Label, Note, Sample, Source, grouped, identity
 from savae_dist.data.packing.sources.listing import Listed, Rules, label_origin, list_files
 from savae_dist.data.packing.sources.long_tables import aside, of_files, recordings_of
 from savae_dist.data.packing.splits import Splits, sets_of
+from savae_dist.data.packing.windows import windows_of
 from savae_dist.errors import BadSample, ConfigError, DataError
 
-AT_ONCE = 1 << 20  # samples of a channel that are read at once
 HINT = "--as .csv reads them as tables of text, --reader FILE.py:function by a function of yours"
 
 
@@ -73,6 +71,21 @@ class Windows:
         if self.id and self.reader:
             raise ConfigError("--id is of tables, and --reader gives one recording a file: leave one of them out")
 
+    def origin(self, listed: set[tuple[str, ...]]) -> origin.Recordings:
+        """For the index. listed: the variables that a list names for each file, or none."""
+        choice, named = self.choice, next(iter(listed)) if len(listed) == 1 else ()
+        return origin.Recordings(
+            self.length,
+            self.hop,
+            self.source_rate,
+            named or choice.variables,
+            choice.time_axis,
+            choice.irregular_times,
+            self.kind,
+            self.id,
+            self.reader is not None,
+        )
+
     def usable(self, name: str) -> bool:
         """Whether a file of that name is read."""
         return bool(self.kind or self.reader or kind_of(name))
@@ -111,6 +124,7 @@ def recordings(
         identity(options, (one.path for one in found)),
         notes=(*origin, *notes, *told),
         labels=frozenset(one.label for one in found if one.label is not None and not one.segments),
+        origin=windows.origin({one.variables for one in found}),
     )
 
 
@@ -164,20 +178,9 @@ def _windows_of(one: Recording, signal: Signal, windows: Windows) -> Iterator[It
     if windows.rate and not recorded:
         raise BadSample("sampling rate unknown, give --source-rate")
     rate = windows.rate or recorded
-    at_rate = Resampled(signal, recorded, rate) if rate else signal
-    if at_rate.length < windows.length:
-        raise Unreadable("shorter than a window", f"{at_rate.length} samples of {windows.length}")
     kept = {"recording": one.name, "file": one.file, "machine": one.machine, "rate": rate, "source_rate": recorded}
     kept |= grouped(one.group) | signal.attributes
-    count = (at_rate.length - windows.length) // windows.hop + 1
-    together = max(1, (AT_ONCE - windows.length) // windows.hop + 1)
-    for first in range(0, count, together):
-        here = range(first, min(first + together, count))
-        begin = here[0] * windows.hop
-        x = at_rate.read(begin, here[-1] * windows.hop + windows.length).astype(np.float32)
-        for k in here:
-            start = k * windows.hop
-            window = x[:, start - begin : start - begin + windows.length]
-            segments = one.segments
-            label = label_at(segments, start, start + windows.length, rate) if segments else one.label
-            yield Sample(window if len(window) > 1 else window[0], label, {**kept, "start": start})
+    for start, window in windows_of(signal, recorded, rate, windows.length, windows.hop):
+        segments = one.segments
+        label = label_at(segments, start, start + windows.length, rate) if segments else one.label
+        yield Sample(window, label, {**kept, "start": start})

@@ -55,6 +55,7 @@ def table(source: str | os.PathLike[str], columns: Columns, splits: Splits | Non
         class_names(schema, columns.y),
         (*columns.notes(schema), *found.notes),
         found.labels,
+        columns.files if columns.size else None,
     )
 
 
