@@ -1,11 +1,11 @@
 """Atomic, verified, resumable state.
 
 A checkpoint is a folder `step-00001200` with `networks/NAME/` and `ema/NAME/` (each a `from_pretrained` folder; none
-for networks that stay as they were loaded), `updates/NAME.safetensors` + `.json`, `state.json` and `manifest.json`
-(size and sha256 of every file). It is written under another name, flushed to the disk and renamed once, so a folder of
-that name was whole at first; the manifest shows whether it was damaged later. There is no pointer to the latest: the
-newest that verifies is taken. One that is saved again is found as `.step-00001200.HEX.old` while the new one takes its
-name.
+for networks that stay as they were loaded), `updates/NAME.safetensors` + `.json`, `pipeline.json` (by which
+`Pipeline.from_pretrained` loads the networks), `state.json` and `manifest.json` (size and sha256 of every file). It is
+written under another name, flushed to the disk and renamed once, so a folder of that name was whole at first; the
+manifest shows whether it was damaged later. There is no pointer to the latest: the newest that verifies is taken. One
+that is saved again is found as `.step-00001200.HEX.old` while the new one takes its name.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch import Tensor
 from savae_dist.errors import CheckpointError, SaveError, printable
 from savae_dist.files import OLD, discard, draft_of, make_folder, publish, remove_replaced
 from savae_dist.networks import FeatureNetwork, Network
+from savae_dist.networks.base import PIPELINE
 from savae_dist.networks.stored import fit, tensor_forms
 from savae_dist.run.checkpoint_schema import MANIFEST, OPTIONAL_VALUES, RESTORE, STATE, VALUES
 from savae_dist.run.side_outputs import SideOutputs
@@ -58,11 +59,13 @@ def save(
     keep: int,
     write: bool = True,
     side: SideOutputs | None = None,
+    pipeline: str = "",
 ) -> Path:
     """Write `folder/step-N`, then remove all but the newest `keep` and the ends of phases; SaveError if it cannot.
 
     All ranks must call it, since each may hold a part of the optimisers' states; `write` is true on one of them.
-    side: where it is told that an old one could not be removed, which is tried again at the next call.
+    side: where it is told that an old one could not be removed, which is tried again at the next call. pipeline: the
+    text of a `pipeline.json`, by which the folder is loaded as one; "": none.
     """
     states = {name: update.state() for name, update in updates.items()}
     target = folder / f"{PREFIX}{state.total:08d}"
@@ -77,7 +80,7 @@ def save(
             make_folder(folder)
         with side.spared("an old checkpoint", "removed"):  # now, to have its space
             sweep(folder)
-        _write(draft, networks, updates, states, state)
+        _write(draft, networks, updates, states, state, pipeline)
         # The target may exist already: as a damaged checkpoint, or as the same state saved before.
         publish(draft, target)
     except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
@@ -103,6 +106,7 @@ def _write(
     updates: Mapping[str, Savable],
     states: Mapping[str, UpdateState],
     state: TrainingState,
+    pipeline: str,
 ) -> None:
     (draft / "updates").mkdir(parents=True)
     for name, network in networks.items():
@@ -116,6 +120,8 @@ def _write(
         shutil.copymode(value_file, tensor_file)  # safetensors makes files that only their owner may read
         for network_name, average in update.averages.items():
             average.network.save_pretrained(draft / "ema" / network_name)
+    if pipeline:
+        (draft / PIPELINE).write_text(pipeline)
     (draft / "state.json").write_text(json.dumps(asdict(state), indent=1))
     files = sorted(path for path in draft.rglob("*") if path.is_file())
     manifest = {

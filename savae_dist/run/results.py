@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from savae_dist.config.schema import RunConfig
 from savae_dist.networks import Network
 from savae_dist.pipeline import Pipeline
+from savae_dist.pipeline.folder import config_text
 from savae_dist.run.export import add_samplers, export, make_pipeline, name_the_clusters
 from savae_dist.run.process import Process
 from savae_dist.run.tracker import Tracker
@@ -95,6 +96,17 @@ class Results:
         """The pipeline of the networks as they are in `phase`."""
         begun = [one for one in self.phases[: self.phases.index(phase) + 1] if self.config.capped(one.steps)]
         return make_pipeline(self.config.system, self.data.shards.spec, networks, begun, self.given)
+
+    def checkpointed(self, phase: Phase, networks: Mapping[str, Network], averaged: Collection[str]) -> str:
+        """The `pipeline.json` of a checkpoint in `phase`; "" while it has no trained network.
+
+        averaged: the networks of which it holds an average, which is taken. Clusters have no classes yet: a classifier
+        of them is left out.
+        """
+        pipeline = self._pipeline(phase, networks)
+        ready = [name for name in pipeline.networks if not (name == "classifier" and pipeline.has_clusters)]
+        places = {name: f"{'ema' if name in averaged else 'networks'}/{name}" for name in ready}
+        return config_text(places, pipeline.spec, pipeline.system) if places else ""
 
     def _metrics(self, pipeline: Pipeline) -> dict[str, Any]:
         """The figures of merit over all ranks; empty without a validation set. Clusters get names in `pipeline`."""

@@ -153,15 +153,19 @@ class Run:
             self.config.keep_checkpoints,
         )
         try:
-            checkpoint.save(folder, self.networks, updates, self.training, keep, write, self.process.status.side)
+            side, pipeline = self.process.status.side, self._pipeline_of(updates)
+            checkpoint.save(folder, self.networks, updates, self.training, keep, write, side, pipeline)
         except SaveError as error:
             return str(error)
         return ""
 
+    def _pipeline_of(self, updates: Updates) -> str:
+        phase = next(phase for phase in self.phases if phase.name == self.training.phase)
+        return self.results.checkpointed(phase, self.networks, _averaged(updates))
+
     def validate(self, phase: Phase, updates: Updates) -> None:
         """Measure and draw the networks as they are now; the weight average where one is kept."""
-        averaged = {name: a.network for update in updates.values() for name, a in update.averages.items()}
-        self.results.validate(phase, {**self.networks, **averaged}, self.training)
+        self.results.validate(phase, {**self.networks, **_averaged(updates)}, self.training)
 
     def _retry(self, error: DivergedError) -> Retry:
         """How to go on after a divergence; the error itself if that was the last that is allowed."""
@@ -281,3 +285,8 @@ class Run:
             update.close()
         if phase is not self.phases[-1] and self.steps(phase):  # the last one is measured when the run finishes
             self.validate(phase, updates)
+
+
+def _averaged(updates: Updates) -> dict[str, Network]:
+    """The weight averages that are kept, by the names of their networks."""
+    return {name: average.network for update in updates.values() for name, average in update.averages.items()}
