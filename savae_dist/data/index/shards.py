@@ -95,20 +95,18 @@ class Shards:
         return cls(*find_all(source, catalogue), catalogue.store)
 
     def _spec(self) -> DataSpec:
-        shape, kind = self.stored_shape, self.index["kind"]
-        if kind == "image":
-            shape = (1, *shape) if len(shape) == 2 else (shape[2], *shape[:2])
-        else:
-            shape = (1, *shape) if len(shape) == 1 else shape
+        index, shape = self.index, self.stored_shape
+        kind = index["kind"]
+        if len(shape) == {"image": 2, "signal": 1}[kind]:
+            shape = (1, *shape)
+        elif kind == "image":
+            shape = (shape[2], *shape[:2])
         return DataSpec(
-            kind=kind,
-            shape=shape,
-            classes=self.index["classes"],
-            normalise="unit" if kind == "image" else "window",
-            rate=self.index["rate"],
-            class_names=self.index["class_names"],
-            attributes=self.index.get("attributes", {}).get("names", ()),
-            origin=origin_of(kind, self.index.get("origin")),
+            *(kind, shape, index["classes"], "unit" if kind == "image" else "window"),
+            rate=index["rate"],
+            class_names=index["class_names"],
+            attributes=index.get("attributes", {}).get("names", ()),
+            origin=origin_of(kind, index.get("origin")),
         )
 
     def with_spec(self, spec: DataSpec) -> Shards:
