@@ -1,10 +1,12 @@
 """Write a finished run as folders that are ready for the Hub, each with a model card.
 
     python tools/export_hub.py RUN OUT [--license ID] [--trainer FILE.py]
+                               [--push-to ORG/NAME [--private] [--revision BRANCH] [--create-pr]]
 
 OUT is the whole pipeline (`Pipeline.from_pretrained(OUT)`); OUT/encoder, OUT/decoder, ... are its networks, each
 complete in itself: weights, configuration, preprocessing and card (`Encoder.from_pretrained(OUT/encoder)`). A run of a
-system of one's own needs the file that enters it, `--trainer FILE.py`.
+system of one's own needs the file that enters it, `--trainer FILE.py`. --push-to uploads OUT as one commit, with the
+token of `hf auth login` or HF_TOKEN; repeated, it changes nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from savae_dist.errors import ConfigError, UserError
+from savae_dist.networks.upload import upload
 from savae_dist.pipeline.export import export
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.own import enter
@@ -27,16 +30,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="a new folder, or an earlier export to replace")
     parser.add_argument("--license", help="the weights' licence as the Hub names it (apache-2.0, cc-by-4.0, ...)")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
+    parser.add_argument("--push-to", metavar="ORG/NAME", help="upload OUT to this repository, made where there is none")
+    parser.add_argument("--private", action="store_true", help="a repository that is made here is private")
+    parser.add_argument("--revision", metavar="BRANCH", help="to upload to, made where there is none")
+    parser.add_argument("--create-pr", action="store_true", help="upload as a pull request")
     options = parser.parse_args(argv)
+    if not options.push_to and (options.private or options.revision or options.create_pr):
+        parser.error("--private, --revision and --create-pr are of --push-to")
     try:
         if options.trainer:
             enter(options.trainer)
         citations = {name: citation_of(system) for name, system in SYSTEMS.items()}
         pipeline = export(options.run, options.out, options.license, citations)
+        pushed = options.push_to and upload(
+            options.out,
+            options.push_to,
+            private=options.private or None,
+            revision=options.revision,
+            create_pr=options.create_pr,
+        )
     except (UserError, ValueError) as error:
         print(f"export_hub: {error}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else ConfigError.code
     print(f"{options.out}: the pipeline; {', '.join(f'{options.out / name}' for name in pipeline.networks)}")
+    if pushed:
+        print(pushed)
     return 0
 
 

@@ -24,6 +24,7 @@ from savae_dist.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    DeniedError,
     DriftError,
     OccupiedError,
     OutageError,
@@ -37,7 +38,16 @@ PER_NODE = {"output", "data.cache_dir"}
 # Errors that ranks pass on to each other, by name.
 MET: dict[str, type[UserError]] = {
     kind.__name__: kind
-    for kind in (CheckpointError, ConfigError, DataError, OccupiedError, OutageError, SaveError, WorkerLost)
+    for kind in (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        DeniedError,
+        OccupiedError,
+        OutageError,
+        SaveError,
+        WorkerLost,
+    )
 }
 SHARED_FOLDER_SECONDS = 30.0  # network file systems cache for a while that a folder does not exist
 

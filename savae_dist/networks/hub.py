@@ -16,7 +16,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
     XetDownloadError,
 )
 
-from savae_dist.errors import CheckpointError
+from savae_dist.errors import CheckpointError, DeniedError
 
 DENIED = (401, 403)  # without a token the Hub answers 401 for what is private and for what does not exist alike
 LONGEST = 300  # characters of an error of the Hub's that are shown
@@ -25,7 +25,8 @@ LONGEST = 300  # characters of an error of the Hub's that are shown
 def folder_of(source: str | Path, files: Sequence[str], subfolder: str = "", **options: Any) -> Path:
     """The folder `source`, or the one that the files of these patterns were downloaded to from the repository `source`.
 
-    A `Path` is a folder here and never a repository. CheckpointError in one line if there is neither.
+    A `Path` is a folder here and never a repository. CheckpointError in one line if there is neither, DeniedError where
+    the Hub shows this account no such repository.
     subfolder: the folder within it that is meant, and the only one that is downloaded.
     options: of `huggingface_hub.snapshot_download`, `revision`, `token`, `cache_dir` and `local_files_only` among them.
     """
@@ -46,7 +47,7 @@ def folder_of(source: str | Path, files: Sequence[str], subfolder: str = "", **o
     except HfHubHTTPError as error:
         if error.response.status_code not in DENIED and not isinstance(error, RepositoryNotFoundError):
             raise _not_to_be_had(source, error) from error
-        raise CheckpointError(
+        raise DeniedError(
             f"{source}: no such folder, and the Hub shows no such repository: see to the name; for a private or gated "
             "one log in with `hf auth login`, or give token=..., of an account that may read it"
         ) from error

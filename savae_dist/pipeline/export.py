@@ -23,7 +23,14 @@ def export(source: str, out: Path, license: str | None = None, citations: Mappin
         raise ConfigError(f"{out} exists and is no earlier export: give a new or an empty folder")
     pipeline = Pipeline.from_pretrained(source)
     summary = read_summary(Path(source))
-    citation = (citations or {}).get(pipeline.system.get("name", ""), "")
+    write_folders(pipeline, out, summary, license, (citations or {}).get(pipeline.system.get("name", ""), ""))
+    return pipeline
+
+
+def write_folders(
+    pipeline: Pipeline, out: Path, summary: Mapping[str, Any], license: str | None = None, citation: str = ""
+) -> None:
+    """Write a pipeline and a folder for each of its networks, all with their cards, to `out`."""
     pipeline.save_pretrained(out)
     codes = [name for name, network in pipeline.networks.items() if not any(True for _ in network.parameters())]
     for name in pipeline.networks:
@@ -36,7 +43,6 @@ def export(source: str, out: Path, license: str | None = None, citations: Mappin
                 shutil.copyfile(out / drawn_from, folder / drawn_from)
         (folder / "README.md").write_text(model_card(pipeline, name, summary, license, citation))
     (out / "README.md").write_text(model_card(pipeline, "pipeline", summary, license, citation))
-    return pipeline
 
 
 def read_summary(run: Path) -> dict[str, Any]:

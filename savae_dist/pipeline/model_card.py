@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import ModelCardData
@@ -39,7 +40,7 @@ NORMALISE = {
 
 
 def model_card(
-    pipeline: Pipeline, name: str, summary: dict[str, Any], license: str | None = None, citation: str = ""
+    pipeline: Pipeline, name: str, summary: Mapping[str, Any], license: str | None = None, citation: str = ""
 ) -> str:
     """The README.md of a network (`name` its role) or of the whole pipeline (`name` "pipeline").
 
@@ -127,7 +128,7 @@ def _trained_on(data: object) -> str:
     return f"{text}\n\n**Of the metrics below: {shared}.**" if shared else text
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one, keys joined by dots; what is not a number is left out."""
     flat: dict[str, Any] = {}
     for key, value in values.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -246,6 +247,19 @@ class Pipeline:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `pipeline.json`, each network and what codes are drawn from; an older pipeline there is replaced."""
         save_parts(Path(folder), Parts(self.networks, self.spec, self.posteriors, self.system, self.mixture))
+
+    def push_to_hub(self, repo_id: str, *, license: str | None = None, **upload_options: Any) -> str:
+        """Upload the pipeline, and a folder for each network, as one commit to a repository; its URL is returned.
+
+        license: of the weights, as the Hub names it. upload_options: private, token, revision, create_pr, message: see
+        `networks.upload.upload`.
+        """
+        from savae_dist.networks.upload import upload  # these two: a pipeline that is only used needs neither
+        from savae_dist.pipeline.export import write_folders
+
+        with TemporaryDirectory() as folder:
+            write_folders(self, Path(folder), {}, license)
+            return upload(Path(folder), repo_id, **upload_options)
 
     @classmethod
     def from_pretrained(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub.constants import CONFIG_NAME
 
-from savae_dist.errors import CheckpointError, ConfigError
+from savae_dist.errors import CheckpointError, ConfigError, DeniedError
 from savae_dist.files import read_object
 from savae_dist.networks import NETWORKS, Network
 from savae_dist.networks.hub import folder_of
@@ -24,8 +24,8 @@ def find_initial(source: str, networks: Mapping[str, Network]) -> dict[str, Path
         root = folder_of(source, pipeline_folder.FILES).resolve()
         if not (root / CONFIG_NAME).is_file() and not any((root / name).is_dir() for name in ("networks", *networks)):
             root = pipeline_folder.find(root)
-    except CheckpointError as error:
-        raise CheckpointError(f"networks.initial={source}: {error}") from error
+    except (CheckpointError, DeniedError) as error:
+        raise type(error)(f"networks.initial={source}: {error}") from error
     if (root / CONFIG_NAME).is_file():
         return {_name_of(root, source, networks): root}
     if (root / "networks").is_dir():

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.small_runs import trained
 
 from savae_dist.data import demo_shards, pack
 from savae_dist.errors import CheckpointError
@@ -57,7 +56,9 @@ def test_it_is_measured_by_the_tool(run: Path, tmp_path: Path) -> None:
 def test_clusters_without_names_are_no_classifier(tmp_path: Path) -> None:
     x = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     pack(x, np.arange(60) % 3, tmp_path / "set")
-    output = trained("aae_clusters", tmp_path / "set", tmp_path / "run")
+    output = tmp_path / "run"
+    data = [f"data.train={tmp_path / 'set'}", "data.hold_out=0.2", f"output={output}"]
+    assert train(["system.name=aae_unsupervised", "system.clusters=4", *SMALL, *data]) == 0
     step = sorted((output / "checkpoints").glob("step-*"))[-1]
     assert "classifier" not in Pipeline.from_pretrained(step).networks
     assert "classifier" in Pipeline.from_pretrained(output).networks

@@ -1,0 +1,49 @@
+"""What a pipeline says of files, row by row: class, probabilities and how well it reconstructs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from savae_dist.pipeline.inputs import as_tensor
+from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.preprocess import normalise
+
+
+def columns(pipeline: Pipeline) -> list[str]:
+    """The header of `rows`."""
+    names, count = pipeline.spec.class_names, pipeline.spec.classes
+    classes = [names[number] if number < len(names) else str(number) for number in range(count)]
+    return [
+        "file",
+        *(["seconds" if pipeline.spec.rate else "sample"] if pipeline.spec.kind == "signal" else []),
+        *(["class", *classes] if "classifier" in pipeline.networks else []),
+        *(["score"] if "decoder" in pipeline.networks else []),
+    ]
+
+
+def rows(pipeline: Pipeline, files: Sequence[Any], **reading: Any) -> Iterator[list[Any]]:
+    """A row for each picture, or each window of a recording, which may be larger than the memory.
+
+    The score is the mean squared error of the reconstruction per element of [0, 1] images or normalised windows.
+    reading: see `Pipeline.prepared`.
+    """
+    networks, spec = pipeline.networks, pipeline.spec
+    for part in pipeline.parts(files, **reading):
+        x = normalise(as_tensor(part.x).to(pipeline.device), spec)
+        mean = pipeline.posterior(x).mean
+        found: list[list[Any]] = [[part.name] for _ in part.starts]
+        if spec.kind == "signal":
+            for row, start in zip(found, part.starts, strict=True):
+                row.append(f"{start / spec.rate:.6g}" if spec.rate else start)
+        if "classifier" in networks:
+            chances = pipeline.classify(part.x)
+            for row, name, own in zip(found, chances.names(), chances.tolist(), strict=True):
+                row += [name, *(f"{chance:.6f}" for chance in own)]
+        if "decoder" in networks:
+            x_hat = pipeline.decoded(pipeline.completed(mean, torch.full((len(x),), -1)))
+            for row, error in zip(found, (x_hat - x).square().flatten(1).mean(1).tolist(), strict=True):
+                row.append(f"{error:.6g}")
+        yield from found

@@ -1,0 +1,84 @@
+"""New samples of a trained pipeline, as files.
+
+    python tools/generate.py PIPELINE OUT [--label NAME] [--count N] [--format png|wav|npz|shards] [--seed N]
+                             [--sampler mixture|prior|posteriors] [--temperature T] [--overwrite] [--trainer FILE.py]
+
+PIPELINE is a run, one of its checkpoints, a saved or exported folder, or a Hub id. A class is asked for by its name or
+number, `--label each` gives COUNT of every class. The same seed gives the same samples. `wav` holds 32-bit floats;
+`shards` is a set to train on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from savae_dist.errors import ConfigError, UserError
+from savae_dist.pipeline.codes import SOURCES
+from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.pipeline.sample_files import FORMATS, usual_format, write_samples
+from savae_dist.systems.own import enter
+
+EACH = "each"
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="New samples of a trained pipeline, as files.")
+    parser.add_argument("pipeline", help="a run's folder, a checkpoint, a saved pipeline, or a repository on the Hub")
+    parser.add_argument("out", type=Path, help="a new folder")
+    parser.add_argument("--label", metavar="NAME", help="a class by its name or number, or each")
+    parser.add_argument("--count", type=int, default=16, metavar="N", help="of samples, of each class with each")
+    parser.add_argument("--format", choices=FORMATS, help="default: png for images, npz for signals")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--sampler", choices=SOURCES, help="what codes are drawn from; usually the first that is there")
+    parser.add_argument("--temperature", type=float, default=1.0, help="times the deviation of the draws")
+    parser.add_argument("--overwrite", action="store_true", help="write into OUT although it holds something")
+    parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
+    return parser.parse_args(argv)
+
+
+def asked(label: str | None, pipeline: Pipeline) -> list[int | str | None]:
+    """The classes that are to be generated; None: of all together."""
+    if label == EACH and EACH not in pipeline.spec.class_names:
+        if not pipeline.labels:
+            raise ConfigError("--label each: this pipeline knows no classes to generate; leave it out")
+        return list(pipeline.labels)
+    named = label is None or label in pipeline.spec.class_names
+    return [int(label) if label is not None and not named and label.isdecimal() else label]
+
+
+def generate(options: argparse.Namespace) -> list[Path]:
+    pipeline = Pipeline.from_pretrained(options.pipeline, device="cuda" if torch.cuda.is_available() else "cpu")
+    form = usual_format(options.format, pipeline.spec)
+    names = pipeline.spec.class_names
+    parts, y, files = [], [], []
+    for label in asked(options.label, pipeline):
+        draws = {"sampler": options.sampler, "temperature": options.temperature}
+        parts.append(pipeline.generate(options.count, label, options.seed, **draws))
+        number = names.index(label) if isinstance(label, str) else -1 if label is None else label
+        y += [number] * options.count
+        said = "" if label is None else f"{number}-"
+        files += [f"{said}{row:05d}" for row in range(options.count)]
+    return write_samples(np.concatenate(parts), np.array(y), files, options.out, form, pipeline.spec, options.overwrite)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(argv)
+    try:
+        if options.trainer:
+            enter(options.trainer)
+        files = generate(options)
+    except (UserError, ValueError, OSError) as error:
+        print(f"generate: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.code if isinstance(error, UserError) else ConfigError.code
+    print(f"{files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

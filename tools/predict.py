@@ -1,0 +1,64 @@
+"""Classes and scores of files: a CSV with a row for each picture, or for each window of a recording.
+
+    python tools/predict.py PIPELINE FILE... [--out FILE.csv] [--rate HZ] [--hop N] [--variable NAME]
+                            [--trainer FILE.py]
+
+PIPELINE is a run, one of its checkpoints, a saved or exported folder, or a Hub id. FILE is a file, a folder of them or
+a URL, of any size or length: what the training set went through is done to it. The columns are the file, the second at
+which a window begins, the class, the probability of each class, and the score: the mean squared error of the
+reconstruction, of [0, 1] images or normalised windows. What a pipeline has no networks for is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from savae_dist.errors import ConfigError, UserError
+from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.pipeline.predictions import columns, rows
+from savae_dist.systems.own import enter
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Classes and scores of files, as a CSV.")
+    parser.add_argument("pipeline", help="a run's folder, a checkpoint, a saved pipeline, or a repository on the Hub")
+    parser.add_argument("files", nargs="+", help="pictures or recordings, folders of them, or URLs")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="where to write it, instead of the terminal")
+    parser.add_argument("--rate", type=float, metavar="HZ", help="of recordings that do not say theirs")
+    parser.add_argument("--hop", type=int, metavar="N", help="samples from window to window; usually as in training")
+    parser.add_argument("--variable", action="append", metavar="NAME", help="channel of a file; usually as in training")
+    parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
+    return parser.parse_intermixed_args(argv)
+
+
+def written(options: argparse.Namespace) -> Iterator[Sequence[Any]]:
+    pipeline = Pipeline.from_pretrained(options.pipeline, device="cuda" if torch.cuda.is_available() else "cpu")
+    given = {"rate": options.rate, "hop": options.hop, "variables": options.variable and tuple(options.variable)}
+    yield columns(pipeline)
+    yield from rows(pipeline, options.files, **{name: value for name, value in given.items() if value})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(argv)
+    try:
+        if options.trainer:
+            enter(options.trainer)
+        with ExitStack() as stack:
+            file = stack.enter_context(options.out.open("w", newline="")) if options.out else sys.stdout
+            csv.writer(file, lineterminator="\n").writerows(written(options))
+    except (UserError, ValueError, OSError) as error:
+        print(f"predict: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.code if isinstance(error, UserError) else ConfigError.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
