@@ -137,7 +137,7 @@ class Handler(BaseHTTPRequestHandler):
         name = f"{asked.get('organization') or 'someone'}/{asked['name']}"
         known = name in self.hub.repositories
         if not known:
-            self.hub.repositories[name] = Repository(bool(asked.get("private")))
+            self.hub.repositories[name] = Repository(asked.get("visibility") == "private" or bool(asked.get("private")))
         self.reply({"url": f"{self.hub.url}/{name}"}, 409 if known else 200)
 
     def branch(self, name: str, revision: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from savae_dist.data import demo_shards, pack
+from savae_dist.data import pack
 from savae_dist.errors import CheckpointError
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.train import main as train
@@ -19,9 +19,17 @@ SMALL = ["networks.width=4", "system.latent_dim=2", "data.batch_size=16", "max_s
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("run") / "run"
-    assert train([*SMALL, "ema=0.5", "keep_checkpoints=9", f"output={output}"]) == 0
-    return output
+    folder = tmp_path_factory.mktemp("run")
+    packed(folder / "set")
+    data = [f"data.train={folder / 'set'}", "data.hold_out=0.2"]
+    assert train([*SMALL, *data, "ema=0.5", "keep_checkpoints=9", f"output={folder / 'run'}"]) == 0
+    return folder / "run"
+
+
+def packed(folder: Path) -> None:
+    """60 small images of three classes."""
+    x = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    pack(x, np.arange(60) % 3, folder)
 
 
 def test_it_grows_with_the_phases_and_ends_as_the_run_s_own(run: Path) -> None:
@@ -49,13 +57,12 @@ def test_averages_are_taken_while_they_are_kept(run: Path) -> None:
 
 def test_it_is_measured_by_the_tool(run: Path, tmp_path: Path) -> None:
     step = sorted((run / "checkpoints").glob("step-*"))[-1]
-    assert evaluate.main([str(step), str(demo_shards()[1]), str(tmp_path / "out")]) == 0
+    assert evaluate.main([str(step), str(run.parent / "set"), str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "metrics.json").is_file()
 
 
 def test_clusters_without_names_are_no_classifier(tmp_path: Path) -> None:
-    x = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
-    pack(x, np.arange(60) % 3, tmp_path / "set")
+    packed(tmp_path / "set")
     output = tmp_path / "run"
     data = [f"data.train={tmp_path / 'set'}", "data.hold_out=0.2", f"output={output}"]
     assert train(["system.name=aae_unsupervised", "system.clusters=4", *SMALL, *data]) == 0
