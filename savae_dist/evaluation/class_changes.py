@@ -81,7 +81,11 @@ class Curve:
 
 def over_beta(betas: Sequence[str], curves: Sequence[Curve], marked: Mapping[str, str | None], title: str) -> Figure:
     """A plot per curve: the mean over seeds, and a band from the least to the most. marked: names of some betas."""
-    figure = Figure(figsize=(3.6 * len(curves), 3.9), layout="constrained")
+
+    def named(beta: str) -> str:
+        return "\n".join([beta, *(name for name, place in marked.items() if place == beta)])
+
+    figure = Figure(figsize=(3.6 * len(curves), 4.2), layout="constrained")
     figure.suptitle(title, fontsize=12)
     for axes, curve in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves, strict=True):
         for number, (gamma, values) in enumerate(curve.values.items()):
@@ -92,31 +96,10 @@ def over_beta(betas: Sequence[str], curves: Sequence[Curve], marked: Mapping[str
         if curve.reference is not None:
             name, height = curve.reference
             axes.axhline(height, color="#404040", linewidth=0.8, linestyle=":", label=name)
-        axes.set_xticks(range(len(betas)), betas)
+        axes.set_xticks(range(len(betas)), [named(beta) for beta in betas])
+        for beta in filter(None, marked.values()):
+            axes.axvline(betas.index(beta), color="#404040", linewidth=0.8, linestyle="--")
         axes.set(title=curve.title, xlabel="beta")
         axes.grid(alpha=0.25, linewidth=0.5)
         axes.legend(fontsize=8, frameon=False)
-    _mark(figure.axes[0], betas, marked)
     return figure
-
-
-def _mark(axes: Axes, betas: Sequence[str], marked: Mapping[str, str | None]) -> None:
-    """A vertical line at each named beta, with all its names."""
-    names: dict[str, list[str]] = {}
-    for name, beta in marked.items():
-        if beta is not None:
-            names.setdefault(beta, []).append(name)
-    for beta, listed in names.items():
-        axes.axvline(betas.index(beta), color="#404040", linewidth=0.8, linestyle="--")
-        place = (betas.index(beta), 1.0)
-        axes.annotate(
-            "\n".join(listed),
-            place,
-            xycoords=("data", "axes fraction"),
-            xytext=(-3, -6),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=8,
-            rotation=90,
-        )

@@ -39,7 +39,8 @@ def _measured(plan: Plan, grid: Grid, name: str, out: Path) -> tuple[float, dict
     """Seconds of a run without its steps, and samples per second by phase; measured once, then read from `out`."""
     known = read_object(out / NAME)
     if name not in known:
-        cell = next(cell for cell in grid.cells if f"K={cell.varied['K']}" == name and float(cell.varied["beta"]))
+        of_k = (cell for cell in grid.cells if f"K={cell.varied['K']}" == name)
+        cell = max(of_k, key=lambda cell: (float(cell.varied["beta"]), float(cell.varied["gamma"])))  # all terms count
         validations = max(1, cell.resolved.system.decoder_steps // cell.resolved.validate_every)
         folder = out / f"probe-{name}"
         words = [word for word in cell.arguments if not word.startswith(("networks.initial=", "judge="))]
