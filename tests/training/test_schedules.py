@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,11 @@ from helpers.contract import make
 from torch import Tensor, nn
 
 from savae_dist.config.schema import OptimizerConfig
-from savae_dist.config.terms import ScheduleConfig, in_update
+from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig, in_update
 from savae_dist.systems.phases import Batch, Phase, Update
 from savae_dist.testing.contract import check_resume, difference
 from savae_dist.testing.small_run import SmallRun
+from savae_dist.training.engine import UpdateModule
 from savae_dist.training.optim import learning_rate
 from savae_dist.training.schedules import factor, total, weighted
 
@@ -94,6 +96,27 @@ def test_a_schedule_that_is_over_changes_nothing() -> None:
     for run in (plain, scheduled):
         run.run("decoder", 2)
     assert difference(plain.tensors(), scheduled.tensors()) == ""
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Factors, and graphs of their own for gradients, stand outside what is compiled."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    def compile(self: UpdateModule) -> None:
+        self._compiled_call_impl = torch.compile(self._call_impl, backend=backend)
+
+    monkeypatch.setattr(UpdateModule, "compile", compile)
+    changing = {"schedules": {"adv": ScheduleConfig(1, 3)}, "adaptive": {"adv": AdaptiveConfig("rec")}}
+    run = SmallRun(make("savae"), compile=True, shares_every=2, **changing)
+    run.run("decoder", 1)
+    compiled = len(graphs)
+    run.run("decoder", 5, first=1)
+    assert 0 < compiled == len(graphs)
 
 
 def late(start: int) -> dict[str, OptimizerConfig]:
