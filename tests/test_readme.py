@@ -13,6 +13,7 @@ from helpers.launching import ROOT, environment, status
 
 from savae_dist.config.identity import FREE_KEYS, as_dict
 from savae_dist.config.schema import OptimizerConfig, RunConfig
+from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig
 from savae_dist.load_config import load
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.systems import SYSTEMS
@@ -79,7 +80,8 @@ def test_the_reference_has_every_key_with_its_default() -> None:
         key: None if default == "none" and key == "data.augment" else yaml.safe_load(default)
         for key, _, default in rows
     }
-    plain = as_dict(RunConfig(system=SYSTEMS["savae"], optimizers={"NAME": OptimizerConfig()}))
+    by_term = {"schedules": {"TERM": ScheduleConfig()}, "adaptive": {"TERM": AdaptiveConfig()}}
+    plain = as_dict(RunConfig(system=SYSTEMS["savae"], optimizers={"NAME": OptimizerConfig()}, **by_term))
     known = {key.removeprefix("optimizers.NAME."): value for key, value in plain.items()} | {"data.augment": None}
     known.pop("system.name")
     assert len(told) == len(rows)
