@@ -19,7 +19,7 @@ pictures are written.
 Each run is started as its users start it, in a folder of OUT with a log beside it. What is finished is not run again,
 so the same command goes on where it was stopped. A run that diverges is a result. OUT/results.csv holds a row per run;
 the printed table has the mean and the standard deviation over the seeds; OUT/samples.png shows samples of each
-combination's first run.
+combination's first run, and OUT/curves.png the curves of up to ten.
 """
 
 from __future__ import annotations

@@ -250,8 +250,11 @@ class Run:
         shares = read_out(update.shares for update in updates.values())
         self.training.gradient_shares |= shares
         values |= {f"gradient_share/{term}": share for term, share in shares.items()}
+        pictures = read_out(update.pictures for update in updates.values())
+        values |= {f"generated/{name}": value for name, value in pictures.items()}
         self.tracker.scalars({**losses, **values}, self.training.total)
-        self.tracker.warn(self.results.watch.logged(phase, self.training.step, losses), self.training.total)
+        warnings = self.results.watch.logged(phase, self.training.step, losses, shares, pictures)
+        self.tracker.warn(warnings, self.training.total)
         shown = {name: value for name, value in losses.items() if not name.endswith("gradient_norm")}
         self.tracker.progress(f"{phase.name} step {self.training.step}/{self.steps(phase)}", shown, rate)
 

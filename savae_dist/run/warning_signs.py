@@ -10,6 +10,10 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 WON = 0.01  # share of the loss at chance below which a critic has won
+NO_BETTER = 0.95  # share of the loss at chance above which a critic cannot tell
+PLAIN = 1.0  # gap of roughness, in standard deviations, that is plain to see
+ALL, SOME = 0.95, 0.8  # shares of the gradient: of a term that drives alone, and of one that others hold in check
+ALIKE = 0.05  # share of the real samples' variance
 RISEN, LARGE = 10.0, 100.0  # a score that has grown by the first, beyond the second, grows without bound
 FLIPS = 0.1  # by how much more samples are flipped than at the best validation
 
@@ -37,6 +41,54 @@ def critic_too_strong(update: str, terms: Mapping[str, float], chance: Mapping[s
         "critic too strong",
         f"the losses of {update} are within 1 % of their floor ({shown} at chance)",
         f"lower optimizers.{update}.lr, or raise the rate of what it judges",
+    )
+
+
+def critic_cannot_tell(
+    update: str, terms: Mapping[str, float], chance: Mapping[str, float], gap: float
+) -> Finding | None:
+    """A critic's loss is that at chance, though one number tells generated samples from real ones.
+
+    gap: between the roughness of both, in standard deviations (`training.pictures`).
+    """
+    loss, level = sum(terms[name] for name in chance), sum(chance.values())
+    if not level or loss < NO_BETTER * level or not gap > PLAIN:
+        return None
+    return Finding(
+        "critic cannot tell",
+        f"the loss of {update} is {loss:.3g}, {level:.3g} at chance, though generated and real samples differ in "
+        f"roughness by {gap:.1f} standard deviations",
+        f"raise optimizers.{update}.lr, or give the critic more steps",
+    )
+
+
+def one_term_drives(shares: Mapping[str, float], least: Mapping[str, float]) -> Finding | None:
+    """Nearly all of the gradient at the decoder's output has become that of one term; the others have no say any more.
+
+    least: each term's least share so far. A term that has it all from the start is a choice of weights: AVA's squared
+    error in nats is one.
+    """
+    term = max(shares, key=lambda name: shares[name], default="")
+    if not term or shares[term] <= ALL or least[term] > SOME:
+        return None
+    return Finding(
+        "one term drives",
+        f"{shares[term]:.1%} of the gradient at the decoder's output is {term}'s, once {least[term]:.1%}",
+        f"lower the weight of {term}, or raise the others'",
+    )
+
+
+def all_alike(variances: Sequence[float]) -> Finding | None:
+    """What the decoder makes is nearly the same for every code, and is not about to change.
+
+    variances: of the last logs, as shares of the real samples'.
+    """
+    if max(variances) >= ALIKE or variances[-1] > 1.5 * variances[0]:
+        return None
+    return Finding(
+        "generated samples are all alike",
+        f"their variance is {variances[-1]:.2g} of that of the real samples",
+        "lower the critic's rate or the adversarial weight; without a critic, the weight of the KL",
     )
 
 

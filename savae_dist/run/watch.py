@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from savae_dist.networks.base import Critic, Decoder, Discriminator, Network
@@ -14,19 +15,24 @@ from savae_dist.systems.phases import Phase, Update
 from savae_dist.training.schedules import FACTOR
 
 IN_A_ROW = 3  # logs in which a sign of training must stand before it is told: single batches swing
-RISES = 6  # logs in which a score that diverges has risen each time
+SLOW = 100  # iterations over which signs must stand that every network shows before it has learnt anything
+NOTHING: Mapping[str, float] = MappingProxyType({})
+RISES = 5  # logs in which a score that diverges has risen each time
 
 
 @dataclass
 class Seen:
     """What is kept of a phase.
 
-    in_a_row: update -> logs in which its sign has stood. values: `UPDATE/TERM` -> its last means. decoder_loss: of the
+    since: sign -> the steps of the logs in which it has stood. least: term -> its least share of the gradient.
+    variances: of what the decoder made, in the last logs. values: `UPDATE/TERM` -> its last means. decoder_loss: of the
     last log; None before there is one. flips: (share, decoder's loss) of each validation.
     """
 
     phase: str
-    in_a_row: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    since: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    least: dict[str, float] = field(default_factory=dict)
+    variances: deque[float] = field(default_factory=lambda: deque(maxlen=IN_A_ROW))
     values: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=RISES)))
     decoder_loss: float | None = None
     flips: list[tuple[float, float]] = field(default_factory=list)
@@ -44,18 +50,33 @@ class Watch:
         self.seen = Seen("")
         self.collapsed = 0
 
-    def logged(self, phase: Phase, step: int, losses: Mapping[str, float]) -> dict[str, str]:
-        """losses: `UPDATE/TERM` -> its mean since the last log."""
+    def logged(
+        self,
+        phase: Phase,
+        step: int,
+        losses: Mapping[str, float],
+        shares: Mapping[str, float] = NOTHING,
+        pictures: Mapping[str, float] = NOTHING,
+    ) -> dict[str, str]:
+        """losses: `UPDATE/TERM` -> its mean since the last log. shares: `gradient_shares`. pictures: `Pictures`."""
         self._enter(phase)
-        found = []
+        least = self.seen.least
+        least.update({term: min(share, least.get(term, 1.0)) for term, share in shares.items()})
+        drives = signs.one_term_drives(shares, least)
+        found = [self._stands("drives", drives, step), self._alike(pictures.get("variance"), step)]
+        gap = pictures.get("roughness_gap", 0.0)
         for update in phase.updates:
             terms = terms_of(update, losses)
             if update.chance.keys() <= terms.keys():
-                found.append(self._in_a_row(update, signs.critic_too_strong(update.name, terms, update.chance)))
+                won = signs.critic_too_strong(update.name, terms, update.chance)
+                found.append(self._stands(f"{update.name} won", won, step))
+                if self._trains(update, (Critic,)):
+                    blind = signs.critic_cannot_tell(update.name, terms, update.chance, gap)
+                    found.append(self._stands(f"{update.name} blind", blind, step, SLOW))
             if self._trains(update, (Critic, Discriminator)):
                 found += self._diverging(update, terms)
             if self._trains(update, (Decoder,)):
-                self.seen.decoder_loss = sum(terms_of(update, losses).values())
+                self.seen.decoder_loss = sum(terms.values())
         return self._new(phase, step, found)
 
     def validated(self, phase: Phase, step: int, metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -82,10 +103,16 @@ class Watch:
     def _trains(self, update: Update, roles: tuple[type[Network], ...]) -> bool:
         return any(isinstance(self.networks[name], roles) for name in update.trains)
 
-    def _in_a_row(self, update: Update, finding: Finding | None) -> Finding | None:
-        """The finding once it has stood in so many logs."""
-        count = self.seen.in_a_row[update.name] = self.seen.in_a_row[update.name] + 1 if finding else 0
-        return finding if count >= IN_A_ROW else None
+    def _stands(self, what: str, finding: Finding | None, step: int, steps: int = 0) -> Finding | None:
+        """The finding once it has stood in IN_A_ROW logs, and over so many iterations."""
+        since = self.seen.since[what] = [*self.seen.since[what], step] if finding else []
+        return finding if len(since) >= IN_A_ROW and step - since[0] >= steps else None
+
+    def _alike(self, variance: float | None, step: int) -> Finding | None:
+        if variance is None:
+            return None
+        self.seen.variances.append(variance)
+        return self._stands("alike", signs.all_alike(list(self.seen.variances)), step, SLOW)
 
     def _collapsed(self, metrics: Mapping[str, Any]) -> Finding | None:
         """A collapse at the second validation that shows it: before it has trained a posterior says nothing either."""

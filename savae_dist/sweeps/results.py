@@ -11,6 +11,7 @@ from typing import Any
 from savae_dist.evaluation import figures
 from savae_dist.files import read_object
 from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.sweeps import curves
 from savae_dist.sweeps.trials import Trial
 
 Row = dict[str, Any]
@@ -72,14 +73,23 @@ def cell(values: Sequence[float | None]) -> str:
 
 
 def draw(found: Sequence[Trial], out: Path) -> None:
-    """`samples.png`: a row for the first finished run of each combination, as many as there is room for."""
+    """`samples.png`: a row for the first finished run of each combination, as many as there is room for.
+
+    `curves.png`: a column for the first run of each, where all find room.
+    """
     pipelines: dict[str, Pipeline] = {}
-    for trial in found:
-        name = " ".join(value for key, value in trial.varied.items() if key != "seed") or trial.folder.name
+    named = [
+        (trial, " ".join(value for key, value in trial.varied.items() if key != "seed") or trial.folder.name)
+        for trial in found
+    ]
+    for trial, name in named:
         if trial.exit_code == 0 and name not in pipelines and len(pipelines) < figures.MAX_ROWS:
             pipeline = Pipeline.from_pretrained(trial.folder)
             first = next(iter(pipelines.values()), pipeline)
             if "decoder" in pipeline.networks and pipeline.spec == first.spec:  # systems of others may have none
                 pipelines[name] = pipeline
+    begun = {name: trial.folder for trial, name in reversed(named) if (trial.folder / "tensorboard").is_dir()}
+    if 0 < len(begun) <= curves.COLUMNS:
+        figures.save(curves.draw([(name, begun[name]) for name in reversed(begun)]), out / "curves.png")
     if pipelines:
         figures.save(figures.samples_of_each(pipelines), out / "samples.png")

@@ -37,6 +37,7 @@ from savae_dist.training.optim import (
     learning_rate,
     make_optimizer,
 )
+from savae_dist.training.pictures import Pictures
 from savae_dist.training.schedules import FACTOR, factor, left_out, total, weighted
 from savae_dist.training.strategies import Parallel, Partitions, Replicas
 
@@ -65,7 +66,7 @@ class PreparedUpdate:
 
     zero: DeepSpeed's ZeRO stage, 0 for whole replicas. schedules, adaptive: of the weights of terms, by TERM or
     UPDATE.TERM; those of other updates are passed over. shares_every: iterations between the measurements of
-    `shares`, each term's part of the decoder's gradient; 0: never.
+    `shares`, each term's part of the decoder's gradient, and `pictures`, how its samples differ from the real ones.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class PreparedUpdate:
         self.update, self.config, self.total = update, config, phase.steps
         self.decoder = networks[DECODER] if DECODER in update.trains else None
         self.shares, self.shares_every = dict[str, Tensor](), shares_every
+        self.pictures = dict[str, Tensor]()
         self.schedules: dict[str, ScheduleConfig] = in_update(update.name, schedules or {})
         self.adaptive: dict[str, AdaptiveConfig] = in_update(update.name, adaptive or {})
         self.factors: dict[str, float | Tensor] = {}  # of terms, in the current step
@@ -177,7 +179,9 @@ class PreparedUpdate:
         for term, adapted in adaptive_factors(due, decoder, terms, slices).items() if due else ():
             self.factors[term] = self.factors.get(term, 1.0) * adapted
         if shares:
-            self.shares = gradient_shares(decoder, lambda batch: weighted(terms(batch), self.factors), slices)
+            pictures = Pictures()
+            self.shares = gradient_shares(decoder, lambda one: weighted(terms(one), self.factors), slices, pictures.add)
+            self.pictures = pictures.compared()
 
     def _backward(self, loss_index: int, slices: list[Batch]) -> dict[str, Tensor]:
         """Accumulate the gradient of the loss; return its terms and their factors, averaged over the slices.

@@ -16,17 +16,20 @@ from savae_dist.systems.phases import Batch
 DECODER = "decoder"  # its name in every system
 
 Forward = Callable[[Batch], Mapping[str, Tensor]]
+Look = Callable[[Batch, Sequence[Tensor]], None]
 
 
-def gradient_shares(decoder: nn.Module, forward: Forward, slices: Sequence[Batch]) -> dict[str, Tensor]:
+def gradient_shares(
+    decoder: nn.Module, forward: Forward, slices: Sequence[Batch], look: Look | None = None
+) -> dict[str, Tensor]:
     """Term -> ||d term / d x^|| over the sum of these norms, of the global batch; equal on all ranks.
 
     forward: the weighted terms of a loss on one slice. Terms that x^ does not reach have no share; where it reaches
-    fewer than two there is nothing to share, and the answer is empty.
+    fewer than two there is nothing to share, and the answer is empty. look: shown each slice and what the decoder made.
     """
     squares: dict[str, Tensor] = {}
     for batch in slices:
-        for name, square in _squared_norms(decoder, forward, batch).items():
+        for name, square in _squared_norms(decoder, forward, batch, look).items():
             squares[name] = squares.get(name, 0) + square
     if len(squares) < 2:
         return {}
@@ -47,7 +50,7 @@ def read_out(measured: Iterable[dict[str, Tensor]]) -> dict[str, float]:
     return {term: share for term, share in found.items() if math.isfinite(share)}
 
 
-def _squared_norms(decoder: nn.Module, forward: Forward, batch: Batch) -> dict[str, Tensor]:
+def _squared_norms(decoder: nn.Module, forward: Forward, batch: Batch, look: Look | None) -> dict[str, Tensor]:
     """Term -> ||d term / d x^||^2 on one slice."""
     made: list[Tensor] = []
     hook = decoder.register_forward_hook(lambda _module, _inputs, x_hat: made.append(x_hat))
@@ -55,6 +58,8 @@ def _squared_norms(decoder: nn.Module, forward: Forward, batch: Batch) -> dict[s
         terms = forward(batch)
     finally:
         hook.remove()
+    if look is not None:
+        look(batch, made)
     found = {}
     for name, term in terms.items() if made else ():
         if term.requires_grad:

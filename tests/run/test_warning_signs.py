@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from savae_dist.run.warning_signs import (
+    all_alike,
+    critic_cannot_tell,
     critic_too_strong,
     flips_rise,
+    one_term_drives,
     posterior_collapsed,
     scores_diverge,
 )
@@ -33,6 +36,52 @@ def test_a_critic_that_has_won(real: float, generated: float, expected: bool) ->
         assert str(found).startswith("critic too strong: ")
         assert "real 0.01 of 1, generated 0.04 of 4" in found.seen
         assert "optimizers.critic.lr" in found.turn
+
+
+@pytest.mark.parametrize(
+    ("real", "generated", "gap", "expected"),
+    [
+        (1.0, 4.0, 1.5, True),
+        (1.2, 3.7, 1.5, True),  # swinging about chance
+        (1.0, 4.0, 0.9, False),  # samples that are alike: then chance is where the game ends
+        (0.7, 3.9, 1.5, False),
+        (1.0, 4.0, float("nan"), False),
+    ],
+)
+def test_a_critic_that_cannot_tell(real: float, generated: float, gap: float, expected: bool) -> None:
+    found = critic_cannot_tell("critic", {"real": real, "generated": generated}, CHANCE, gap)
+    assert (found is not None) is expected
+    assert critic_cannot_tell("critic", {"real": real, "generated": generated}, {}, gap) is None
+    assert found is None or "5 at chance" in found.seen
+
+
+@pytest.mark.parametrize(
+    ("shares", "least", "term"),
+    [
+        ({"rec": 0.03, "adv": 0.96, "latent": 0.01}, 0.8, "adv"),
+        ({"rec": 0.03, "adv": 0.96, "latent": 0.01}, 0.81, None),  # so from the start: the choice of weights
+        ({"rec": 0.05, "adv": 0.95}, 0.1, None),
+        ({}, 0.1, None),
+    ],
+)
+def test_one_term_that_drives(shares: dict[str, float], least: float, term: str | None) -> None:
+    found = one_term_drives(shares, dict.fromkeys(shares, least))
+    assert (found is None) if term is None else (found is not None and found.seen.startswith("96.0%"))
+    assert found is None or found.turn.startswith(f"lower the weight of {term}")
+
+
+@pytest.mark.parametrize(
+    ("variances", "expected"),
+    [
+        ([0.049, 0.02, 0.01], True),
+        ([0.001, 0.001, 0.001], True),
+        ([0.001, 0.003, 0.009], False),  # it has just begun to learn
+        ([0.02, 0.051, 0.01], False),
+        ([0.5, 0.4, 0.3], False),
+    ],
+)
+def test_samples_that_are_all_alike(variances: list[float], expected: bool) -> None:
+    assert (all_alike(variances) is not None) is expected
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from helpers.launching import SMALL, shards, status
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from savae_dist.run.checkpoint import checkpoints, read_state
-from savae_dist.run.watch import IN_A_ROW, RISES, Watch, terms_of
+from savae_dist.run.watch import IN_A_ROW, RISES, SLOW, Watch, terms_of
 from savae_dist.systems import SAVAE
 from savae_dist.testing.small_run import IMAGE
 from savae_dist.train import main
@@ -52,13 +52,31 @@ def test_a_sign_is_told_once_per_phase(networks: dict[str, object]) -> None:
     assert not any(later.logged(DECODER, step, WON) for step in range(9))
 
 
+def test_what_is_seen_of_the_decoders_output(networks: dict[str, object]) -> None:
+    """Its gradient, its variance, and that the critic does not see what is plain."""
+    at_chance = {"critic/real": 1.0, "critic/generated": 1.0}
+    sick = {"shares": {"rec": 0.99, "adv": 0.01}, "pictures": {"variance": 0.0, "roughness_gap": 2.0}}
+    one = watch(networks)
+    one.logged(DECODER, 0, at_chance, {"rec": 0.5, "adv": 0.5})
+    found = [one.logged(DECODER, step, at_chance, **sick) for step in (50, 100, 150, 200)]
+    names = {"one term drives", "generated samples are all alike", "critic cannot tell"}
+    assert [{sign.partition(" (")[0] for sign in each} for each in found] == [set(), set(), names, set()]
+    early = watch(networks)  # every network begins so
+    assert not any(early.logged(DECODER, step, at_chance, **sick) for step in range(SLOW))
+    always = watch(networks)
+    assert not any("one term" in str(always.logged(DECODER, step, at_chance, **sick)) for step in range(9))
+    well = {"shares": {"rec": 0.6, "adv": 0.4}, "pictures": {"variance": 0.5, "roughness_gap": 0.2}}
+    other = watch(networks)
+    assert not any(other.logged(DECODER, step, at_chance, **well) for step in range(9))
+
+
 def test_scores_of_critics_alone_diverge(networks: dict[str, object]) -> None:
     one = watch(networks)
     for step in range(RISES):
-        rising = 3.0**step
+        rising = 4.0**step
         assert one.logged(DECODER, step, {"decoder/rec": rising, "critic/gradient_norm": rising}) == {}
     other = watch(networks)
-    found = [other.logged(DECODER, step, {"critic/real": -(3.0**step)}) for step in range(RISES)]
+    found = [other.logged(DECODER, step, {"critic/real": -(4.0**step)}) for step in range(RISES)]
     assert [list(one) for one in found] == [[]] * (RISES - 1) + [["scores diverge (decoder)"]]
 
 
