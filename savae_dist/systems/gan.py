@@ -206,9 +206,12 @@ class GAN(Protocol):
 
 def build_networks(gan: GAN, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
     """The generator, which pipelines know as decoder, and the critic (a discriminator, where its logit is one)."""
-    critic = make_critic(gan.backbone, spec.shape, width, norm, pools)
-    check_slopes(critic, gan.r1_weight)
-    return {"decoder": make_decoder(gan.backbone, spec.shape, gan.latent_dim, width, norm, pools), "critic": critic}
+    networks: dict[str, Network] = {
+        "decoder": make_decoder(gan.backbone, spec.shape, gan.latent_dim, width, norm, pools),
+        "critic": make_critic(gan.backbone, spec.shape, width, norm, pools),
+    }
+    check_slopes(networks["critic"], gan.r1_weight)
+    return networks
 
 
 def gan_phases(

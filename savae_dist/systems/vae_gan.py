@@ -66,10 +66,12 @@ class VAEGAN:
         check_numbers(self, ("latent_dim", "steps"), ("kl_weight", "feature_weight", *EXTRAS))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
-        critic = make_critic(self.backbone, spec.shape, width, norm, pools)
-        check_slopes(critic, self.r1_weight)
-        autoencoder = make_autoencoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools)
-        return {**autoencoder, "critic": critic}
+        networks = {
+            **make_autoencoder(self.backbone, spec.shape, self.latent_dim, width, norm, pools),
+            "critic": make_critic(self.backbone, spec.shape, width, norm, pools),
+        }
+        check_slopes(networks["critic"], self.r1_weight)
+        return networks
 
     def phases(self) -> tuple[Phase, ...]:
         # The paper's RMSprop, as Adam without momentum.
