@@ -23,12 +23,14 @@ def test_the_embedded_default(tmp_path: Path) -> None:
     # Seconds of the processor, not of the clock, since other tests run beside it; alone it takes about 150.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 240
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["accuracy"] > 0.9
-    assert summary["class_flip_rate"] < 0.1
-    assert summary["reconstruction_mse"] < 1.5 * summary["class_mean_mse"]  # two latent dimensions: the class, no more
+    assert summary["accuracy"] > 0.93
+    assert summary["class_flip_rate"] < 0.06
+    assert summary["reconstruction_mse"] < 0.6 * summary["class_mean_mse"]
+    assert f"reconstructions: error {summary['reconstruction_mse']:.3f}, " in result.stderr
+    assert f" % of what the class mean has ({summary['class_mean_mse']:.3f}); " in result.stderr
     assert summary["steps"] == {"vec": 600, "decoder": 900}
     assert {p.stem for p in (run / "figures").iterdir()} == {
-        *("reconstructions", "samples", "samples_by_class", "latent_space", "latent_grid")
+        *("reconstructions", "samples", "samples_by_class", "latent_space")
     }
     curves = scalars(run)
     assert {"vec/kl", "vec/cat", "vec/gradient_norm", "vec/lr", "critic/real", "decoder/rec"} <= curves.keys()

@@ -20,8 +20,8 @@ from savae_dist.networks.base import inference
 from savae_dist.pipeline.pipeline import Pipeline
 
 PAIRS = 200  # of a sample and a class, by default
-STEPS = 60  # gradient steps
-SHRINK = 0.1  # share by which the length changes in a step
+STEPS = 100  # gradient steps, as many as in the paper
+SHRINK = 0.05  # share by which the length changes in a step
 FIRST = 0.1  # first length and first step, in distances between samples of the two classes
 LAST_STEP = 0.01  # of the first step, to which it falls along a cosine
 HALVINGS = 12  # of the way from a sample to where it was taken for the target

@@ -17,6 +17,7 @@ from savae_dist.distributed.reduce import rank_sums
 from savae_dist.evaluation import metrics, report
 from savae_dist.pipeline import Pipeline
 from savae_dist.run.training_data import TrainingData
+from savae_dist.run.verdict import in_words
 
 NOT_MEASURED = {  # role -> what is missing without a network in that role
     "encoder": "samples are generated, not encoded or reconstructed; tools/evaluate.py --judge measures them",
@@ -97,7 +98,7 @@ def closing_summary(
     measured: bool = True,
     warnings: Sequence[str] = (),
 ) -> str:
-    """The last lines of a run: what was measured, what these roles leave out, its warnings, and where the results lie.
+    """The last lines of a run: what was measured, in words too, what these roles leave out, warnings, and places.
 
     measured: whether there was a validation set. Only what is there is named.
     """
@@ -105,6 +106,7 @@ def closing_summary(
     if not measured:
         missing.append(f"  {UNMEASURED}; {HOLD_OUT}")
     shown = [f"  {name:28} {value:.4f}" for name, value in values.items() if isinstance(value, float)]
+    verdict = [f"  {sentence}" for sentence in in_words(values)]
     places = (
         ("pipeline", "pipeline", f"Pipeline.from_pretrained({str(folder)!r})"),
         ("figures", "figures", f"{folder / 'figures'}"),
@@ -113,4 +115,4 @@ def closing_summary(
     )
     there = [f"  {name:9} {text}" for name, where, text in places if (folder / where).exists()]
     warned = [f"  warning   {warning}" for warning in warnings]
-    return "\n".join(["done.", *shown, *missing, *warned, *there])
+    return "\n".join(["done.", *shown, *verdict, *missing, *warned, *there])

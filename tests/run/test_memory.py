@@ -74,6 +74,7 @@ def test_the_accumulate_that_fits(memory: int, batch_norm: bool, told: str) -> N
 def test_check_tells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack(np.zeros((8, 40, 40, 3), np.uint8), np.arange(8) % 2, tmp_path / "shards")
     arguments = [f"data.train={tmp_path / 'shards'}", "networks.width=2", "data.batch_size=8", "ema=0.9"]
+    arguments.append("system.latent_dim=auto")
     assert main([*arguments, f"output={tmp_path / 'run'}", "--check"]) == 0
     told = capsys.readouterr().out
     assert "system:     savae, K = 128, 3 pools, encoder " in told

@@ -196,9 +196,10 @@ def test_the_closing_lines_say_where_everything_lies(tmp_path: Path, monkeypatch
     lines = text.splitlines()
     assert lines[0] == "done."
     assert "0.9877" in text
+    assert lines[2] == "  classes: 99 % of the samples are put into the right one"
     assert "judge_flip_rate" not in text
     assert "Pipeline.from_pretrained('runs/my run')" in text
-    assert all(str(folder) in line for line in lines[2:])
+    assert all(str(folder) in line for line in lines[3:])
     assert {"pipeline", "figures", "curves", "numbers"} <= {line.split()[0] for line in lines[1:]}
     assert "no " not in text
     assert "not encoded or reconstructed" in closing_summary(folder, {}, ("decoder",))
