@@ -77,13 +77,20 @@ def threshold(highest: np.ndarray, rate: float) -> tuple[float, float]:
     return float(np.sort(highest)[rank - 1]), 1 - rank / (n + 1)
 
 
-def standardised(kinds: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """The mean over kinds of (score - median) / interquartile range of the healthy windows in `rows`, `[windows]`."""
-    each = []
-    for values in kinds.values():
-        low, middle, high = np.percentile(values[rows], [25, 50, 75])
-        each.append((values - middle) / max(high - low, 1e-12))
-    return np.mean(each, 0)
+Scales = dict[str, tuple[float, float]]  # kind -> median and interquartile range of healthy windows
+
+
+def scales(kinds: Mapping[str, np.ndarray], rows: np.ndarray) -> Scales:
+    """Those of the healthy windows in `rows`."""
+    found = {kind: np.percentile(values[rows], [25, 50, 75]) for kind, values in kinds.items()}
+    return {kind: (float(middle), max(float(high - low), 1e-12)) for kind, (low, middle, high) in found.items()}
+
+
+def combined(kinds: Mapping[str, np.ndarray], healthy: Scales) -> np.ndarray:
+    """The mean over the kinds of (score - median) / interquartile range, `[windows]`."""
+    each = [(values - healthy[kind][0]) / healthy[kind][1] for kind, values in kinds.items()]
+    mean: np.ndarray = np.mean(each, 0)
+    return mean
 
 
 def all_scores(pipeline: Pipeline, windows: Windows, healthy: Windows) -> tuple[Fitted, Fitted]:
@@ -91,18 +98,15 @@ def all_scores(pipeline: Pipeline, windows: Windows, healthy: Windows) -> tuple[
 
     The pipeline's scores, their combination, and beside them RMS, kurtosis and Mahalanobis distance on spectra.
     """
-    own = [_of_pipeline(pipeline, one) for one in (healthy, windows)]
+    own = [of_pipeline(pipeline, one) for one in (healthy, windows)]
     plain = [one.x.double().numpy() for one in (healthy, windows)]
     spectra = [features(x) for x in plain]
-    n = len(healthy.x)
 
     def fitted(rows: np.ndarray, which: int) -> dict[str, np.ndarray]:
-        both = {kind: np.concatenate([own[0][kind], own[1][kind]]) for kind in own[0]}
-        combined = standardised(both, rows)
         known = Mahalanobis(spectra[0][rows], np.zeros(len(rows), int), 1)
         return {
             **own[which],
-            COMBINED: combined[:n] if which == 0 else combined[n:],
+            COMBINED: combined(own[which], scales(own[0], rows)),
             "RMS": np.sqrt(np.square(plain[which]).mean((1, 2))),
             "kurtosis": kurtosis(plain[which], axis=-1).mean(1),
             MAHALANOBIS: known.squared(spectra[which])[:, 0],
@@ -111,7 +115,8 @@ def all_scores(pipeline: Pipeline, windows: Windows, healthy: Windows) -> tuple[
     return (lambda rows: fitted(rows, 0)), (lambda rows: fitted(rows, 1))
 
 
-def _of_pipeline(pipeline: Pipeline, windows: Windows) -> dict[str, np.ndarray]:
+def of_pipeline(pipeline: Pipeline, windows: Windows) -> dict[str, np.ndarray]:
+    """The pipeline's scores of all windows, kind -> `[windows]`."""
     parts = [scores(pipeline, part.to(pipeline.device)) for part in windows.x.split(pipeline.batch_size)]
     return {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
 

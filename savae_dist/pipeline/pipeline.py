@@ -23,6 +23,7 @@ from savae_dist.pipeline.outputs import Output, Returned, described, returned
 from savae_dist.pipeline.parts import Parts, load_parts, save_parts
 from savae_dist.pipeline.posteriors import PosteriorBank
 from savae_dist.pipeline.sampler import Sampler
+from savae_dist.pipeline.stream import Piece, Signal, pieces
 from savae_dist.preprocess import DataSpec, denormalise, normalise
 
 
@@ -232,6 +233,10 @@ class Pipeline:
         """How strange raw samples are to what was trained on, float64 `[n]` by kind: see `anomaly.scores`."""
         parts = [scores(self, part) for part in self._normalised(x)]
         return {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
+
+    def stream(self, recording: Signal | np.ndarray, hop: int) -> Iterator[Piece]:
+        """Scores, classes and codes of the windows of a recording, every `hop` samples: see `stream.pieces`."""
+        return pieces(self, recording, hop)
 
     def _parts(self, x: Tensor) -> Iterator[Tensor]:
         return (part.to(self.device) for part in x.split(self.batch_size))

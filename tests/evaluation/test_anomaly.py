@@ -41,7 +41,7 @@ def test_recordings_in_a_row() -> None:
 
 def test_scores_are_standardised_by_the_healthy_alone() -> None:
     kinds = {"a": np.array([0.0, 1, 2, 3, 4, 100]), "b": np.array([0.0, 10, 20, 30, 40, 40])}
-    found = anomaly.standardised(kinds, np.arange(5))
+    found = anomaly.combined(kinds, anomaly.scales(kinds, np.arange(5)))
     np.testing.assert_allclose(found, [-1, -0.5, 0, 0.5, 1, (49 + 1) / 2])
 
 

@@ -1,0 +1,104 @@
+"""Watch recordings with a trained pipeline: a table, a picture and a verdict each; exit code 1 on an alarm.
+
+    python tools/monitor.py PIPELINE FILE... --healthy SHARDS --out FOLDER [--false-alarms RATE] [--hop N]
+                            [--variable NAME] [--source-rate HZ] [--bearing 6205 --rpm 1797 | --bpfo HZ --bpfi HZ ...]
+
+Any file that make_shards.py recordings reads is taken, of any length, at the rate that the pipeline was trained at or
+another. The threshold is of a recording's mean score, from machines of --healthy, one left out at a time. 0: no alarm,
+1: an alarm, 2 and above: an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from savae_dist.data.packing.readers import kind_of, read_recording
+from savae_dist.data.packing.readers.signal import Choice
+from savae_dist.data.packing.resampling import Resampled
+from savae_dist.errors import BadSample, ConfigError, UserError
+from savae_dist.evaluation import figures, report
+from savae_dist.evaluation.bearings import BEARINGS, fault_frequencies
+from savae_dist.evaluation.by_recording import Windows
+from savae_dist.evaluation.monitoring import Alarm, draw, most_probable, watch
+from savae_dist.pipeline.pipeline import Pipeline
+
+ALARM = 1  # exit code
+LINES = ("bpfo", "bpfi", "bsf", "ftf")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Watch recordings with a trained pipeline; exit code 1 on an alarm.")
+    parser.add_argument("pipeline", help="a run's folder, a saved pipeline, or a repository on the Hub")
+    parser.add_argument("files", nargs="+", type=Path, help="recordings, as make_shards.py recordings reads them")
+    parser.add_argument("--healthy", required=True, help="shards of recordings of healthy machines, for the threshold")
+    parser.add_argument("--out", type=Path, required=True, help="folder for NAME.csv and NAME.png of each recording")
+    parser.add_argument("--false-alarms", type=float, default=0.1, help="share of healthy machines (%(default)s)")
+    parser.add_argument("--hop", type=int, help="samples from window to window; a window's length")
+    parser.add_argument("--variable", action="append", help="the channels, where a file holds several")
+    parser.add_argument("--source-rate", type=float, default=0.0, help="in Hz, where a file does not say its own")
+    parser.add_argument("--bearing", choices=sorted(BEARINGS), help="draws the lines of its faults; needs --rpm")
+    parser.add_argument("--rpm", type=float, help="turns of the shaft a minute; sidebands are drawn, too")
+    for line in LINES:
+        parser.add_argument(f"--{line}", type=float, help="in Hz, in place of --bearing")
+    options = parser.parse_args(argv)
+    if options.bearing and not options.rpm:
+        parser.error("--bearing needs --rpm")
+    if not 0 < options.false_alarms < 1 or (options.hop is not None and options.hop < 1):
+        parser.error("--false-alarms must lie between 0 and 1, and --hop be at least 1")
+    return options
+
+
+def lines_of(options: argparse.Namespace) -> dict[str, float]:
+    """The frequencies that are drawn, by name."""
+    known = fault_frequencies(BEARINGS[options.bearing], options.rpm) if options.bearing else {}
+    given = zip(LINES, (options.bpfo, options.bpfi, options.bsf, options.ftf), strict=True)
+    return known | {name.upper(): value for name, value in given if value}
+
+
+def watched(path: Path, pipeline: Pipeline, alarm: Alarm, options: argparse.Namespace) -> bool:
+    """Write the table and the picture of a recording, print its verdict, and say whether it is an alarm."""
+    choice = Choice(variables=tuple(options.variable or ()))
+    try:
+        with read_recording(path, choice, kind_of(path.name)) as signal:
+            rate, own = pipeline.spec.rate, signal.rate or options.source_rate
+            if rate and not own:
+                raise BadSample("sampling rate unknown, give --source-rate")
+            at_rate = Resampled(signal, own, rate) if rate else signal
+            hop = options.hop or pipeline.spec.shape[-1]
+            found = watch(pipeline, at_rate, hop, alarm, options.out / f"{path.stem}.csv")
+            over = found.score > alarm.limit
+            verdict = "ALARM" if over else "no alarm"
+            known = most_probable(pipeline, found)
+            text = f"{path.name}: {verdict}, score {found.score:.2f}, threshold {alarm.limit:.2f}"
+            text += f", class {known}" if known else ""
+            turns = (options.rpm or 0.0) / 60
+            picture = draw(found, at_rate, rate or 1.0, alarm, text, lines_of(options), turns)
+            figures.save(picture, options.out / f"{path.stem}.png")
+            print(text)
+    except BadSample as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return over
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(argv)
+    try:
+        pipeline = Pipeline.from_pretrained(options.pipeline)
+        if pipeline.spec.kind != "signal":
+            raise ConfigError(f"{options.pipeline} was trained on {pipeline.spec.kind}s, and this watches signals")
+        healthy = Windows.of(report.open_reader(options.healthy, pipeline))
+        alarm = Alarm.of(pipeline, healthy, options.false_alarms)
+        print(f"threshold for false alarms on {alarm.rate:.1%} of healthy machines; so few promise no lower rate")
+        options.out.mkdir(parents=True, exist_ok=True)
+        alarms = [watched(path, pipeline, alarm, options) for path in options.files]
+    except (UserError, ValueError, OSError) as error:
+        print(f"monitor: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.code if isinstance(error, UserError) else ConfigError.code
+    return ALARM if any(alarms) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
