@@ -33,8 +33,9 @@ def scores(pipeline: Pipeline, x: Tensor) -> dict[str, np.ndarray]:
     if "decoder" in pipeline.networks:
         x_hat = pipeline.decoded(pipeline.completed(mean))
         with inference(encoder):
-            pairs = list(zip(encoder.stages(x), encoder.stages(x_hat), strict=True))
-        gaps = [(f.flatten(2).mean(2) - f_hat.flatten(2).mean(2)).square().mean(1) for f, f_hat in pairs]
+            both = [encoder.stages(one.to(pipeline.dtype)) for one in (x, x_hat)]
+        means = ([stage.float().flatten(2).mean(2) for stage in stages] for stages in both)
+        gaps = [(f - f_hat).square().mean(1) for f, f_hat in zip(*means, strict=True)]
         found["features"] = torch.stack(gaps).sum(0)
         if pipeline.spec.kind == "signal":
             real, ours = (log_spectrum(one.double().cpu().numpy()) for one in (x, x_hat))
@@ -45,5 +46,5 @@ def scores(pipeline: Pipeline, x: Tensor) -> dict[str, np.ndarray]:
     if "critic" in pipeline.networks:
         critic = pipeline.networks["critic"]
         with inference(critic):
-            found["critic"] = -critic(x)
+            found["critic"] = -critic(x.to(pipeline.dtype))
     return {kind: values.double().cpu().numpy() for kind, values in found.items()}
