@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 WON = 0.01  # share of the loss at chance below which a critic has won
 NO_BETTER = 0.95  # share of the loss at chance above which a critic cannot tell
 PLAIN = 1.0  # gap of roughness, in standard deviations, that is plain to see
-ALL, SOME = 0.95, 0.8  # shares of the gradient: of a term that drives alone, and of one that others hold in check
+ALL, SOME = 0.95, 0.9  # shares of the gradient: of a term that drives alone, and of one that others hold in check
 ALIKE = 0.05  # share of the real samples' variance
 RISEN, LARGE = 10.0, 100.0  # a score that has grown by the first, beyond the second, grows without bound
 FLIPS = 0.1  # by how much more samples are flipped than at the best validation

@@ -17,7 +17,7 @@ from savae_dist.training.schedules import FACTOR
 IN_A_ROW = 3  # logs in which a sign of training must stand before it is told: single batches swing
 SLOW = 100  # iterations over which signs must stand that every network shows before it has learnt anything
 NOTHING: Mapping[str, float] = MappingProxyType({})
-RISES = 5  # logs in which a score that diverges has risen each time
+RISES = 4  # logs in which a score that diverges has risen each time
 
 
 @dataclass

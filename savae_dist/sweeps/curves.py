@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,8 +24,11 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     "validation": ("validation/", ("accuracy", "class_flip_rate", "sharpness")),
 }
 COLUMNS = 10  # runs that find room
+SCALES: dict[str, dict[str, Any]] = {
+    "share of the gradient": {"ylim": (-0.02, 1.02)},
+    "generated against real": {"yscale": "log", "ylim": (1e-3, 50)},
+}
 NOT_DRAWN = ("lr", "skipped", "gradient_norm")
-LINEAR = 2.0  # critics' losses beyond it are drawn by their logarithm: those that diverge leave no room for others
 
 
 def read(run: Path) -> Curves:
@@ -48,14 +52,15 @@ def draw(runs: Sequence[tuple[str, Path]]) -> Figure:
     """A column for each (name, folder of a run), headed by its name and the warnings of the run."""
     figure = Figure(figsize=(2.4 * len(runs), 2.0 * len(ROWS)), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(ROWS), len(runs), squeeze=False, sharey="row", sharex="col")
+    grid = figure.subplots(len(ROWS), len(runs), squeeze=False, sharex="col")
     for column, (name, run) in enumerate(runs):
         curves = read(run)
         for number, row in enumerate(ROWS):
             _lines(grid[number, column], of_row(curves, row))
             if not column:
                 grid[number, 0].set_ylabel(row)
-        grid[0, column].set_yscale("symlog", linthresh=LINEAR)
+            if row in SCALES:
+                grid[number, column].set(**SCALES[row])
         grid[0, column].set_title(f"{name}\n{told(run)}", fontsize=8)
         grid[-1, column].set_xlabel("step")
     return figure
