@@ -55,5 +55,5 @@ $(VENV)/.core: $(VENV)/.torch pyproject.toml hatch_build.py
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) install -c constraints.txt -e ".[dev,docs,deepspeed,remote,signals]"
+	$(PIP) install -c constraints.txt -e ".[dev,docs,deepspeed,remote,signals,onnx]"
 	@touch $@

@@ -165,7 +165,7 @@ def denormalise(x: Tensor, spec: DataSpec) -> Tensor:
     """
     if spec.normalise == "unit":
         low, high = spec.limits
-        x = (x * (high - low) + low).round().clamp(0, 2.0 ** torch.iinfo(spec.pixels).bits - 1).to(spec.pixels)
+        x = (x * (high - low) + low).round().clamp(0.0, 2.0 ** torch.iinfo(spec.pixels).bits - 1).to(spec.pixels)
         return x[:, 0] if spec.shape[0] == 1 else rearrange(x, "n c h w -> n h w c")
     if spec.normalise == "dataset":
         mean, std = (x.new_tensor(v)[:, None] for v in (spec.mean, spec.std))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from huggingface_hub import ModelCardData
-
 from savae_dist.errors import printable
+from savae_dist.pipeline.card_data import flat, head, metrics_of
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 
@@ -39,6 +38,9 @@ NORMALISE = {
 }
 
 
+TRAINING = ("steps", "samples_per_second", "seed", "sampler", "gradient_shares")  # of a summary
+
+
 def model_card(
     pipeline: Pipeline, name: str, summary: Mapping[str, Any], license: str | None = None, citation: str = ""
 ) -> str:
@@ -52,17 +54,19 @@ def model_card(
     family = "variational autoencoder" if encodes else "generative adversarial network"
     system = str(pipeline.system.get("name", family))
     what = WHAT.get(name, "A network of the system.").format(family=f"a {family}")
-    tags = [family.replace(" ", "-"), system.replace(" ", "-"), pipeline.spec.kind]
-    header = ModelCardData(library_name="savae_dist", license=license, tags=list(dict.fromkeys(tags)))
+    tags = list(dict.fromkeys([family.replace(" ", "-"), system.replace(" ", "-"), pipeline.spec.kind]))
     sections = [
-        f"---\n{header.to_yaml()}\n---",
+        f"---\n{head(name, pipeline.spec, encodes, tags, summary, license)}\n---",
         f"# {name.capitalize()} of {system}",
         f"{what} Trained with `savae_dist`; safetensors and JSON only.",
         f"## Use\n\n```python\n{_snippet(pipeline, name)}\n```",
         f"## Input\n\n{_data(pipeline.spec)}\n\n`pipeline.json` holds this; `Pipeline` applies it.",
         _trained_on(summary.get("training_data")),
-        _table("Hyperparameters", pipeline.system),
-        _table("Metrics on the validation set", _flat(summary)),
+        _kept(pipeline) if name in ("pipeline", "decoder") else "",
+        _limits(summary),
+        _table("Metrics on the validation set", _shown(metrics_of(summary))),
+        _table("Hyperparameters", _as_trained(pipeline.system, summary)),
+        _table("Training", _shown(flat({key: summary[key] for key in TRAINING if key in summary}))),
         f"## Citation\n\n```bibtex\n{citation}\n```" if citation else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -128,15 +132,36 @@ def _trained_on(data: object) -> str:
     return f"{text}\n\n**Of the metrics below: {shared}.**" if shared else text
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, keys joined by dots; what is not a number is left out."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            flat[prefix + key] = f"{value:.6g}"
-    return flat
+def _kept(pipeline: Pipeline) -> str:
+    """Whether codes of single training samples are given away with the weights."""
+    if pipeline.posteriors is None:
+        return ""
+    return (
+        "## Training samples in it\n\n"
+        f"`posteriors.safetensors` holds the codes of {len(pipeline.posteriors.mean):,} training samples: whoever has "
+        "the decoder can see nearly these samples. Delete the file before you share it if they are private; new "
+        "samples are drawn without it where there is a `sampler.safetensors`."
+    )
+
+
+def _limits(summary: Mapping[str, Any]) -> str:
+    """What the run itself warned of."""
+    warnings = summary.get("warnings")
+    if not isinstance(warnings, list) or not warnings:
+        return ""
+    lines = "\n".join(f"- {printable(str(one))}" for one in warnings)
+    return f"## What it is not good at\n\nThe run warned of it while it trained:\n\n{lines}"
+
+
+def _as_trained(system: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters, with the steps that were trained where a run was shorter than they ask for."""
+    done = summary.get("steps")
+    steps = {f"{phase}_steps": count for phase, count in done.items()} if isinstance(done, dict) else {}
+    return {name: steps.get(name, value) for name, value in system.items()}
+
+
+def _shown(values: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{value:.6g}" for name, value in values.items()}
 
 
 def _table(title: str, values: dict[str, Any]) -> str:

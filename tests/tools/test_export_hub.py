@@ -32,9 +32,18 @@ def make_run(folder: Path, spec: DataSpec) -> Pipeline:
         "critic": ConvCritic(spec.shape, width=2),
     }
     bank = PosteriorBank(torch.randn(4, 2), torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))
-    pipeline = Pipeline(networks, spec, bank, {"name": "savae", "latent_dim": 2, "alpha": [1.0, 0.1, 0.01]})
+    pipeline = Pipeline(
+        networks, spec, bank, {"name": "savae", "latent_dim": 2, "vec_steps": 4000, "alpha": [1.0, 0.1, 0.01]}
+    )
     pipeline.save_pretrained(folder / "pipeline")
-    summary = {"accuracy": 0.875, "judge_flip_rate": None, "samples_per_second": {"vec": 321.0}}
+    summary = {
+        "accuracy": 0.875,
+        "judge_flip_rate": None,
+        "samples_per_second": {"vec": 321.0},
+        "steps": {"vec": 150},
+        "seed": 3,
+        "warnings": ["decoder step 2: the critic has won"],
+    }
     (folder / "summary.json").write_text(json.dumps(summary))
     return pipeline
 
@@ -88,6 +97,26 @@ def test_the_card_says_what_is_needed(tmp_path):
     assert "| `samples_per_second.vec` | 321 |" in card.text
     assert "judge_flip_rate" not in card.text
     assert str(tmp_path) not in card.text  # a card tells nobody where it was written
+
+
+def test_the_hub_reads_metrics_and_a_card_says_what_was_trained(tmp_path):
+    make_run(tmp_path / "run", IMAGES)
+    assert main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    cards = {name: ModelCard.load(tmp_path / "out" / name / "README.md") for name in ("", "encoder", "decoder")}
+    (result,) = cards[""].data.eval_results
+    assert (result.metric_type, result.metric_value, result.dataset_args) == ("accuracy", 0.875, {"seed": 3})
+    tags = {name: card.data.pipeline_tag for name, card in cards.items()}
+    assert tags == {
+        "": "image-feature-extraction",
+        "encoder": "feature-extraction",
+        "decoder": "unconditional-image-generation",
+    }
+    text = cards[""].text
+    assert "| `vec_steps` | 150 |" in text  # not the 4,000 that the preset asks for
+    assert "the critic has won" in text.split("## What it is not good at")[1].split("##")[0]
+    assert "samples_per_second" not in text.split("## Metrics on the validation set")[1].split("##")[0]
+    assert "holds the codes of 4 training samples" in text
+    assert "training samples" not in cards["encoder"].text
 
 
 def test_a_generator_s_card_promises_no_encoder(tmp_path, monkeypatch):
