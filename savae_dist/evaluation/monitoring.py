@@ -128,6 +128,7 @@ def draw(
     above.axhline(found.score, color="C1", linewidth=1, label=f"mean {found.score:.2f}")
     above.set(xlabel="time [s]", ylabel="combined score", xlim=(0, found.seconds))
     above.set_yscale("symlog", linthresh=max(abs(alarm.limit), 1.0))  # a failure may score a thousand times the usual
+    above.set_ylim(bottom=min(0.0, float((found.sums / np.maximum(found.counts, 1)).min())))
     above.legend(loc="upper left", fontsize=8)
     spectra = np.array([found.spectra[one] for one in sorted(found.spectra)])
     extent = (0, found.seconds, 0, rate / 2000)
