@@ -18,6 +18,8 @@ before = "torch" in sys.modules
 from savae_dist import Encoder, Pipeline
 assert savae_dist.Pipeline is Pipeline
 trainer = ("training", "run", "train", "systems", "load_config", "distributed")
+heavy = ("scipy.signal", "sklearn", "pandas", "cv2", "matplotlib", "onnx")  # seconds, for what few calls need
+assert not [name for name in heavy if name in sys.modules]
 print(before, "torch" in sys.modules, [name for name in trainer if f"savae_dist.{name}" in sys.modules])
 """
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from savae_dist.networks import Encoder
 from savae_dist.networks.base import inference
-from savae_dist.spectra import log_spectral_distance, log_spectrum
 
 if TYPE_CHECKING:
     from savae_dist.pipeline.pipeline import Pipeline
@@ -38,6 +37,8 @@ def scores(pipeline: Pipeline, x: Tensor) -> dict[str, np.ndarray]:
         gaps = [(f - f_hat).square().mean(1) for f, f_hat in zip(*means, strict=True)]
         found["features"] = torch.stack(gaps).sum(0)
         if pipeline.spec.kind == "signal":
+            from savae_dist.spectra import log_spectral_distance, log_spectrum  # here, since it loads scipy's
+
             real, ours = (log_spectrum(one.double().cpu().numpy()) for one in (x, x_hat))
             found["spectrum"] = torch.from_numpy(log_spectral_distance(real, ours))
     codes = mean.double().cpu()

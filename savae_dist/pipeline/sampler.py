@@ -9,15 +9,17 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from savae_dist.networks.stored import tensor_forms
 from savae_dist.untrusted import shown
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 WHOLE = -1  # the label of the components that were fitted to all samples
 COMPONENTS = (1, 4, 16, 64)
@@ -152,6 +154,9 @@ def _fitted(z: Tensor) -> Sampler:
 
 def _candidates(z: Tensor) -> Iterator[Sampler]:
     """Mixtures of several sizes, with diagonal and with full covariances, as far as there are samples for them."""
+    from sklearn.exceptions import ConvergenceWarning  # here: a pipeline that is used fits nothing
+    from sklearn.mixture import GaussianMixture
+
     n, dimensions = z.shape
     least = LEAST_VARIANCE * float(z.var(0, correction=0).mean()) or LEAST_VARIANCE
     for count in COMPONENTS:
