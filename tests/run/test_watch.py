@@ -98,8 +98,8 @@ def test_a_class_that_is_lost(networks: dict[str, object]) -> None:
 
 def test_a_run_whose_critic_wins_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A decoder that hardly learns: on the terminal once, and kept in status, summary, checkpoint and curves."""
-    sick = ["system.vec_steps=1", "system.decoder_steps=56", "log_every=4", "system.adversarial=hinge"]
-    sick += ["optimizers.critic.lr=2e-3", "optimizers.decoder.lr=1e-6"]
+    sick = ["system.vec_steps=1", "system.decoder_steps=100", "log_every=4", "system.adversarial=hinge"]
+    sick += ["system.critic_label=0.1", "optimizers.critic.lr=1e-3", "optimizers.decoder.lr=1e-6"]
     folder = shards(tmp_path / "shards")
     assert main([*SMALL, *sick, f"data.train={folder}", f"output={tmp_path / 'run'}"]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "critic too strong" in line]
