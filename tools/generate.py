@@ -1,11 +1,13 @@
 """New samples of a trained pipeline, as files.
 
     python tools/generate.py PIPELINE OUT [--label NAME] [--count N] [--format png|wav|npz|shards] [--seed N]
-                             [--sampler mixture|prior|posteriors] [--temperature T] [--overwrite] [--trainer FILE.py]
+                             [--sampler mixture|prior|posteriors] [--temperature T] [--overwrite] [--judge PIPELINE]
+                             [--trainer FILE.py]
 
 PIPELINE is a run, one of its checkpoints, a saved or exported folder, or a Hub id. A class is asked for by its name or
 number, `--label each` gives COUNT of every class. The same seed gives the same samples. `wav` holds 32-bit floats;
-`shards` is a set to train on.
+`shards` is a set to train on. With a judge, a pipeline that was trained independently, only samples that it puts into
+the class that was asked for are kept, and the yield is told.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ import numpy as np
 import torch
 
 from savae_dist.errors import ConfigError, UserError
+from savae_dist.evaluation.metrics import check_judge
 from savae_dist.pipeline.codes import SOURCES
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.sample_files import FORMATS, usual_format, write_samples
 from savae_dist.systems.own import enter
 
 EACH = "each"
+MOST = 20  # draws for each sample that is wanted, before a class is given up
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -38,8 +42,31 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sampler", choices=SOURCES, help="what codes are drawn from; usually the first that is there")
     parser.add_argument("--temperature", type=float, default=1.0, help="times the deviation of the draws")
     parser.add_argument("--overwrite", action="store_true", help="write into OUT although it holds something")
+    parser.add_argument("--judge", metavar="PIPELINE", help="must put each sample into the class that was asked for")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.judge and options.label is None:
+        parser.error("--judge needs --label: it is asked whether a sample is of the class")
+    return options
+
+
+def confirmed(pipeline: Pipeline, judge: Pipeline, label: int | str, options: argparse.Namespace) -> np.ndarray:
+    """`options.count` samples of a class that the judge puts into it; ConfigError if `MOST` times so many give fewer.
+
+    Draws are made `options.count` at a time, each time with the next seed.
+    """
+    number = pipeline.spec.class_names.index(label) if isinstance(label, str) else label
+    kept: list[np.ndarray] = []
+    drawn = found = 0
+    for more in range(MOST):
+        draws = {"sampler": options.sampler, "temperature": options.temperature}
+        x = np.asarray(pipeline.generate(options.count, label, options.seed + more, **draws))
+        kept.append(x[np.asarray(judge.classify(x)).argmax(1) == number])
+        drawn, found = drawn + len(x), found + len(kept[-1])
+        if found >= options.count:
+            print(f"class {label}: the judge confirms {found:,} of {drawn:,} draws")
+            return np.concatenate(kept)[: options.count]
+    raise ConfigError(f"class {label}: the judge confirms {found:,} of {drawn:,} draws, fewer than --count")
 
 
 def asked(label: str | None, pipeline: Pipeline) -> list[int | str | None]:
@@ -56,10 +83,16 @@ def generate(options: argparse.Namespace) -> list[Path]:
     pipeline = Pipeline.from_pretrained(options.pipeline, device="cuda" if torch.cuda.is_available() else "cpu")
     form = usual_format(options.format, pipeline.spec)
     names = pipeline.spec.class_names
+    judge = Pipeline.from_pretrained(options.judge, device=pipeline.device) if options.judge else None
+    if judge is not None:
+        check_judge(judge, pipeline.spec)
     parts, y, files = [], [], []
     for label in asked(options.label, pipeline):
         draws = {"sampler": options.sampler, "temperature": options.temperature}
-        parts.append(pipeline.generate(options.count, label, options.seed, **draws))
+        if judge is None or label is None:
+            parts.append(pipeline.generate(options.count, label, options.seed, **draws))
+        else:
+            parts.append(confirmed(pipeline, judge, label, options))
         number = names.index(label) if isinstance(label, str) else -1 if label is None else label
         y += [number] * options.count
         said = "" if label is None else f"{number}-"
