@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from savae_dist.networks.base import Critic, Discriminator
 from savae_dist.systems.phases import Update
-from savae_dist.testing.small_run import SmallRun
+from savae_dist.testing.small_run import IMAGE, SIGNAL, SmallRun
 
 CASES = [pytest.param(name, i, id=f"{name}-{i}") for name, rows in OPTIONS.items() for i in range(len(rows))]
 
@@ -39,7 +39,8 @@ def judgement(run: SmallRun, phase: str, update: Update, score: float) -> Tensor
 
 @pytest.mark.parametrize(("name", "row"), CASES)
 def test_chance_is_the_best_of_one_score_for_all(name: str, row: int) -> None:
-    run = SmallRun(make(name, row))
+    spec = SIGNAL if "spectral_weight" in OPTIONS[name][row] else IMAGE
+    run = SmallRun(make(name, row, spec), spec)
     for phase in run.phases.values():
         for update in (update for update in phase.updates if update.active and update.chance):
             assert all(isinstance(run.networks[network], Critic | Discriminator) for network in update.trains)
@@ -57,5 +58,5 @@ def test_which_systems_know_chance() -> None:
         if any(update.chance for phase in make(name, row).phases() for update in phase.updates)
     }
     wasserstein = {"savae-4", "vae_wgan-0", "vae_wgan-2", "vae_wgan-3", "wgan-0", "wgan-1"}
-    without = {f"{name}-{row}" for name in ("vae", "dfc_vae") for row in range(len(OPTIONS[name]))}
+    without = {f"{name}-{row}" for name in ("vae", "dfc_vae", "classifier") for row in range(len(OPTIONS[name]))}
     assert known == {case.id for case in CASES} - wasserstein - without
