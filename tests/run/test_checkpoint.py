@@ -51,7 +51,7 @@ def trained(steps: int = 2) -> SmallRun:
 
 
 def state(total: int, phase_end: bool = False) -> TrainingState:
-    return TrainingState("decoder", total, total, 0, phase_end, {"vec": 12.5}, 8, config={"seed": 0})
+    return TrainingState("decoder", total, total, 0, phase_end, {"vec": 12.5}, lanes=8, config={"seed": 0})
 
 
 @pytest.fixture(scope="module")
