@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from savae_dist.config.identity import identity
 from savae_dist.data import Order, Reader, Request, Shards
 from savae_dist.load_config import load
 from savae_dist.pipeline.pipeline import Pipeline
@@ -63,3 +64,13 @@ def test_a_checkpoint_in_mid_phase(
     assert "step-00000003: format 1 is not 2" in line
     assert line.endswith("finish this run with the version of savae_dist that wrote it, or choose another output")
     assert json.loads(Path("run/status.json").read_text())["exit_code"] == 76
+
+
+IDENTITY_KEYS = json.loads((GOLDEN / "identity_keys.json").read_text())
+
+
+@pytest.mark.parametrize("name", IDENTITY_KEYS)
+def test_keys_that_came_later_leave_older_runs_as_they_are(name: str) -> None:
+    """A key that a checkpoint of before does not have must not count at its default (`LATER_KEYS`), or none goes on."""
+    config = load([f"system.name={name}", "data.train=shards", "output=run"])
+    assert sorted(identity(config)) == IDENTITY_KEYS[name]

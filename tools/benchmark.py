@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from savae_dist.benchmarks import comparisons, scaling
-from savae_dist.benchmarks.setting import in_numbers
+from savae_dist.benchmarks.setting import PAPER, in_numbers
 from savae_dist.errors import UserError
 from savae_dist.load_config import load
 from savae_dist.sweeps.trials import named
@@ -27,7 +27,7 @@ CONSTANT = "optimizers.vec.schedule=constant"
 def step(a: argparse.Namespace) -> Iterator[str]:
     keys = {"networks.width": a.width, "data.batch_size": a.batch, "system.beta": a.beta, "system.gamma": a.gamma}
     asked = [f"{key}={value}" for key, value in keys.items()]
-    config = in_numbers(load([*asked, CONSTANT]))
+    config = in_numbers(load([*PAPER, *asked, CONSTANT]))
     phases = scaling.phases_named(config, a.phase)
     about = ", ".join(asked)
     return comparisons.beside_bare_loop(

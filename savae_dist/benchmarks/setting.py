@@ -16,6 +16,8 @@ from savae_dist.networks import Network
 
 Step = Callable[[], object]  # one iteration
 
+# The paper's losses alone, not those that the demo adds: the hand-written loop has no others.
+PAPER = ("system.latent_dim=2", "system.kl_weight=0.01", "system.reconstruction_weight=0")
 SYNTHETIC = 4096  # samples of the synthetic set
 SHAPE = (1, 28, 28)  # channels, height, width
 

@@ -31,6 +31,8 @@ LATER_KEYS: dict[str, Any] = {
     "data.hold_out_by": "auto",
     "data.augment_phases": [],
     "system.label_smoothing": 0.0,
+    **{"system.spectral_weight": 0.0, "system.spectral_windows": [64, 128, 512], "system.envelope_weight": 0.0},
+    **{"system.feature_form": "elements", "system.critic": "waveform"},
     **{"data.x": None, "data.y": None, "data.attributes": None},
     **{"data.size": None, "data.resize": "crop", "data.mode": "auto", "data.range": None},
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from savae_dist.benchmarks.setting import Setting, in_numbers
+from savae_dist.benchmarks.setting import PAPER, Setting, in_numbers
 from savae_dist.data import Shards, pack
 from savae_dist.load_config import load
 
@@ -21,5 +21,6 @@ def noise_shards(folder: Path) -> Path:
 
 def small_setting(folder: Path, *values: str) -> Setting:
     """At a constant learning rate, as the bare loop has it."""
-    config = in_numbers(load(["networks.width=2", "data.batch_size=4", "optimizers.vec.schedule=constant", *values]))
+    small = ["networks.width=2", "data.batch_size=4", "optimizers.vec.schedule=constant"]
+    config = in_numbers(load([*PAPER, *small, *values]))
     return Setting(config, Shards.open(noise_shards(folder / "shards")), torch.device("cpu"))

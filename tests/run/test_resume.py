@@ -77,7 +77,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [
-        ("system.beta=0.5", 76, "system.beta=0.01, not 0.5"),
+        ("system.beta=0.5", 76, "system.beta=0.001, not 0.5"),
         ("data.batch_size=8", 76, "data.batch_size"),
         ("resume=never", 2, "resume=never"),
     ],
