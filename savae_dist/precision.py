@@ -24,5 +24,7 @@ def make_scaler(precision: Precision, device: torch.device) -> torch.amp.GradSca
 def set_tf32(precision: Precision) -> None:
     """Let GPUs round the factors of float32 products to 10 bits, or not; torch itself does so in convolutions alone."""
     mode = "tf32" if precision == "tf32" else "ieee"
+    # The older switches first: torch.export reads them, and fails where they say other than the newer ones.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cuda.matmul.fp32_precision = mode
     torch.backends.cudnn.conv.fp32_precision = mode  # type: ignore[attr-defined]

@@ -46,6 +46,8 @@ class SpectrogramCritic(Critic):
         self, shape: Sequence[int], width: int = 16, spectral_norm: bool = False, windows: Sequence[int] = WINDOWS
     ) -> None:
         super().__init__()
+        if len(shape) != 2:
+            raise ValueError(f"a critic of spectrograms is for signals, [channels, length], not for {list(shape)}")
         channels, length = shape
         self.windows = tuple(windows)
         sizes = (frames_of(length, window) for window in self.windows)

@@ -343,6 +343,7 @@ def test_only_tf32_rounds_float32(monkeypatch: pytest.MonkeyPatch) -> None:
         start(precision, 9.0)
         assert torch.backends.cuda.matmul.fp32_precision == mode
         assert torch.backends.cudnn.conv.fp32_precision == mode
+        assert torch.backends.cudnn.allow_tf32 == (mode == "tf32")  # torch.export asks for it
 
 
 def test_a_launch_that_gave_fewer_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
