@@ -123,7 +123,7 @@ def _typed(asked: DictConfig, changes: Mapping[str, Any] | None = None) -> RunCo
         data["augment"] = {}
         typed = changes.get("data") or {}
         if "augment" in typed and "augment_phases" not in typed:
-            data["augment_phases"] = []  # a file's, which has no effect since the command line chose `none`
+            data["augment_phases"] = []  # the file's phases have no effect: the command line chose `none`
     elif not isinstance(data.get("augment", asked), DictConfig):
         raise ConfigError(
             f"data.augment: `none`, or strengths by name as in data.augment.{next(iter(AUGMENTATIONS))}=0.1, "

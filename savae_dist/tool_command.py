@@ -1,9 +1,11 @@
-"""How one program of ours starts another."""
+"""How one program of ours starts another, and how it ends by an error."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+from savae_dist.errors import ConfigError, UserError
 
 # A wheel carries tools/ inside the package; a checkout has it beside the package.
 FOLDERS = (Path(__file__).parent / "tools", Path(__file__).parents[1] / "tools")
@@ -13,3 +15,9 @@ def tool_command(name: str) -> list[str]:
     """The command that starts the tool of this name, in an installed wheel as in a checkout, from any folder."""
     script = next(path for folder in FOLDERS if (path := folder / f"{name}.py").is_file())
     return [sys.executable, str(script)]
+
+
+def ended_by(error: Exception, tool: str) -> int:
+    """Print an error that a user can mend as one line, and return the exit code that it stands for."""
+    print(f"{tool}: {' '.join(str(error).split())}", file=sys.stderr)
+    return error.code if isinstance(error, UserError) else ConfigError.code

@@ -36,6 +36,7 @@ from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 from savae_dist.sets import open_shards
 from savae_dist.systems.own import enter
+from savae_dist.tool_command import ended_by
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -127,8 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             measured(pipeline, reader, judge, options)
     except (UserError, ValueError, OSError) as error:
-        print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.code if isinstance(error, UserError) else ConfigError.code
+        return ended_by(error, "evaluate")
     return 0
 
 

@@ -25,6 +25,7 @@ from savae_dist.pipeline.model_card import model_card
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.runtimes import MANY, export_all, told
 from savae_dist.systems.own import enter
+from savae_dist.tool_command import ended_by
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -58,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"export_onnx: {error.name} is not installed: pip install 'savae-dist[onnx]'", file=sys.stderr)
         return ConfigError.code
     except (UserError, ValueError, OSError) as error:
-        print(f"export_onnx: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.code if isinstance(error, UserError) else ConfigError.code
+        return ended_by(error, "export_onnx")
     print(lines)
     return 0
 

@@ -26,6 +26,7 @@ from savae_dist.pipeline.codes import SOURCES
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.sample_files import FORMATS, usual_format, write_samples
 from savae_dist.systems.own import enter
+from savae_dist.tool_command import ended_by
 
 EACH = "each"
 MOST = 20  # draws for each sample that is wanted, before a class is given up
@@ -107,8 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             enter(options.trainer)
         files = generate(options)
     except (UserError, ValueError, OSError) as error:
-        print(f"generate: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.code if isinstance(error, UserError) else ConfigError.code
+        return ended_by(error, "generate")
     print(f"{files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}")
     return 0
 

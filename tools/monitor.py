@@ -24,6 +24,7 @@ from savae_dist.evaluation.bearings import BEARINGS, fault_frequencies
 from savae_dist.evaluation.by_recording import Windows
 from savae_dist.evaluation.monitoring import Alarm, draw, most_probable, watch
 from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.tool_command import ended_by
 
 ALARM = 1  # exit code
 LINES = ("bpfo", "bpfi", "bsf", "ftf")
@@ -95,8 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         alarms = [watched(path, pipeline, alarm, options) for path in options.files]
     except (UserError, ValueError, OSError) as error:
-        print(f"monitor: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.code if isinstance(error, UserError) else ConfigError.code
+        return ended_by(error, "monitor")
     return ALARM if any(alarms) else 0
 
 

@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 
-from savae_dist.errors import ConfigError, UserError
+from savae_dist.errors import UserError
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.predictions import columns, rows
 from savae_dist.systems.own import enter
+from savae_dist.tool_command import ended_by
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -55,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file = stack.enter_context(options.out.open("w", newline="")) if options.out else sys.stdout
             csv.writer(file, lineterminator="\n").writerows(written(options))
     except (UserError, ValueError, OSError) as error:
-        print(f"predict: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.code if isinstance(error, UserError) else ConfigError.code
+        return ended_by(error, "predict")
     return 0
 
 

@@ -17,11 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from savae_dist.errors import ConfigError, UserError
+from savae_dist.errors import UserError
+from savae_dist.pipeline.inputs import as_tensor
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.pipeline.predictions import columns, rows
+from savae_dist.pipeline.predictions import reconstructed
 from savae_dist.pipeline.sample_files import FORMATS, usual_format, write_samples
+from savae_dist.preprocess import denormalise, normalise
 from savae_dist.systems.own import enter
+from savae_dist.tool_command import ended_by
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -45,15 +48,15 @@ def reconstruct(options: argparse.Namespace) -> list[str]:
     given = {"rate": options.rate, "hop": options.hop, "variables": options.variable and tuple(options.variable)}
     reading = {name: value for name, value in given.items() if value}
     made, files = [], []
+    errors: dict[str, list[float]] = {}
     for number, part in enumerate(pipeline.parts(options.files, **reading)):
-        made.append(pipeline.reconstruct(part.x))
+        real = normalise(as_tensor(part.x).to(pipeline.device), pipeline.spec)
+        found = reconstructed(pipeline, real, pipeline.posterior(real).mean)
+        made.append(denormalise(found.x_hat, pipeline.spec).cpu().numpy())
         files += [f"{number:05d}-{Path(part.name).stem}-{start}" for start in part.starts]
+        errors.setdefault(part.name, []).extend(found.errors)
     x = np.concatenate(made)
     write_samples(x, np.full(len(x), -1), files, options.out, form, pipeline.spec, options.overwrite)
-    errors: dict[str, list[float]] = {}
-    score = columns(pipeline).index("score")
-    for row in rows(pipeline, options.files, **reading):
-        errors.setdefault(row[0], []).append(float(row[score]))
     return [f"{name}  {np.mean(own):.6g}  ({len(own)})" for name, own in errors.items()]
 
 
@@ -64,8 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             enter(options.trainer)
         lines = reconstruct(options)
     except (UserError, ValueError, OSError) as error:
-        print(f"reconstruct: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.code if isinstance(error, UserError) else ConfigError.code
+        return ended_by(error, "reconstruct")
     print("\n".join(lines))
     return 0
 

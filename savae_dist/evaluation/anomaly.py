@@ -18,12 +18,12 @@ from sklearn.metrics import roc_auc_score
 
 from savae_dist.evaluation.baselines import Mahalanobis
 from savae_dist.evaluation.by_recording import Windows
-from savae_dist.pipeline.anomaly import scores
+from savae_dist.pipeline.anomaly import all_scores_of
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.spectra import features
 
 COMBINED, MAHALANOBIS = "combined", "Mahalanobis distance on spectra"
-PART = 0.2  # of a life: its first and last part are compared by AUROC
+PART = 0.2  # the first and the last fifth of a life are compared by AUROC
 
 # Scores of some machines, of what was fitted to the healthy windows in `rows`: (rows) -> kind -> [windows].
 Fitted = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -117,8 +117,13 @@ def all_scores(pipeline: Pipeline, windows: Windows, healthy: Windows) -> tuple[
 
 def of_pipeline(pipeline: Pipeline, windows: Windows) -> dict[str, np.ndarray]:
     """The pipeline's scores of all windows, kind -> `[windows]`."""
-    parts = [scores(pipeline, part.to(pipeline.device)) for part in windows.x.split(pipeline.batch_size)]
-    return {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
+    return all_scores_of(pipeline, (part.to(pipeline.device) for part in windows.x.split(pipeline.batch_size)))
+
+
+def check_machines(healthy: Windows) -> None:
+    """ValueError unless one machine can be left out at a time."""
+    if len(np.unique(healthy.machine)) < 2:
+        raise ValueError("--healthy needs recordings of at least two machines: one is left out at a time")
 
 
 def healthy_statistics(healthy: Windows, score: Fitted, count: int) -> dict[str, np.ndarray]:
@@ -138,8 +143,7 @@ def detect(pipeline: Pipeline, windows: Windows, healthy: Windows, rate: float, 
     For each kind: threshold, false_alarm_rate (per machine), auroc of the last against the first part of the lives, and
     the life at the first alarm of each machine, from 0 to 1, None without an alarm.
     """
-    if len(np.unique(healthy.machine)) < 2:
-        raise ValueError("--healthy needs recordings of at least two machines: one is left out at a time")
+    check_machines(healthy)
     of_healthy, of_tested = all_scores(pipeline, windows, healthy)
     highest = healthy_statistics(healthy, of_healthy, count)
     lives, found = Lives.of(windows), {}

@@ -10,7 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from savae_dist.spectra import features
 
 MOST = 20_000  # windows that are fitted to, spread evenly over the set
-SHRINKAGE = 0.1  # of the covariance towards a multiple of 1: spectra have more bins than some sets have windows
+# The covariance is mixed with so much of a multiple of 1: of fewer windows than a spectrum has bins it has no inverse.
+SHRINKAGE = 0.1
 
 
 class Mahalanobis:

@@ -58,8 +58,7 @@ def compare(pipeline: Pipeline, reader: Reader, training: Reader | None) -> dict
     classes = pipeline.spec.classes
     found = {}
     if {"encoder", "classifier"} <= pipeline.networks.keys():
-        logits = [pipeline.logits(pipeline.posterior(part).mean) for part in tested.x.split(pipeline.batch_size)]
-        found[MODEL] = torch.cat(logits).softmax(1).double().cpu().numpy()
+        found[MODEL] = pipeline.logits(pipeline.posterior(tested.x).mean).softmax(1).double().cpu().numpy()
     found |= baselines.chance(len(tested.x), classes)
     note = ""
     if training is not None:

@@ -76,7 +76,7 @@ class Curve:
 
     title: str
     values: Mapping[str, Sequence[Sequence[float]]]
-    reference: tuple[str, float] | None = None  # a horizontal line: what, and where
+    reference: tuple[str, float] | None = None  # name and height of a horizontal line to compare with
 
 
 def over_beta(betas: Sequence[str], curves: Sequence[Curve], marked: Mapping[str, str | None], title: str) -> Figure:

@@ -22,6 +22,7 @@ from matplotlib.patheffects import withStroke
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from savae_dist.pipeline.class_names import name_of
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 from savae_dist.spectra import SEGMENT, log_spectrum
@@ -50,7 +51,7 @@ def class_name(label: int, spec: DataSpec) -> str:
     """The name of a class, its number if it has none, cut to 14 characters."""
     if label < 0:
         return "no label"
-    name = spec.class_names[label] if label < len(spec.class_names) else str(label)
+    name = name_of(label, spec.class_names)
     return name if len(name) <= 14 else name[:13] + "…"
 
 

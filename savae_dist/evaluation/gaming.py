@@ -19,12 +19,12 @@ from savae_dist.evaluation.metrics import check_judge
 from savae_dist.networks.base import inference
 from savae_dist.pipeline.pipeline import Pipeline
 
-PAIRS = 200  # of a sample and a class, by default
+PAIRS = 200  # how many pairs of a sample and a class are tried by default
 STEPS = 100  # gradient steps, as many as in the paper
 SHRINK = 0.05  # share by which the length changes in a step
 FIRST = 0.1  # first length and first step, in distances between samples of the two classes
-LAST_STEP = 0.01  # of the first step, to which it falls along a cosine
-HALVINGS = 12  # of the way from a sample to where it was taken for the target
+LAST_STEP = 0.01  # the last step as a share of the first; between them steps fall along a cosine
+HALVINGS = 12  # bisections on the way from a sample to the point that was taken for the target
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 
 from savae_dist.evaluation import anomaly
 from savae_dist.evaluation.by_recording import Windows
+from savae_dist.pipeline.class_names import name_of
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.stream import Signal
 from savae_dist.spectra import envelope, log_spectrum
 
-COLUMNS = 600  # of the picture, at most, however long the recording is
+COLUMNS = 600  # the picture has no more, however long the recording is
 SEGMENT, SEGMENTS = 16_384, 16  # samples and number of the parts of which the envelope spectrum is the mean
 
 
@@ -31,8 +32,7 @@ class Alarm:
     @classmethod
     def of(cls, pipeline: Pipeline, healthy: Windows, rate: float) -> Alarm:
         """From recordings of healthy machines, one of which is left out at a time."""
-        if len(np.unique(healthy.machine)) < 2:
-            raise ValueError("--healthy needs recordings of at least two machines: one is left out at a time")
+        anomaly.check_machines(healthy)
         own = anomaly.of_pipeline(pipeline, healthy)
 
         def score(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -87,19 +87,15 @@ def watch(pipeline: Pipeline, signal: Signal, hop: int, alarm: Alarm, file: Path
                 found.votes = known.sum(0) + (0 if found.votes is None else found.votes)
             for row, start in enumerate(piece.start.tolist()):
                 best = None if known is None else int(known[row].argmax())
-                shown = ["", ""] if known is None or best is None else [_name(names, best), f"{known[row, best]:.4f}"]
+                shown = ["", ""] if known is None or best is None else [name_of(best, names), f"{known[row, best]:.4f}"]
                 each = [f"{values[row]:.5g}" for values in (score, *piece.scores.values())]
                 writer.writerow([f"{start / rate:.4f}", *each, *shown])
     return found
 
 
-def _name(names: tuple[str, ...], number: int) -> str:
-    return names[number] if number < len(names) else str(number)
-
-
 def most_probable(pipeline: Pipeline, found: Watched) -> str:
     """The class that the windows vote for, "" without a classifier."""
-    return "" if found.votes is None else _name(pipeline.spec.class_names, int(found.votes.argmax()))
+    return "" if found.votes is None else name_of(int(found.votes.argmax()), pipeline.spec.class_names)
 
 
 def envelope_lines(signal: Signal, rate: float) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +123,7 @@ def draw(
     )
     above.axhline(found.score, color="C1", linewidth=1, label=f"mean {found.score:.2f}")
     above.set(xlabel="time [s]", ylabel="combined score", xlim=(0, found.seconds))
-    above.set_yscale("symlog", linthresh=max(abs(alarm.limit), 1.0))  # a failure may score a thousand times the usual
+    above.set_yscale("symlog", linthresh=max(abs(alarm.limit), 1.0))  # failures may score a thousand times the usual
     above.set_ylim(bottom=min(0.0, float((found.sums / np.maximum(found.counts, 1)).min())))
     above.legend(loc="upper left", fontsize=8)
     spectra = np.array([found.spectra[one] for one in sorted(found.spectra)])

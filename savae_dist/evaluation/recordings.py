@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-RESAMPLES = 1000  # of the bootstrap
-LEVEL = 0.95  # of the intervals
+RESAMPLES = 1000  # draws of the bootstrap
+LEVEL = 0.95  # how likely an interval is to hold the true value
 
 
 @dataclass(frozen=True)

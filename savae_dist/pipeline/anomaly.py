@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,3 +49,9 @@ def scores(pipeline: Pipeline, x: Tensor) -> dict[str, np.ndarray]:
         with inference(critic):
             found["critic"] = -critic(x.to(pipeline.dtype))
     return {kind: values.double().cpu().numpy() for kind, values in found.items()}
+
+
+def all_scores_of(pipeline: Pipeline, parts: Iterable[Tensor]) -> dict[str, np.ndarray]:
+    """The same of normalised samples that come in parts, one part after the other."""
+    found = [scores(pipeline, part) for part in parts]
+    return {kind: np.concatenate([part[kind] for part in found]) for kind in found[0]}

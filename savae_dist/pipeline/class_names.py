@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 
+def name_of(number: int, names: Sequence[str]) -> str:
+    """The name of a class; its number where it has none."""
+    return names[number] if number < len(names) else str(number)
+
+
 class Probabilities(np.ndarray):
     """float32 `[n, classes]`, and whatever numpy makes of it. class_names: of the columns, empty if they have none."""
 
@@ -27,8 +32,7 @@ class Probabilities(np.ndarray):
 
     def names(self) -> list[str]:
         """The most probable class of each row of `[n, classes]`; its number where the classes have no names."""
-        numbers = np.asarray(self).argmax(axis=1).tolist()
-        return [self.class_names[number] if number < len(self.class_names) else str(number) for number in numbers]
+        return [name_of(number, self.class_names) for number in np.asarray(self).argmax(axis=1).tolist()]
 
 
 def known_label(label: int | str | None, labels: Sequence[int], names: Sequence[str]) -> int | None:

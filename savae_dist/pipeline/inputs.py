@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Samples = np.ndarray | Tensor  # raw, in the stored layout: see preprocess.normalise
-One = Union[bytes, str, Path, np.ndarray, "Image.Image"]  # a picture or a recording
+One = Union[bytes, str, Path, np.ndarray, "Image.Image"]  # one picture or one recording
 Given = Samples | One | Sequence[One]
 
 

@@ -38,7 +38,13 @@ NORMALISE = {
 }
 
 
-TRAINING = ("steps", "samples_per_second", "seed", "sampler", "gradient_shares")  # of a summary
+TRAINING = (
+    "steps",
+    "samples_per_second",
+    "seed",
+    "sampler",
+    "gradient_shares",
+)  # keys of summary.json that are shown as a table of their own
 
 
 def model_card(

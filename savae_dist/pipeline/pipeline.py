@@ -14,7 +14,7 @@ from torch import Tensor
 from savae_dist.latents import Posterior
 from savae_dist.networks import Decoder, LabelPart, Network, Prior
 from savae_dist.networks.base import inference
-from savae_dist.pipeline.anomaly import scores
+from savae_dist.pipeline.anomaly import all_scores_of
 from savae_dist.pipeline.class_names import Probabilities, known_label, label_numbers
 from savae_dist.pipeline.codes import Codes, Source
 from savae_dist.pipeline.folder import ROLES, find
@@ -231,8 +231,7 @@ class Pipeline:
 
     def score(self, x: Samples) -> dict[str, np.ndarray]:
         """How strange raw samples are to what was trained on, float64 `[n]` by kind: see `anomaly.scores`."""
-        parts = [scores(self, part) for part in self._normalised(x)]
-        return {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
+        return all_scores_of(self, self._normalised(x))
 
     def stream(self, recording: Signal | np.ndarray, hop: int) -> Iterator[Piece]:
         """Scores, classes and codes of the windows of a recording, every `hop` samples: see `stream.pieces`."""

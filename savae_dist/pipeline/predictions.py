@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from savae_dist.pipeline.class_names import Probabilities, name_of
 from savae_dist.pipeline.inputs import as_tensor
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
@@ -14,8 +16,7 @@ from savae_dist.preprocess import normalise
 
 def columns(pipeline: Pipeline) -> list[str]:
     """The header of `rows`."""
-    names, count = pipeline.spec.class_names, pipeline.spec.classes
-    classes = [names[number] if number < len(names) else str(number) for number in range(count)]
+    classes = [name_of(number, pipeline.spec.class_names) for number in range(pipeline.spec.classes)]
     return [
         "file",
         *(["seconds" if pipeline.spec.rate else "sample"] if pipeline.spec.kind == "signal" else []),
@@ -27,8 +28,7 @@ def columns(pipeline: Pipeline) -> list[str]:
 def rows(pipeline: Pipeline, files: Sequence[Any], **reading: Any) -> Iterator[list[Any]]:
     """A row for each picture, or each window of a recording, which may be larger than the memory.
 
-    The score is the mean squared error of the reconstruction per element of [0, 1] images or normalised windows.
-    reading: see `Pipeline.prepared`.
+    The score is the error of `reconstructed`. reading: see `Pipeline.prepared`.
     """
     networks, spec = pipeline.networks, pipeline.spec
     for part in pipeline.parts(files, **reading):
@@ -39,11 +39,23 @@ def rows(pipeline: Pipeline, files: Sequence[Any], **reading: Any) -> Iterator[l
             for row, start in zip(found, part.starts, strict=True):
                 row.append(f"{start / spec.rate:.6g}" if spec.rate else start)
         if "classifier" in networks:
-            chances = pipeline.classify(part.x)
+            chances = Probabilities.of(pipeline.logits(mean).softmax(1).cpu().numpy(), spec.class_names)
             for row, name, own in zip(found, chances.names(), chances.tolist(), strict=True):
                 row += [name, *(f"{chance:.6f}" for chance in own)]
         if "decoder" in networks:
-            x_hat = pipeline.decoded(pipeline.completed(mean, torch.full((len(x),), -1)))
-            for row, error in zip(found, (x_hat - x).square().flatten(1).mean(1).tolist(), strict=True):
+            for row, error in zip(found, reconstructed(pipeline, x, mean).errors, strict=True):
                 row.append(f"{error:.6g}")
         yield from found
+
+
+class Reconstruction(NamedTuple):
+    """x_hat: normalised `[n, *shape]`. errors: mean squared, per element of [0, 1] images or normalised windows."""
+
+    x_hat: Tensor
+    errors: list[float]
+
+
+def reconstructed(pipeline: Pipeline, x: Tensor, mean: Tensor) -> Reconstruction:
+    """Normalised samples x `[n, *shape]` decoded from the means `[n, K]` of their posteriors, and told no class."""
+    x_hat = pipeline.decoded(pipeline.completed(mean, torch.full((len(x),), -1)))
+    return Reconstruction(x_hat, (x_hat - x).square().flatten(1).mean(1).tolist())

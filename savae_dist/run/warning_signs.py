@@ -14,7 +14,7 @@ NO_BETTER = 0.95  # share of the loss at chance above which a critic cannot tell
 PLAIN = 1.0  # gap of roughness, in standard deviations, that is plain to see
 ALL, SOME = 0.95, 0.9  # shares of the gradient: of a term that drives alone, and of one that others hold in check
 ALIKE = 0.05  # share of the real samples' variance
-RISEN, LARGE = 10.0, 100.0  # a score that has grown by the first, beyond the second, grows without bound
+RISEN, LARGE = 10.0, 100.0  # scores that have grown by this factor, to more than this, grow without bound
 FLIPS = 0.1  # by how much more samples are flipped than at the best validation
 
 

@@ -58,7 +58,7 @@ class Watch:
         shares: Mapping[str, float] = NOTHING,
         pictures: Mapping[str, float] = NOTHING,
     ) -> dict[str, str]:
-        """losses: `UPDATE/TERM` -> its mean since the last log. shares: `gradient_shares`. pictures: `Pictures`."""
+        """losses: `UPDATE/TERM` -> its mean since the last log. shares: `gradient_shares`. pictures: `Comparison`."""
         self._enter(phase)
         least = self.seen.least
         least.update({term: min(share, least.get(term, 1.0)) for term, share in shares.items()})

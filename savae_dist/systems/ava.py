@@ -27,7 +27,7 @@ from savae_dist.systems.fit import check_slopes
 from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
-CHANCE = losses.chance_loss("non_saturating")  # of `discriminator_loss`
+CHANCE = losses.chance_loss("non_saturating")  # that of both discriminators: see `Update.chance`
 CODE_UNITS = 128  # width of D's two hidden layers; the paper gives none
 
 # What each member adds to AVA1. The paper's listings of AVA3 to AVA5 leave out d's update, which they need: it is kept.
@@ -73,7 +73,7 @@ class AVA:
     adversarial: Literal["saturating", "non_saturating"] = "saturating"
     kl_free_bits: float = 0.0  # nats of each latent dimension that cost nothing (Kingma 2016); 0: the papers' KL
     kl_capacity: float = 0.0  # nats at which the KL is held (Burgess 2018); 0: as low as it gets
-    r1_weight: float = 0.0  # of the critic's squared slope at real samples (Mescheder 2018); 0: none
+    r1_weight: float = 0.0  # weight of R1, the critic's squared slope at real samples (Mescheder 2018)
     backbone: CriticBackbone = "savae"
     pipeline = ("encoder", "decoder")
 

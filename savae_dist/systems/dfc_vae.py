@@ -76,7 +76,7 @@ class DFCVAE:
     adversarial: Literal["none", "wasserstein", "squared"] = "none"
     label_value: float = needs(10.0, adversarial=WITH_CRITIC)
     critic_steps: int = needs(1, adversarial=WITH_CRITIC)
-    # of the critic's squared slope at real samples' features (Mescheder 2018); 0: none
+    # Weight of R1, the critic's squared slope at the features of real samples (Mescheder 2018)
     r1_weight: float = needs(0.0, adversarial=WITH_CRITIC)
     batches: BatchUse = needs("shared", adversarial=WITH_CRITIC)  # Algorithm 1 takes one batch for everything
     pipeline = ("encoder", "decoder")

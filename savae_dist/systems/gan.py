@@ -49,7 +49,7 @@ class DCGAN:
     latent_dim: int = 100
     steps: int = 10_000
     critic_steps: int = 1
-    r1_weight: float = 0.0  # of the critic's squared slope at real samples (Mescheder 2018); 0: none
+    r1_weight: float = 0.0  # weight of R1, the critic's squared slope at real samples (Mescheder 2018)
     backbone: CriticBackbone = "dcgan"
     pipeline = PIPELINE
 
@@ -101,7 +101,7 @@ class WGAN:
     latent_dim: int = 100
     steps: int = 10_000
     critic_steps: int = 5  # n_critic
-    r1_weight: float = 0.0  # of the critic's squared slope at real samples (Mescheder 2018); 0: none
+    r1_weight: float = 0.0  # weight of R1, the critic's squared slope at real samples (Mescheder 2018)
     backbone: CriticBackbone = "dcgan"
     pipeline = PIPELINE
 
@@ -150,7 +150,7 @@ class LSGAN:
     latent_dim: int = 100
     steps: int = 10_000
     critic_steps: int = 1
-    r1_weight: float = 0.0  # of the critic's squared slope at real samples (Mescheder 2018); 0: none
+    r1_weight: float = 0.0  # weight of R1, the critic's squared slope at real samples (Mescheder 2018)
     labels: tuple[float, float, float] = (0.0, 1.0, 1.0)
     backbone: CriticBackbone = "dcgan"
     pipeline = PIPELINE

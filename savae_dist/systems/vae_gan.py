@@ -58,7 +58,7 @@ class VAEGAN:
     kl_free_bits: float = 0.0  # nats of each latent dimension that cost nothing (Kingma 2016); 0: the papers' KL
     kl_capacity: float = 0.0  # nats at which the KL is held (Burgess 2018); 0: as low as it gets
     feature_weight: float = 1e-3  # gamma, of L_llike for the decoder
-    r1_weight: float = 0.0  # of the critic's squared slope at real samples (Mescheder 2018); 0: none
+    r1_weight: float = 0.0  # weight of R1, the critic's squared slope at real samples (Mescheder 2018)
     backbone: CriticBackbone = "dcgan"
     pipeline = ("encoder", "decoder")
 

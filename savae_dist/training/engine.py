@@ -26,6 +26,7 @@ from savae_dist.precision import autocast, make_scaler
 from savae_dist.systems.phases import Batch, Phase, Update
 from savae_dist.training.adaptive import adaptive_factors
 from savae_dist.training.batches import BatchBuilder, PlannedStep, Together, alone
+from savae_dist.training.comparison import Comparison
 from savae_dist.training.frozen import states_of
 from savae_dist.training.gradient_shares import DECODER, gradient_shares
 from savae_dist.training.meter import Meter
@@ -37,7 +38,6 @@ from savae_dist.training.optim import (
     learning_rate,
     make_optimizer,
 )
-from savae_dist.training.pictures import Pictures
 from savae_dist.training.schedules import FACTOR, factor, left_out, total, weighted
 from savae_dist.training.strategies import Parallel, Partitions, Replicas
 
@@ -91,7 +91,7 @@ class PreparedUpdate:
         self.pictures = dict[str, Tensor]()
         self.schedules: dict[str, ScheduleConfig] = in_update(update.name, schedules or {})
         self.adaptive: dict[str, AdaptiveConfig] = in_update(update.name, adaptive or {})
-        self.factors: dict[str, float | Tensor] = {}  # of terms, in the current step
+        self.factors: dict[str, float | Tensor] = {}  # term -> its factor in the current step
         self.lr = 0.0  # until the first step
         device = PartialState().device
         in_play = {name for other in phase.updates for name in other.trains}
@@ -179,9 +179,9 @@ class PreparedUpdate:
         for term, adapted in adaptive_factors(due, decoder, terms, slices).items() if due else ():
             self.factors[term] = self.factors.get(term, 1.0) * adapted
         if shares:
-            pictures = Pictures()
-            self.shares = gradient_shares(decoder, lambda one: weighted(terms(one), self.factors), slices, pictures.add)
-            self.pictures = pictures.compared()
+            seen = Comparison()
+            self.shares = gradient_shares(decoder, lambda one: weighted(terms(one), self.factors), slices, seen.add)
+            self.pictures = seen.compared()
 
     def _backward(self, loss_index: int, slices: list[Batch]) -> dict[str, Tensor]:
         """Accumulate the gradient of the loss; return its terms and their factors, averaged over the slices.

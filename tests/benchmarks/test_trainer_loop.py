@@ -43,7 +43,7 @@ def test_kept_posteriors_train_the_same_weights(tmp_path, monkeypatch):
     encoded = []
     forward = ConvEncoder.forward
     monkeypatch.setattr(ConvEncoder, "forward", lambda self, x: (encoded.append(len(x)), forward(self, x))[1])
-    for loop, calls in zip(loops, (6, 0), strict=True):  # a critic's and a decoder's step in each of three iterations
+    for loop, calls in zip(loops, (6, 0), strict=True):  # three iterations, of one critic's and one decoder's step each
         encoded.clear()
         for _ in range(3):
             loop.iterate()

@@ -23,7 +23,7 @@ def test_spectra_tell_hums_apart_whatever_their_phase_and_unlabelled_windows_are
     for probabilities in found.values():
         np.testing.assert_allclose(probabilities.sum(1), 1)
         assert (probabilities.argmax(1) == np.repeat([0, 2], 8)).all()
-        assert (probabilities[:, 1] == 0).all()  # a class without a label
+        assert (probabilities[:, 1] == 0).all()  # no label was given for this class
     assert classify(x[:20], y[:20], tested, 3) == {}
     assert chance(4, 5)["chance"].tolist() == [[0.2] * 5] * 4
 

@@ -17,7 +17,7 @@ def test_windows_of_a_recording_vote_with_their_mean_probability():
     np.testing.assert_allclose(votes.probabilities[order], [[0.3, 0.7], [0.5, 0.5], [0.55, 0.45]])
     assert votes.label[order].tolist() == [1, 1, 0]  # two labels in one recording are two units; none is no unit
     assert votes.machine[order].tolist() == [1, 2, 1]
-    assert by_machine(votes) == {1: 1.0, 2: 0.0}  # of equal probabilities the first class counts
+    assert by_machine(votes) == {1: 1.0, 2: 0.0}  # where probabilities are equal the first class counts
 
 
 def test_measures_are_those_of_scikit_learn():
@@ -44,6 +44,6 @@ def test_intervals_are_over_recordings_however_many_windows_these_have():
     assert intervals(again) == few
     low, high = few["balanced_accuracy"]
     share = balanced_accuracy(probabilities, label)
-    half = 1.96 * np.sqrt(share * (1 - share) / 40)  # a binomial's of 40, not of 2,000
+    half = 1.96 * np.sqrt(share * (1 - share) / 40)  # the binomial of 40 recordings, not of 2,000 windows
     assert (high - low) / 2 == pytest.approx(half, rel=0.25)
     assert low < share < high

@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
             self.reply({"type": "user", "name": "someone", "auth": {"type": "access_token"}, "orgs": []})
         elif parts[:3] == ["api", "repos", "create"]:
             self.create()
-        elif parts[:2] == ["api", "validate-yaml"]:  # of a card
+        elif parts[:2] == ["api", "validate-yaml"]:  # the head of a card
             self.reply({"errors": [], "warnings": []})
         elif parts[0] == "lfs":
             self.hub.objects[parts[1]] = self.body

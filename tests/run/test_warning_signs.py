@@ -129,7 +129,7 @@ def test_flips_that_rise_while_the_loss_falls(history: list[tuple[float, float]]
         (0.0, 0.15, False),  # better than chance
         (3.0, 0.1, False),  # untrained, not collapsed
         (3.0, 0.9, False),
-        (0.0, None, True),  # a system without a classifier
+        (0.0, None, True),  # without a classifier there is no accuracy
         (None, 0.1, False),
         (float("nan"), 0.1, False),
     ],

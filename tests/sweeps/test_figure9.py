@@ -157,7 +157,7 @@ def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert len(started) == 5
 
     judge = Pipeline.from_pretrained(grid.judge.folder)
-    monkeypatch.setattr(report, "_classes", lambda judge, x: (x.flatten(1).mean(1) * 100).long())
+    monkeypatch.setattr(report, "decision", lambda judge, x: (x.flatten(1).mean(1) * 100).long())
     drawn = []
     monkeypatch.setattr(report.figures, "save", lambda figure, path: drawn.append(figure) or path)
     report.draw_images(grid.cells, str(tmp_path / "data"), judge, out)

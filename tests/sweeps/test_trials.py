@@ -79,7 +79,7 @@ def test_the_comparisons_that_come_along_resolve(file: Path, tmp_path: Path) -> 
     own = None if file.stem == "game" else "shards/mnist/test"  # the game is played on the embedded digits
     assert {t.resolved.data.validation for t in found} == {own}
     if file.stem == "mnist":  # the same for all
-        assert {t.resolved.system.name for t in found} == SYSTEMS.keys() - {"classifier"}  # which judges them
+        assert {t.resolved.system.name for t in found} == SYSTEMS.keys() - {"classifier"}  # it judges the others
         assert {(t.resolved.networks.width, t.resolved.data.batch_size) for t in found} == {(8, 128)}
 
 

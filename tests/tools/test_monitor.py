@@ -42,7 +42,7 @@ def test_an_alarm_is_exit_code_1(place: Path, capsys: pytest.CaptureFixture[str]
     told = capsys.readouterr().out
     assert "quiet.npy: no alarm" in told
     assert "loud.npy: ALARM" in told
-    assert "false alarms on 25.0% of healthy machines" in told  # of three machines one in four
+    assert "false alarms on 25.0% of healthy machines" in told  # three machines support no lower rate than one in four
     rows = list(csv.DictReader((place / "out" / "loud.csv").open()))
     assert [float(row["seconds"]) for row in rows[:3]] == [0.0, 0.256, 0.512]
     scores = np.array([float(row["combined"]) for row in rows])

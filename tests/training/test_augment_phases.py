@@ -103,6 +103,6 @@ def test_what_is_switched_off_takes_its_phases_with_it(tmp_path: Path) -> None:
     plain.write_text("seed: 0\n")
     file.write_text("data: {augment: {noise: 0.5}, augment_phases: [vec]}\n")
     assert load([str(file)]).data.augment_phases == ["vec"]
-    for off in ("data.augment=none", "data.augment.noise=0"):  # a sweep may go through 0
+    for off in ("data.augment=none", "data.augment.noise=0"):  # sweeps may go through 0
         assert load([str(file), off]).data.augment_phases == []
         assert identity(load([str(file), off])) == identity(load([str(plain)]))

@@ -9,7 +9,7 @@ from savae_dist.sweeps.figure9.measured import Point
 
 LOST = 0.1  # by how much more than at the smallest beta the judge flips where the class counts as lost
 FAITHFUL = 0.05  # and how much more than at the best place of the grid a recommended place may have
-MOST = 0.5  # of the judge's flips at beta*
+MOST = 0.5  # beta* is the smallest beta at which the judge flips more than this share
 
 
 @dataclass(frozen=True)

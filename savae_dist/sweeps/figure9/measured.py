@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from savae_dist.evaluation import report
 from savae_dist.files import read_object, write_json
 from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.sweeps import curves
 from savae_dist.sweeps.figure9.plan import Grid
 from savae_dist.sweeps.trials import Trial
 
@@ -40,20 +39,15 @@ def selection(trial: Trial) -> Values | None:
     """The means over the last validations of a finished run; None if it is not finished."""
     if trial.exit_code != 0:
         return None
-    events = EventAccumulator(str(trial.folder / "tensorboard"), size_guidance={"scalars": 0})
-    events.Reload()
+    drawn = curves.read(trial.folder)
     summary = read_object(trial.folder / "summary.json")
     last = {}
     for measure in MEASURES:
         # A resumed run writes a validation again: the later one counts. The last of all is in summary.json alone.
-        by_step = {event.step: event.value for event in _scalars(events, f"validation/{measure}")}
+        by_step = dict(zip(*drawn.get(f"validation/{measure}", ((), ())), strict=True))
         values = [*(by_step[step] for step in sorted(by_step)), float(summary[measure])]
         last[measure] = statistics.mean(values[-LAST:])
     return last
-
-
-def _scalars(events: EventAccumulator, name: str) -> Sequence:
-    return events.Scalars(name) if name in events.Tags()["scalars"] else ()
 
 
 def class_mean_mse(grid: Grid) -> float | None:

@@ -12,6 +12,7 @@ from savae_dist.data import Request
 from savae_dist.evaluation import figures
 from savae_dist.evaluation import report as evaluation
 from savae_dist.evaluation.class_changes import Curve, Panel, class_changes, over_beta
+from savae_dist.evaluation.gaming import decision
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 from savae_dist.sweeps.figure9.decision import Decision, decide
@@ -110,7 +111,7 @@ def draw_images(cells: Sequence[Trial], shards: str, judge: Pipeline, out: Path)
             pipeline = Pipeline.from_pretrained(trial.folder)
             x = images(shards, pipeline)
             x_hat = pipeline.decoded(pipeline.posterior(x).mean)
-            changed = _classes(judge, x) != _classes(judge, x_hat)
+            changed = decision(judge, x) != decision(judge, x_hat)
             panels[trial.varied["beta"], trial.varied["gamma"]] = Panel(x_hat, changed)
         if panels:
             title = (
@@ -127,7 +128,3 @@ def images(shards: str, pipeline: Pipeline) -> Tensor:
     rows = torch.randperm(reader.shards.size, generator=random)[:DRAWN].tolist()
     parts = [reader[Request(row, 1, range(1))].x for row in rows]
     return torch.cat([normalise(part, pipeline.spec) for part in parts])
-
-
-def _classes(judge: Pipeline, x: Tensor) -> Tensor:
-    return judge.logits(judge.posterior(x).mean).argmax(1)

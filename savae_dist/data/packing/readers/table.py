@@ -14,7 +14,7 @@ from savae_dist.data.packing.readers.signal import Choice, Part, Signal, Unreada
 NUMBERS = "fiub"  # kinds of dtype
 
 
-Columns = tuple[list[Column], bool]  # a table's columns, and whether the file itself names them
+Columns = tuple[list[Column], bool]  # the columns, and whether the file gives their names itself
 
 
 def kept(read: Callable[[Path], Columns], path: Path) -> Columns:

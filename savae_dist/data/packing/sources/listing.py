@@ -13,11 +13,7 @@ from savae_dist.data.packing.splits import SPELLINGS, as_set
 from savae_dist.errors import ConfigError, DataError
 
 SHOWN = 5
-LABELS = (
-    "top",
-    "parent",
-    "none",
-)  # rules for the class of a file; see `Rules` for others
+LABELS = ("top", "parent", "none")  # rules for the class of a file; see `Rules` for others
 USED = ("path", "label", "split", "recording", "machine", "rate", "variable")  # columns that mean something
 
 

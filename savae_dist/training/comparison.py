@@ -10,7 +10,7 @@ from torch import Tensor
 from savae_dist.systems.phases import Batch
 
 
-class Pictures:
+class Comparison:
     """Sums over the samples of a global batch and over what a decoder made, slice by slice, then over all ranks."""
 
     def __init__(self) -> None:

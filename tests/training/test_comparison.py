@@ -12,13 +12,13 @@ from savae_dist.systems import SAVAE
 from savae_dist.systems.phases import Batch
 from savae_dist.testing.small_run import SmallRun
 from savae_dist.training.batches import BatchSplit
-from savae_dist.training.pictures import Pictures, roughness
+from savae_dist.training.comparison import Comparison, roughness
 
 NONE = Batch(torch.zeros(0), torch.zeros(0), {}, torch.ones(()), torch.ones(()))
 
 
 def compared(*slices: tuple[Tensor, list[Tensor]]) -> dict[str, float]:
-    pictures = Pictures()
+    pictures = Comparison()
     for x, made in slices:
         pictures.add(replace(NONE, x=x), made)
     return {name: float(value) for name, value in pictures.compared().items()}
