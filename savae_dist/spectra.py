@@ -46,13 +46,20 @@ def log_spectral_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return distance
 
 
-def relative_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """||b - a|| / ||a|| of amplitude spectra `[n, channels, frequencies]`.
+def audible(a: np.ndarray) -> np.ndarray:
+    """Which amplitude spectra `[n, channels, frequencies]` have a norm that can be divided by, bool `[n]`."""
+    heard: np.ndarray = _norm(a) > SILENT
+    return heard
 
-    `[m]` with m <= n: samples whose ||a|| is below `SILENT` are left out.
-    """
-    size, error = (np.sqrt(np.square(value).sum((1, 2))) for value in (a, b - a))
-    heard = size > SILENT
+
+def _norm(a: np.ndarray) -> np.ndarray:
+    size: np.ndarray = np.sqrt(np.square(a).sum((1, 2)))
+    return size
+
+
+def relative_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """||b - a|| / ||a|| of amplitude spectra `[n, channels, frequencies]`, `[m]` of those that are `audible`."""
+    size, error, heard = _norm(a), _norm(b - a), audible(a)
     distance: np.ndarray = error[heard] / size[heard]
     return distance
 

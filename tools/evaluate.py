@@ -1,12 +1,16 @@
 """Measure a trained pipeline on a set of shards, and draw its figures.
 
-    python tools/evaluate.py PIPELINE [SHARDS] OUT [--judge PIPELINE] [--training SHARDS] [--samples N]
-                             [--gaming] [--trainer FILE.py]
+    python tools/evaluate.py PIPELINE [SHARDS] OUT [--judge PIPELINE] [--features PIPELINE] [--training SHARDS]
+                             [--samples N] [--probes] [--nearest] [--seed N] [--gaming] [--trainer FILE.py]
     python tools/evaluate.py PIPELINE SHARDS OUT --anomaly --healthy SHARDS [--false-alarms RATE] [--in-a-row N]
 
 PIPELINE is a run, a saved or exported folder, or a Hub id. Without SHARDS a run is measured on what it held out, or on
 its data.validation. OUT gets metrics.json and the figures; the numbers are printed as well. A judge is a pipeline with
-encoder and classifier, trained independently on the same kind of data. --gaming moves samples until the pipeline takes
+encoder and classifier, trained independently on the same kind of data. Frechet and kernel distances, precision, recall,
+density and coverage are taken on the features of the judge, or of the encoder of another pipeline (--features). Each
+number comes with its bootstrap interval and the number of samples that it is of. --probes and --nearest read the
+training set once more: what simple classifiers read from the codes, and how near generated samples are to training
+samples (minutes for 60,000 images). --gaming moves samples until the pipeline takes
 them for another class, and asks the judge.
 Of signals, classes are also told by recording and machine, beside baselines that are fitted to --training, or to what a
 run was trained on.
@@ -29,6 +33,8 @@ from savae_dist.data import Reader
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import anomaly, by_recording, report, sample_metrics
 from savae_dist.evaluation.by_recording import Windows
+from savae_dist.evaluation.comparable import Asked, measure_all
+from savae_dist.evaluation.feature_view import FeatureView
 from savae_dist.evaluation.gaming import measure_gaming
 from savae_dist.load_config import load
 from savae_dist.pipeline.codes import SOURCES
@@ -45,9 +51,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("shards", nargs="?", help="a folder made by make_shards.py, or a brace pattern of tars")
     parser.add_argument("out", type=Path, help="folder for metrics.json and the figures")
     parser.add_argument("--judge", help="a pipeline whose classifier judges reconstructions and samples")
+    parser.add_argument("--features", help="a pipeline in whose encoder's features sets are compared; else the judge")
     parser.add_argument("--gaming", action="store_true", help="how little changes the class; needs --judge")
     parser.add_argument("--training", help="the training shards: adds the class-mean baselines")
     parser.add_argument("--samples", type=int, default=sample_metrics.DRAWN, help="drawn (%(default)s)")
+    parser.add_argument("--probes", action="store_true", help="classes read from codes; encodes a part of --training")
+    parser.add_argument("--nearest", action="store_true", help="nearest training samples; compares all of --training")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples and intervals (%(default)s)")
     parser.add_argument("--sampler", choices=SOURCES, help="what codes of samples are drawn from; usually the first")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     parser.add_argument("--anomaly", action="store_true", help="alarms on machines, in place of all other metrics")
@@ -63,6 +73,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--samples must be at least 2")
     if options.gaming and not options.judge:
         parser.error("--gaming needs --judge: else nobody says whether the class has changed")
+    if (options.probes or options.nearest) and not options.training:
+        parser.error("--probes and --nearest need --training")
     return options
 
 
@@ -92,10 +104,20 @@ def alarms(pipeline: Pipeline, reader: Reader, options: argparse.Namespace) -> N
     print(anomaly.table(found))
 
 
+def seen_by(pipeline: Pipeline, judge: Pipeline | None, options: argparse.Namespace) -> FeatureView | None:
+    """The features in which sets of samples are compared."""
+    if options.features is None:
+        return None if judge is None else FeatureView.of(judge, options.judge, pipeline.spec)
+    encoder = Pipeline.from_pretrained(options.features).to(pipeline.device)
+    return FeatureView.of(encoder, options.features, pipeline.spec)
+
+
 def measured(pipeline: Pipeline, reader: Reader, judge: Pipeline | None, options: argparse.Namespace) -> None:
     """Measure, draw, print and write OUT/metrics.json."""
     training = report.open_reader(options.training, pipeline) if options.training else None
-    values = report.evaluate_all(pipeline, reader, training, judge, options.samples, options.sampler)
+    view = seen_by(pipeline, judge, options)
+    asked = Asked(options.samples, options.sampler, view, options.probes, options.nearest, options.seed)
+    values = measure_all(pipeline, reader, training, judge, asked).as_dict()
     drawn = report.first(reader)
     x, y = normalise(drawn.x, pipeline.spec), drawn.y
     if options.gaming and judge is not None:

@@ -14,18 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from savae_dist.evaluation.similarity import psnr, ssim
+from savae_dist.latents import Posterior
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
-from savae_dist.spectra import envelope_spectrum, log_spectral_distance, log_spectrum, relative_distance
+from savae_dist.spectra import audible, envelope_spectrum, log_spectral_distance, log_spectrum, relative_distance
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Sums = dict[str, float]
+Counted = dict[str, tuple[Tensor, Tensor]]  # name -> values of the samples that count, and which those are, both `[m]`
 
 AVERAGES = (
     "accuracy",
     "cluster_error",
     "reconstruction_mse",
     "class_mean_mse",
+    "psnr",
+    "ssim",
     "class_flip_rate",
     "judge_flip_rate",
     "kl",
@@ -86,6 +91,27 @@ def class_means(batches: Batches, spec: DataSpec) -> ClassMeans:
     return ClassMeans(sums)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Samples x `[n, *shape]` with labels y `[n]`, as a pipeline sees them.
+
+    posterior: None without an encoder; x_hat `[n, *shape]`, the decoded posterior means: None without a decoder too.
+    """
+
+    x: Tensor
+    y: Tensor
+    posterior: Posterior | None
+    x_hat: Tensor | None
+
+    @classmethod
+    def by(cls, pipeline: Pipeline, x: Tensor, y: Tensor) -> Seen:
+        x, y = x.to(pipeline.device), y.to(pipeline.device)
+        posterior = pipeline.posterior(x) if "encoder" in pipeline.networks else None
+        decoded = posterior is not None and "decoder" in pipeline.networks
+        x_hat = pipeline.decoded(pipeline.completed(posterior.mean, y)) if decoded and posterior is not None else None
+        return cls(x, y, posterior, x_hat)
+
+
 def measure(
     pipeline: Pipeline, batches: Batches, class_means: ClassMeans | None = None, judge: Pipeline | None = None
 ) -> Sums:
@@ -98,14 +124,15 @@ def measure(
         check_judge(judge, pipeline.spec)
     sums = no_sums()
     for x, y in batches:
-        x, y = x.to(pipeline.device), y.to(pipeline.device)
-        if "encoder" in pipeline.networks:
-            _of_codes(sums, pipeline, x, y, class_means, judge)
-        if class_means is not None:
-            known = class_means.known(y.cpu())
-            error = x.cpu().double()[known] - class_means.of("sample", y.cpu()[known])
-            _count(sums, "class_mean_mse", error.square().flatten(1).mean(1))
+        add_to(sums, by_sample(pipeline, Seen.by(pipeline, x, y), class_means, judge))
     return sums
+
+
+def add_to(sums: Sums, counted: Counted) -> None:
+    """The values of some samples into the sums."""
+    for name, (values, _) in counted.items():
+        sums[f"{name}.sum"] += values.sum().item()
+        sums[f"{name}.count"] += len(values)
 
 
 def summarise(sums: Sums) -> dict[str, float | None]:
@@ -114,6 +141,7 @@ def summarise(sums: Sums) -> dict[str, float | None]:
     - accuracy: share of the labelled samples whose class is right.
     - cluster_error: 1 - accuracy, where clusters were given their classes afterwards (see `name_clusters`).
     - reconstruction_mse, class_mean_mse: mean square error per element, of the reconstruction and of the class mean.
+    - psnr, in dB, and ssim of the reconstructions of images: see `similarity`.
     - class_flip_rate: share of samples that the pipeline's own encoder and classifier put into another class once they
       are reconstructed; judge_flip_rate: the same by the judge's encoder and classifier.
     - kl: divergence of the posterior from the prior in nats, summed over latent dimensions.
@@ -159,33 +187,51 @@ def laplacian_variance(x: Tensor) -> Tensor:
     return laplacian.flatten(2).var(2, correction=0).mean(1)
 
 
-def _of_codes(
-    sums: Sums, pipeline: Pipeline, x: Tensor, y: Tensor, means: ClassMeans | None, judge: Pipeline | None
-) -> None:
-    """Add everything that is measured from the samples' codes."""
-    posterior = pipeline.posterior(x)
+def by_sample(
+    pipeline: Pipeline, seen: Seen, means: ClassMeans | None = None, judge: Pipeline | None = None
+) -> Counted:
+    """The values, float64 `[m]`, of which the metrics are the means, and to which samples they belong, int64 `[m]`."""
+    found, x, y = Counted(), seen.x, seen.y
+    if seen.posterior is not None:
+        _of_codes(found, pipeline, seen.posterior, y)
+    if seen.x_hat is not None:
+        _of_reconstructions(found, x, seen.x_hat)
+        _flips(found, pipeline, judge, seen)
+        if pipeline.spec.kind == "signal":
+            _spectral_distances(found, x, seen.x_hat, y, means)
+    if means is not None:
+        known = means.known(y.cpu())
+        error = x.cpu().double()[known] - means.of("sample", y.cpu()[known])
+        _count(found, "class_mean_mse", error.square().flatten(1).mean(1), known)
+    return found
+
+
+def _of_codes(found: Counted, pipeline: Pipeline, posterior: Posterior, y: Tensor) -> None:
+    """Everything that is measured from the samples' codes alone."""
     if not posterior.log_variance.isneginf().all():  # the KL term of a deterministic encoder is infinite
-        _count(sums, "kl", posterior.kl().sum(1))
+        _count(found, "kl", posterior.kl().sum(1))
     if "classifier" in pipeline.networks:
         labelled = y >= 0
         right = _decision(pipeline, posterior.mean)[labelled] == y[labelled]
-        _count(sums, "accuracy", right)
+        _count(found, "accuracy", right, labelled)
         if pipeline.has_clusters:
-            _count(sums, "cluster_error", ~right)
-    if "decoder" in pipeline.networks:
-        x_hat = pipeline.decoded(pipeline.completed(posterior.mean, y))
-        _count(sums, "reconstruction_mse", (x_hat - x).square().flatten(1).mean(1))
-        _count(sums, "laplacian_variance", laplacian_variance(x_hat))
-        _count(sums, "laplacian_variance_real", laplacian_variance(x))
-        _flips(sums, pipeline, judge, x, x_hat, posterior.mean)
-        if pipeline.spec.kind == "signal":
-            _spectral_distances(sums, x, x_hat, y, means)
+            _count(found, "cluster_error", ~right, labelled)
 
 
-def _count(sums: Sums, name: str, values: Tensor | np.ndarray) -> None:
-    """Add the values, one per sample, to the sum and their number to the count."""
-    sums[f"{name}.sum"] += torch.as_tensor(values).double().sum().item()
-    sums[f"{name}.count"] += len(values)
+def _of_reconstructions(found: Counted, x: Tensor, x_hat: Tensor) -> None:
+    _count(found, "reconstruction_mse", (x_hat - x).square().flatten(1).mean(1))
+    _count(found, "laplacian_variance", laplacian_variance(x_hat))
+    _count(found, "laplacian_variance_real", laplacian_variance(x))
+    if x.ndim == 4:
+        _count(found, "psnr", psnr(x, x_hat))
+        _count(found, "ssim", ssim(x, x_hat))
+
+
+def _count(found: Counted, name: str, values: Tensor | np.ndarray, counts: Tensor | None = None) -> None:
+    """Note the values, one per sample; counts: bool `[n]`, which samples they are of where it is not all."""
+    values = torch.as_tensor(values).double().cpu()
+    rows = torch.arange(len(values)) if counts is None else counts.cpu().nonzero().squeeze(1)
+    found[name] = (values, rows)
 
 
 def _decision(pipeline: Pipeline, z: Tensor) -> Tensor:
@@ -193,17 +239,19 @@ def _decision(pipeline: Pipeline, z: Tensor) -> Tensor:
     return pipeline.logits(z).argmax(1)
 
 
-def _flips(sums: Sums, pipeline: Pipeline, judge: Pipeline | None, x: Tensor, x_hat: Tensor, z: Tensor) -> None:
-    """Count the samples that change class when they are reconstructed, as each classifier sees it; z: codes of x."""
-    judged = {"judge_flip_rate": (judge, judge.posterior(x).mean)} if judge is not None else {}
+def _flips(found: Counted, pipeline: Pipeline, judge: Pipeline | None, seen: Seen) -> None:
+    """Which samples change class when they are reconstructed, as each classifier sees it."""
+    assert seen.posterior is not None
+    assert seen.x_hat is not None
+    judged = {"judge_flip_rate": (judge, judge.posterior(seen.x).mean)} if judge is not None else {}
     if "classifier" in pipeline.networks:
-        judged["class_flip_rate"] = (pipeline, z)
+        judged["class_flip_rate"] = (pipeline, seen.posterior.mean)
     for name, (one, before) in judged.items():
-        after = one.posterior(x_hat).mean
-        _count(sums, name, _decision(one, before) != _decision(one, after))
+        after = one.posterior(seen.x_hat).mean
+        _count(found, name, _decision(one, before) != _decision(one, after))
 
 
-def _spectral_distances(sums: Sums, x: Tensor, x_hat: Tensor, y: Tensor, means: ClassMeans | None) -> None:
+def _spectral_distances(found: Counted, x: Tensor, x_hat: Tensor, y: Tensor, means: ClassMeans | None) -> None:
     """Compare the spectra of signals with those of their reconstructions, and with their class's mean spectra.
 
     Spectra, since two signals of the same class differ in phase, so that their waveforms may differ everywhere.
@@ -215,8 +263,10 @@ def _spectral_distances(sums: Sums, x: Tensor, x_hat: Tensor, y: Tensor, means: 
     )
     for kind, spectrum, name, distance in spectra:
         spectrum_real = spectrum(real)
-        _count(sums, name, distance(spectrum_real, spectrum(ours)))
+        everything = torch.ones(len(x), dtype=torch.bool)
+        heard = torch.from_numpy(audible(spectrum_real)) if distance is relative_distance else everything
+        _count(found, name, distance(spectrum_real, spectrum(ours)), heard)
         if means is not None:
             known = means.known(y.cpu())
             baseline = means.of(kind, y.cpu()[known]).numpy()
-            _count(sums, f"class_mean_{name}", distance(spectrum_real[known.numpy()], baseline))
+            _count(found, f"class_mean_{name}", distance(spectrum_real[known.numpy()], baseline), heard & known)

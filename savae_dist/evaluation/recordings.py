@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-RESAMPLES = 1000  # draws of the bootstrap
-LEVEL = 0.95  # how likely an interval is to hold the true value
+from savae_dist.evaluation.bootstrap import RESAMPLES, ends
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ def intervals(votes: Votes, seed: int = 0) -> dict[str, list[float]]:
         "balanced_accuracy": [balanced_accuracy(one.probabilities, one.label) for one in drawn],
         "macro_auroc": [macro_auroc(one.probabilities, one.label) for one in drawn if len(rows) > 1],
     }
-    ends = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
-    return {name: np.percentile(np.array(each, float), ends).tolist() for name, each in found.items() if each}
+    return {name: ends(np.array(each, float)) for name, each in found.items() if each}
 
 
 def by_machine(votes: Votes) -> dict[int, float]:

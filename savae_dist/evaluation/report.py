@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from savae_dist.data import RawBatch, Reader, Request, Shards, evaluation_requests, loader, sequential
 from savae_dist.errors import ConfigError
-from savae_dist.evaluation import figures, metrics, sample_metrics
-from savae_dist.pipeline.codes import Source
+from savae_dist.evaluation import figures, metrics
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 
@@ -74,29 +74,26 @@ def evaluate(
     return metrics.summarise(metrics.measure(pipeline, validation, means, judge))
 
 
-def evaluate_all(
-    pipeline: Pipeline,
-    reader: Reader,
-    training: Reader | None = None,
-    judge: Pipeline | None = None,
-    samples: int = sample_metrics.DRAWN,
-    sampler: Source | None = None,
-) -> dict[str, float | None]:
-    """The metrics of codes and reconstructions and, where there is a decoder, of `samples` that `sampler` generated.
+def table(measured: Mapping[str, Any]) -> str:
+    """A line per metric with its interval and number of samples; those without a value are named, then how it was done.
 
-    None stands for a metric that needs a network that the pipeline does not have.
+    measured: as in metrics.json.
     """
-    values = evaluate(pipeline, batches(reader), batches(training) if training else None, judge)
-    if "decoder" in pipeline.networks:
-        values |= sample_metrics.measure_samples(pipeline, batches(reader), judge, samples, sampler=sampler)
-    return values
+    numbers = {name: value for name, value in measured.items() if not isinstance(value, Mapping)}
+    intervals, n = (measured.get(key, {}) for key in ("intervals", "n"))
+    counts = {name: f"n = {count:,}" for name, count in n.items()}
+    lines = [
+        f"{name:40} {value:<11.6g} {_between(intervals.get(name)):24} {counts.get(name, '')}".rstrip()
+        for name, value in numbers.items()
+        if value is not None
+    ]
+    absent = [name for name, value in numbers.items() if value is None]
+    lines += [f"does not apply here: {', '.join(absent)}"] if absent else []
+    return "\n".join([*lines, *(f"{name}: {text}" for name, text in measured.get("protocol", {}).items())])
 
 
-def table(values: Mapping[str, float | None]) -> str:
-    """A line per metric; those without a value are named in the last line."""
-    lines = [f"{name:40} {value:.6g}" for name, value in values.items() if value is not None]
-    absent = [name for name, value in values.items() if value is None]
-    return "\n".join([*lines, *([f"does not apply here: {', '.join(absent)}"] if absent else [])])
+def _between(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
 
 
 def draw_figures(pipeline: Pipeline, x: Tensor, y: Tensor, of: str = "") -> dict[str, Figure]:

@@ -14,41 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from savae_dist.evaluation.feature_view import FeatureView
+from savae_dist.evaluation.frechet import Gaussian, frechet_distance
 from savae_dist.evaluation.metrics import Batches, check_judge, laplacian_variance
 from savae_dist.networks import ConvEncoder
-from savae_dist.networks.base import inference
 from savae_dist.pipeline.codes import Source
 from savae_dist.pipeline.pipeline import Pipeline
 
 DRAWN = 2000  # generated samples
-BATCH = 256  # samples that the judge sees at a time
-
-
-@dataclass(frozen=True)
-class Gaussian:
-    """Mean `[units]` and covariance `[units, units]` of features, float64."""
-
-    mean: np.ndarray
-    covariance: np.ndarray
-
-    @classmethod
-    def of(cls, features: np.ndarray) -> Gaussian:
-        """Fitted to features `[n, units]`, n at least 2."""
-        features = features.astype(np.float64)
-        return cls(features.mean(0), np.atleast_2d(np.cov(features, rowvar=False)))
-
-
-def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """||m_a - m_b||^2 + tr(A + B - 2 (A B)^(1/2)) (Dowson and Landau 1982; Heusel 2017).
-
-    Computed with the trace of (A^(1/2) B A^(1/2))^(1/2), which equals that of (A B)^(1/2). The former is the root of
-    a symmetric matrix, so it is real; the root of a nearly singular A B comes out complex by rounding.
-    """
-    values, vectors = np.linalg.eigh(a.covariance)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ b.covariance @ root).clip(min=0)).sum()
-    distance = np.square(a.mean - b.mean).sum() + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
-    return max(float(distance), 0.0)
 
 
 @dataclass(frozen=True)
@@ -90,11 +63,8 @@ def judged(judge: Pipeline, x: Tensor) -> Judged:
     encoder = judge.role("encoder")
     if not isinstance(encoder, ConvEncoder):
         raise ValueError(f"a judge needs a conv_encoder, as SAVAE trains it, not a {encoder.model_type}")
-    parts = [part.to(judge.device) for part in x.split(BATCH)]
-    with inference(encoder):
-        features = [encoder.hidden(encoder.features(part)[1]).cpu() for part in parts]
-    probabilities = [judge.logits(judge.posterior(part).mean).softmax(1).cpu() for part in parts]
-    return Judged(torch.cat(features).double().numpy(), torch.cat(probabilities).double().numpy())
+    probabilities = judge.logits(judge.posterior(x).mean).softmax(1).cpu()
+    return Judged(FeatureView(judge, "the judge", judge.spec).features(x), probabilities.double().numpy())
 
 
 def measure_samples(
@@ -122,12 +92,13 @@ def measure_samples(
     """
     if judge is not None:
         check_judge(judge, pipeline.spec)
+        view = FeatureView(judge, "the judge", pipeline.spec)
     sharpness, features, labels = [], [], []
     for x, y in real:
         sharpness.append(laplacian_variance(x).cpu())
         labels.append(y.cpu())
         if judge is not None:
-            features.append(judged(judge, x).features)
+            features.append(view.features(x))
     source = sampler or pipeline.codes.usual(None)
     samples = pipeline.decoded(pipeline.latents(count, seed=seed, sampler=source))
     ratio = float(laplacian_variance(samples).mean().cpu() / torch.cat(sharpness).mean())

@@ -10,8 +10,9 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from savae_dist.evaluation.frechet import Gaussian, frechet_distance
 from savae_dist.evaluation.metrics import laplacian_variance
-from savae_dist.evaluation.sample_metrics import Gaussian, Judged, frechet_distance, judged, measure_samples
+from savae_dist.evaluation.sample_metrics import Judged, judged, measure_samples
 from savae_dist.networks import ConvDecoder, ConvEncoder, DcganDecoder, DcganEncoder, DenseClassifier
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.posteriors import PosteriorBank
