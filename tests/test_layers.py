@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config", "import_file"}),
     "load_config": frozenset({"config", "systems"}),
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config"}),
-    "evaluation": frozenset({"systems", "pipeline", "data", "networks", "preprocess", "spectra"}),
+    "evaluation": frozenset({"systems", "pipeline", "data", "networks", "latents", "preprocess", "spectra"}),
     "run": ANY,
     "testing": ANY,
     "train": ANY,

@@ -67,7 +67,8 @@ def test_every_number_has_its_count_and_nearly_every_one_an_interval(measured: M
     there = {name for name, value in measured.values.items() if value is not None}
     assert there <= measured.n.keys()
     without = there - measured.intervals.keys()
-    assert without <= {"sample_sharpness", *(name for name in there if name.endswith(("_distance", "_floor")))}
+    of_samples = {"sample_sharpness", "judge_confidence", "inception_score", "class_balance", "label_agreement"}
+    assert without <= of_samples | {name for name in there if name.endswith(("_distance", "_floor"))}
     for name, (low, high) in measured.intervals.items():
         value = measured.values[name]
         assert value is not None
