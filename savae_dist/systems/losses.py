@@ -18,6 +18,7 @@ from savae_dist.networks.spectrogram import power_frames
 
 Reduction = Literal["sum", "mean"]
 AdversarialForm = Literal["match_real", "lsgan", "wasserstein", "hinge", "non_saturating"]
+LatentForm = Literal["probabilities", "logits"]
 UnlabelledForm = Literal["pseudo_label", "entropy", "consistency"]
 
 SURE = 0.95  # probability from which a guess counts as a label
@@ -148,9 +149,15 @@ def tap_losses(features: Mapping[str, Tensor], features_hat: Mapping[str, Tensor
     return torch.stack([0.5 * F.mse_loss(f_hat, f) for f, f_hat in pairs])
 
 
-def latent_loss(logits: Tensor, logits_hat: Tensor) -> Tensor:
-    """E||Class(Z) - Class(Z^)||^2 on softmax probabilities, summed over classes (Zemouri eq 11)."""
-    return (full_precision(logits).softmax(1) - full_precision(logits_hat).softmax(1)).square().sum(1).mean()
+def latent_loss(logits: Tensor, logits_hat: Tensor, form: LatentForm = "probabilities") -> Tensor:
+    """E||Class(Z) - Class(Z^)||^2, summed over classes (Zemouri eq 11), of softmax probabilities or of the logits.
+
+    Logits `[batch, classes]`. A mean over classes is this with gamma divided by their number.
+    """
+    compared = [full_precision(each) for each in (logits, logits_hat)]
+    if form == "probabilities":
+        compared = [each.softmax(1) for each in compared]
+    return (compared[0] - compared[1]).square().sum(1).mean()
 
 
 def critic_loss(form: AdversarialForm, score: Tensor, sign: int, label: float = 1.0) -> Tensor:

@@ -23,7 +23,7 @@ from savae_dist.networks.base import Norm, output_for
 from savae_dist.networks.conv import FEATURE_STAGES, FeatureTap
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
-from savae_dist.systems.losses import AdversarialForm, Reduction
+from savae_dist.systems.losses import AdversarialForm, LatentForm, Reduction
 from savae_dist.systems.phases import Batch, BatchUse, Loss, Phase, Recalibration, Update, check_numbers, code_size
 
 Terms = dict[str, Tensor]
@@ -85,6 +85,7 @@ class SAVAE:
     envelope_weight: float = 0.0
     decoder_input: LatentInput = "sample"  # Z that is decoded
     latent_input: LatentInput = "sample"  # Z and Z^ that are classified in eq 11
+    latent_form: LatentForm = "probabilities"  # Class() in eq 11: after the softmax, or the logits before it
     adversarial: AdversarialForm = "match_real"  # eq 10
     batches: BatchUse = "fresh"
     critic: Literal["waveform", "spectrogram"] = "waveform"  # the samples that it scores, or their spectra over time
@@ -255,7 +256,7 @@ class SAVAE:
             posterior_hat = nets.encoder.posterior(rest)
             logits = nets.classifier(self.latent(self.latent_input, posterior, batch.noise["z"]))
             logits_hat = nets.classifier(self.latent(self.latent_input, posterior_hat, batch.noise["z_hat"]))
-            terms["latent"] = self.gamma * losses.latent_loss(logits, logits_hat)
+            terms["latent"] = self.gamma * losses.latent_loss(logits, logits_hat, self.latent_form)
         return terms
 
     @staticmethod

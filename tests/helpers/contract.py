@@ -40,7 +40,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"label_smoothing": 0.2},
         {"kl_free_bits": 0.05, "kl_weight": 1.0},
         {"kl_capacity": 5.0, "kl_reduction": "mean"},
-        {"feature_form": "gram"},
+        {"feature_form": "gram", "latent_form": "logits"},
         {"spectral_weight": 1.0, "spectral_windows": [8, 16], "envelope_weight": 0.5, "critic": "spectrogram"},
     ],
     "aae_unsupervised": [

@@ -44,7 +44,7 @@ def test_the_plans_that_come_along_resolve(file: Path, tmp_path: Path) -> None:
     asked = plan.read(file)
     first = {name: seeds[:1] for name, seeds in asked.seeds.items()}
     grid = plan.grid(replace(asked, seeds=first), tmp_path)
-    assert len(grid.cells) == len(first) * len(asked.beta) * len(asked.gamma)
+    assert len(grid.cells) == len(first) * len(asked.axes) * len(asked.beta) * len(asked.gamma)
     assert len({trial.folder for trial in grid.runs}) == len(grid.runs)
     cell = grid.cells[-1]
     judge, start = grid.needs(cell)
@@ -53,6 +53,25 @@ def test_the_plans_that_come_along_resolve(file: Path, tmp_path: Path) -> None:
     held_out = {(trial.resolved.data.validation, trial.resolved.data.hold_out) for trial in grid.runs}
     assert len(held_out) == 1  # nobody sees what the settings are chosen by
     assert held_out != {(None, 0.0)}
+
+
+def test_a_change_of_phase_2_is_a_row_of_its_own(tmp_path: Path) -> None:
+    """Each change is made in its own cells and in nothing before them, and is read by itself."""
+    file = tmp_path / "plan.yaml"
+    file.write_text(TINY.format(data="data") + "  axes: {'': [], n_dis 2: [system.critic_steps=2]}\n")
+    grid = plan.grid(plan.read(file), tmp_path)
+    assert [(plan.row_of(cell), cell.resolved.system.critic_steps) for cell in grid.cells] == [
+        *[("2", 1)] * 2,
+        *[("2, n_dis 2", 2)] * 2,
+    ]
+    assert len(grid.runs) == 1 + 1 + 4
+    assert grid.cells[2].folder.name.startswith("K=2-axis=n_dis_2-beta=0.1-gamma=0-seed=0-")
+    file.write_text(TINY.format(data="data"))
+    assert [cell.folder.name for cell in plan.grid(plan.read(file), tmp_path).cells] == [
+        cell.folder.name for cell in grid.cells[:2]
+    ]
+    points = measured.points(grid.cells, {cell.folder: dict.fromkeys(MEASURES, 0.5) for cell in grid.cells})
+    assert report.decisions(points).keys() == {"2", "2, n_dis 2"}
 
 
 def test_a_moved_folder_is_known_again(tmp_path: Path) -> None:

@@ -140,6 +140,12 @@ def test_feature_loss_skips_what_weighs_nothing() -> None:
 def test_latent_loss_is_the_brier_like_distance_of_probabilities() -> None:
     a, b = torch.log(torch.tensor([[0.5, 0.5], [0.9, 0.1]])), torch.log(torch.tensor([[1.0, 1e-30], [0.1, 0.9]]))
     assert losses.latent_loss(a, b).item() == pytest.approx((0.5 + 2 * 0.64) / 2, rel=1e-5)
+    assert losses.latent_loss(a, b + 1).item() == pytest.approx((0.5 + 2 * 0.64) / 2, rel=1e-5)
+
+
+def test_latent_loss_of_logits_sees_what_the_softmax_does_not() -> None:
+    a, b = torch.tensor([[1.0, 2.0], [0.0, 4.0]]), torch.tensor([[2.0, 3.0], [0.0, 1.0]])
+    assert losses.latent_loss(a, b, "logits").item() == pytest.approx((2 + 9) / 2)
 
 
 SCORES = torch.tensor([-2.0, 0.5, 3.0])

@@ -13,7 +13,7 @@ from savae_dist.files import write_json, write_text
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.sweeps import running
 from savae_dist.sweeps.figure9 import classes, cost, measured, report
-from savae_dist.sweeps.figure9.plan import Grid, Plan
+from savae_dist.sweeps.figure9.plan import Grid, Plan, row_of
 from savae_dist.sweeps.trials import Trial
 
 DECISION = "decision.json"
@@ -57,7 +57,7 @@ def _run(trial: Trial, launch: str | None) -> None:
 
 
 def conclude(plan: Plan, grid: Grid, out: Path) -> list[str]:
-    """Markdown of what is finished. First the decision is written; then each K that is whole is scored on the test set.
+    """Markdown of what is finished. First the decision is written; then each row that is whole is scored on the test set.
 
     The pictures lie in `out`, and the text in figure9.md.
     """
@@ -67,8 +67,8 @@ def conclude(plan: Plan, grid: Grid, out: Path) -> list[str]:
     baseline = measured.class_mean_mse(grid)
     lines = ["## On the held-out part of the training set", "", *report.table(chosen, baseline), ""]
     decided = report.decisions(chosen)
-    write_json(out / DECISION, {k: asdict(decision) for k, decision in decided.items()})
-    lines += [f"- {report.told(k, decision)}" for k, decision in decided.items()]
+    write_json(out / DECISION, {row: asdict(decision) for row, decision in decided.items()})
+    lines += [f"- {report.told(row, decision)}" for row, decision in decided.items()]
     report.draw_curves(chosen, baseline, "held-out training images", out, "selection")
     tested, missing = _whole_and_missing(grid)
     lines += ["", *(f"Not finished: {name}." for name in missing)]
@@ -88,8 +88,8 @@ def conclude(plan: Plan, grid: Grid, out: Path) -> list[str]:
 
 
 def _whole_and_missing(grid: Grid) -> tuple[Sequence[Trial], list[str]]:
-    """The cells of every K whose cells have all ended, without those that diverged; and the names of the unfinished."""
+    """The cells of every row whose cells have all ended, without those that diverged; and the names of the unfinished."""
     missing = [cell for cell in grid.cells if cell.exit_code is None]
-    open_k = {cell.varied["K"] for cell in missing}
-    ended = [cell for cell in grid.cells if cell.varied["K"] not in open_k and cell.exit_code == 0]
+    open_rows = {row_of(cell) for cell in missing}
+    ended = [cell for cell in grid.cells if row_of(cell) not in open_rows and cell.exit_code == 0]
     return ended, [cell.folder.name for cell in missing]

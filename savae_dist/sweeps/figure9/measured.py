@@ -11,7 +11,7 @@ from savae_dist.evaluation import report
 from savae_dist.files import read_object, write_json
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.sweeps import curves
-from savae_dist.sweeps.figure9.plan import Grid
+from savae_dist.sweeps.figure9.plan import Grid, row_of
 from savae_dist.sweeps.trials import Trial
 
 LAST = 5  # validations that a figure is the mean of: flips swing by tens of points within a run
@@ -21,9 +21,9 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Point:
-    """A place of the grid, (K, beta, gamma), with what each seed measured there."""
+    """A place of the grid, (row, beta, gamma), with what each seed measured there."""
 
-    k: str
+    row: str
     beta: str
     gamma: str
     of_seeds: tuple[Values, ...]
@@ -73,6 +73,6 @@ def points(cells: Iterable[Trial], measured: Mapping[Path, Values | None]) -> li
     seeds: dict[tuple[str, str, str], list[Values]] = {}
     for trial in cells:
         if (values := measured[trial.folder]) is not None:
-            place = (trial.varied["K"], trial.varied["beta"], trial.varied["gamma"])
+            place = (row_of(trial), trial.varied["beta"], trial.varied["gamma"])
             seeds.setdefault(place, []).append(values)
     return [Point(*place, tuple(values)) for place, values in seeds.items()]

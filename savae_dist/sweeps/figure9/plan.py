@@ -20,13 +20,15 @@ from savae_dist.load_config import load
 from savae_dist.sweeps.trials import Trial
 
 KIND = "figure9"
-KEYS = ("judge", "phase_1", "phase_2", "common", "beta", "gamma", "seeds", "test")
+MUST = ("judge", "phase_1", "phase_2", "common", "beta", "gamma", "seeds", "test")
+MAY = ("axes",)
 
 
 @dataclass(frozen=True)
 class Plan:
     """What the file says. judge, phase_2, common: the trainer's arguments; phase_1: those of each K, by its name;
     seeds: of each K. test: shards that are scored once, when the decision stands.
+    axes: what else is changed in phase 2, one change at a time, by its name; "" is the grid without a change.
     """
 
     judge: tuple[str, ...]
@@ -37,6 +39,7 @@ class Plan:
     gamma: tuple[str, ...]
     seeds: dict[str, tuple[str, ...]]
     test: str
+    axes: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class Grid:
         return [] if trial is self.judge else [self.judge]
 
 
+def row_of(cell: Trial) -> str:
+    """The cells that are read together, over beta and gamma: those of one K and one change of phase 2."""
+    return ", ".join(cell.varied[key] for key in ("K", "axis") if key in cell.varied)
+
+
 def is_plan(config: str) -> bool:
     return config.endswith((".yaml", ".yml")) and Path(config).is_file() and KIND in read_yaml(Path(config))
 
@@ -67,15 +75,16 @@ def read(path: Path) -> Plan:
     """ConfigError where a key is missing or unknown."""
     content: dict[str, Any] = OmegaConf.to_container(read_yaml(path))  # type: ignore[assignment]
     asked = content.pop(KIND)
-    if content or not isinstance(asked, dict) or set(asked) != set(KEYS):
-        raise ConfigError(f"{path}: `{KIND}` holds {', '.join(KEYS)}, each once, and nothing stands beside it")
+    if content or not isinstance(asked, dict) or not set(MUST) <= set(asked) <= {*MUST, *MAY}:
+        raise ConfigError(f"{path}: `{KIND}` holds {', '.join(MUST)}, perhaps axes, and nothing stands beside it")
     by_k = {key: {str(k): tuple(map(str, words)) for k, words in asked[key].items()} for key in ("phase_1", "seeds")}
     if by_k["phase_1"].keys() != by_k["seeds"].keys():
         raise ConfigError(f"{path}: `phase_1` and `seeds` must name the same K")
     judge, phase_2, common, beta, gamma = (
         tuple(map(str, asked[key])) for key in ("judge", "phase_2", "common", "beta", "gamma")
     )
-    return Plan(judge, by_k["phase_1"], phase_2, common, beta, gamma, by_k["seeds"], str(asked["test"]))
+    axes = {str(name): tuple(map(str, words)) for name, words in asked.get("axes", {"": []}).items()}
+    return Plan(judge, by_k["phase_1"], phase_2, common, beta, gamma, by_k["seeds"], str(asked["test"]), axes)
 
 
 def grid(plan: Plan, out: Path) -> Grid:
@@ -91,11 +100,12 @@ def grid(plan: Plan, out: Path) -> Grid:
         for seed in seeds
     }
     cells = []
-    for (name, seed), gamma, beta in product(first, plan.gamma, plan.beta):
+    for (name, seed), axis, gamma, beta in product(first, plan.axes, plan.gamma, plan.beta):
         start = first[name, seed]
-        words = [*plan.phase_1[name], *plan.common, "system.vec_steps=0", *plan.phase_2, f"seed={seed}"]
-        words += [f"system.beta={beta}", f"system.gamma={gamma}", f"networks.initial={start.folder}"]
-        varied = {"K": name.removeprefix("K="), "beta": beta, "gamma": gamma, "seed": seed}
+        words = [*plan.phase_1[name], *plan.common, "system.vec_steps=0", *plan.phase_2, *plan.axes[axis]]
+        words += [f"seed={seed}", f"system.beta={beta}", f"system.gamma={gamma}", f"networks.initial={start.folder}"]
+        changed = {"axis": axis} if axis else {}
+        varied = {"K": name.removeprefix("K="), **changed, "beta": beta, "gamma": gamma, "seed": seed}
         cells.append(trial(out, varied, [*words, f"judge={judge.folder}"], start))
     return Grid(judge, first, tuple(cells))
 
@@ -110,4 +120,5 @@ def trial(out: Path, varied: dict[str, str], arguments: list[str], start: Trial 
     if start is not None:
         known = replace(resolved, networks=replace(resolved.networks, initial=start.folder.name))
     name = "-".join(f"{key}={value}" if value else key for key, value in varied.items())
-    return Trial(tuple(arguments), varied, resolved, out / f"{name.replace('=K=', '=')}-{digest(known)}")
+    name = name.replace("=K=", "=").replace(" ", "_")
+    return Trial(tuple(arguments), varied, resolved, out / f"{name}-{digest(known)}")

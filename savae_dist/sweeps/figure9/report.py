@@ -17,6 +17,7 @@ from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 from savae_dist.sweeps.figure9.decision import Decision, decide
 from savae_dist.sweeps.figure9.measured import Point
+from savae_dist.sweeps.figure9.plan import row_of
 from savae_dist.sweeps.trials import Trial
 
 TITLES = {
@@ -35,7 +36,7 @@ def table(points: Sequence[Point], class_means: float | None) -> list[str]:
     lines = [["K", "beta", "gamma", "seeds", *TITLES.values()], ["---"] * (4 + len(TITLES))]
     for point in points:
         values = [_cell(point.all(measure), measure) for measure in TITLES]
-        lines.append([point.k, point.beta, point.gamma, str(len(point.of_seeds)), *values])
+        lines.append([point.row, point.beta, point.gamma, str(len(point.of_seeds)), *values])
     told = [] if class_means is None else ["", f"The mean image of each class has an MSE of {class_means:.4f}."]
     return [*(f"| {' | '.join(line)} |" for line in lines), *told]
 
@@ -46,8 +47,8 @@ def _cell(values: Sequence[float], measure: str) -> str:
     return mean if len(values) == 1 else f"{mean} ({least} to {most})"
 
 
-def told(k: str, decision: Decision) -> str:
-    """The decision of one K in a sentence per rule."""
+def told(row: str, decision: Decision) -> str:
+    """The decision of one row of the grid in a sentence per rule."""
     named = {
         "epsilon-1 (sharp from here on)": decision.epsilon_1,
         "epsilon-2 (the class is lost from here on)": decision.epsilon_2,
@@ -55,25 +56,25 @@ def told(k: str, decision: Decision) -> str:
     }
     parts = [f"{name}: {beta if beta is not None else 'none of the grid'}" for name, beta in named.items()]
     beta, gamma = decision.recommended
-    return f"K = {k}: {'; '.join(parts)}; recommended: beta {beta}, gamma {gamma}."
+    return f"K = {row}: {'; '.join(parts)}; recommended: beta {beta}, gamma {gamma}."
 
 
-def by_k(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """The points of each K, in their order."""
+def by_row(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """The points of each K, and of each change of phase 2, in their order."""
     found: dict[str, list[Point]] = {}
     for point in points:
-        found.setdefault(point.k, []).append(point)
+        found.setdefault(point.row, []).append(point)
     return found
 
 
 def decisions(points: Sequence[Point]) -> dict[str, Decision]:
-    return {k: decide(of_k) for k, of_k in by_k(points).items()}
+    return {row: decide(of_row) for row, of_row in by_row(points).items()}
 
 
 def draw_curves(points: Sequence[Point], class_means: float | None, of: str, out: Path, name: str) -> list[Path]:
-    """A picture per K, `NAME-K.png`. of: what samples were measured."""
+    """A picture per row, `NAME-ROW.png`. of: what samples were measured."""
     drawn = []
-    for k, known in by_k(points).items():
+    for row, known in by_row(points).items():
         betas, gammas = (sorted({p.beta for p in known}, key=float), sorted({p.gamma for p in known}, key=float))
         places = {(p.beta, p.gamma): p for p in known}
         curves = []
@@ -92,20 +93,24 @@ def draw_curves(points: Sequence[Point], class_means: float | None, of: str, out
         rule = decide(known)
         marked = {"epsilon-1": rule.epsilon_1, "epsilon-2": rule.epsilon_2, "beta*": rule.beta_star}
         seeds = max(len(point.of_seeds) for point in known)
-        title = f"K = {k}, {of}: mean, least and most of {seeds} seed{'s' * (seeds > 1)}"
-        drawn.append(figures.save(over_beta(betas, curves, marked, title), out / f"{name}-{k}.png"))
+        title = f"K = {row}, {of}: mean, least and most of {seeds} seed{'s' * (seeds > 1)}"
+        drawn.append(figures.save(over_beta(betas, curves, marked, title), out / f"{name}-{file_name(row)}.png"))
     return drawn
 
 
+def file_name(row: str) -> str:
+    return row.replace(", ", "-").replace(" ", "_")
+
+
 def draw_images(cells: Sequence[Trial], shards: str, judge: Pipeline, out: Path) -> list[Path]:
-    """A picture of each K's first seed, `images-K.png`: 40 images drawn at random from the shards."""
+    """A picture of each row's first seed, `images-K.png`: 40 images drawn at random from the shards."""
     first: dict[str, list[Trial]] = {}
     for trial in cells:
-        of_k = first.setdefault(trial.varied["K"], [])
-        if trial.exit_code == 0 and (not of_k or trial.varied["seed"] == of_k[0].varied["seed"]):
-            of_k.append(trial)
+        of_row = first.setdefault(row_of(trial), [])
+        if trial.exit_code == 0 and (not of_row or trial.varied["seed"] == of_row[0].varied["seed"]):
+            of_row.append(trial)
     drawn = []
-    for k, trials in first.items():
+    for name, trials in first.items():
         panels, x = {}, torch.empty(0)
         for trial in trials:
             pipeline = Pipeline.from_pretrained(trial.folder)
@@ -115,9 +120,9 @@ def draw_images(cells: Sequence[Trial], shards: str, judge: Pipeline, out: Path)
             panels[trial.varied["beta"], trial.varied["gamma"]] = Panel(x_hat, changed)
         if panels:
             title = (
-                f"{DRAWN} random images of {shards} and their reconstructions, K = {k}, seed {trials[0].varied['seed']}"
+                f"{DRAWN} random images of {shards} and their reconstructions, K = {name}, seed {trials[0].varied['seed']}"
             )
-            drawn.append(figures.save(class_changes(x, panels, title), out / f"images-{k}.png"))
+            drawn.append(figures.save(class_changes(x, panels, title), out / f"images-{file_name(name)}.png"))
     return drawn
 
 
