@@ -22,6 +22,10 @@ STEPS = ["system.vec_steps=3", "system.decoder_steps=3", "checkpoint_every=2", "
 SGD = ["optimizers.default.name=sgd", "optimizers.default.lr=0.02", "optimizers.default.momentum=0.9"]
 CLIPPED = ["optimizers.default.clip_norm=0.5", "optimizers.critic.clip_weights=0.05", "accumulate=2"]
 NORMS = ["networks.norm=batch", "system.critic_regulariser=spectral_norm"]  # which keep statistics in buffers
+LOSSES = [  # which stand beside the paper's
+    *("system.kl_free_bits=0.05", "system.kl_capacity=5", "system.label_smoothing=0.2", "system.critic_regulariser=r1"),
+    *("system.feature_form=gram", "system.latent_form=logits"),
+]
 VEC, DECODER = 2, 5  # a checkpoint within each phase
 LAUNCH = """
 compute_environment: LOCAL_MACHINE
@@ -53,6 +57,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         job("zero2", 2, *SGD),
         job("ddp, then zero1", 1, *SGD, **{"from": ddp, "step": VEC}),
         job("zero2, then ddp", 0, *SGD, **{"from": zero, "step": DECODER}),
+        job("losses", 0, *SGD, *LOSSES),
+        job("losses, zero1", 1, *SGD, *LOSSES),
+        job("losses, zero2", 2, *SGD, *LOSSES),
+        job("losses, interrupted early", 0, *SGD, *LOSSES, **{"from": str(folder / "losses"), "step": VEC}),
+        job("losses, interrupted", 0, *SGD, *LOSSES, **{"from": str(folder / "losses"), "step": DECODER}),
         job("adam", 2),
         job("adam, interrupted", 2, **{"from": str(folder / "adam"), "step": DECODER}),
         job("adam, interrupted early", 2, **{"from": str(folder / "adam"), "step": VEC}),
@@ -104,11 +113,20 @@ def test_equal_to_ddp(name: str, folder: Path) -> None:
     assert files[0] == files[1]
 
 
+@pytest.mark.parametrize("zero", ["zero1", "zero2"])
+def test_losses_beside_the_papers_are_equal_to_ddp(zero: str, folder: Path) -> None:
+    expected = weights(folder / "losses")
+    assert largest_difference(weights(folder / f"losses, {zero}"), expected) <= 1e-6
+    assert largest_difference(weights(folder / "ddp"), expected) > 1e-4  # they do count
+
+
 @pytest.mark.parametrize(
     ("name", "whole"),
     [
         ("adam, interrupted", "adam"),
         ("adam, interrupted early", "adam"),
+        ("losses, interrupted", "losses"),
+        ("losses, interrupted early", "losses"),
         ("four, interrupted", "four"),
         ("four, interrupted late", "four"),
         ("norms, interrupted", "norms"),

@@ -57,7 +57,7 @@ def _run(trial: Trial, launch: str | None) -> None:
 
 
 def conclude(plan: Plan, grid: Grid, out: Path) -> list[str]:
-    """Markdown of what is finished. First the decision is written; then each row that is whole is scored on the test set.
+    """Markdown of what is finished. The decision is written first; then each whole row is scored on the test set.
 
     The pictures lie in `out`, and the text in figure9.md.
     """
@@ -88,7 +88,7 @@ def conclude(plan: Plan, grid: Grid, out: Path) -> list[str]:
 
 
 def _whole_and_missing(grid: Grid) -> tuple[Sequence[Trial], list[str]]:
-    """The cells of every row whose cells have all ended, without those that diverged; and the names of the unfinished."""
+    """The cells of every row that has ended, without those that diverged; and the names of the unfinished."""
     missing = [cell for cell in grid.cells if cell.exit_code is None]
     open_rows = {row_of(cell) for cell in missing}
     ended = [cell for cell in grid.cells if row_of(cell) not in open_rows and cell.exit_code == 0]

@@ -119,9 +119,8 @@ def draw_images(cells: Sequence[Trial], shards: str, judge: Pipeline, out: Path)
             changed = decision(judge, x) != decision(judge, x_hat)
             panels[trial.varied["beta"], trial.varied["gamma"]] = Panel(x_hat, changed)
         if panels:
-            title = (
-                f"{DRAWN} random images of {shards} and their reconstructions, K = {name}, seed {trials[0].varied['seed']}"
-            )
+            seed = trials[0].varied["seed"]
+            title = f"{DRAWN} random images of {shards} and their reconstructions, K = {name}, seed {seed}"
             drawn.append(figures.save(class_changes(x, panels, title), out / f"images-{file_name(name)}.png"))
     return drawn
 
