@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def printable(text: str) -> str:
     """A text on one line, what is no print in it escaped: names and values out of files may hold escape sequences."""
@@ -102,6 +105,15 @@ class Interrupted(BaseException):
 
     No `Exception`, like KeyboardInterrupt: code that catches every error, to try again or to wrap it, must let it pass.
     """
+
+
+@contextmanager
+def of_key(key: str, value: object) -> Iterator[None]:
+    """Name the key of the configuration whose value, a folder or a name on the Hub, could not be loaded inside."""
+    try:
+        yield
+    except (CheckpointError, DeniedError) as error:
+        raise type(error)(f"{key}={value}: {error}") from error
 
 
 def told_by(error: BaseException) -> UserError | None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from helpers import hub_stub
 from helpers.launching import shards
+from huggingface_hub import constants
 from matplotlib.figure import Figure
 
 from savae_dist.run.validation import TrainingFigures
@@ -37,3 +39,22 @@ def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of 203 images of 12x12 in four classes, a third of them unlabelled."""
     return shards(tmp_path_factory.mktemp("data") / "shards")
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[hub_stub.Hub]:
+    """A stub of the Hub on loopback, with a token at hand, for this process and those that it starts."""
+    with hub_stub.running() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        for key, value in {
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HOME": str(tmp_path / "home"),
+        }.items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.setenv("HF_TOKEN", hub_stub.TOKEN)
+        yield hub

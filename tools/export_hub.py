@@ -1,6 +1,6 @@
 """Write a finished run as folders that are ready for the Hub, each with a model card.
 
-    python tools/export_hub.py RUN OUT [--license ID] [--trainer FILE.py]
+    python tools/export_hub.py RUN OUT [--license ID] [--dataset ORG/NAME ...] [--trainer FILE.py]
                                [--push-to ORG/NAME [--private] [--revision BRANCH] [--create-pr]]
 
 OUT is the whole pipeline (`Pipeline.from_pretrained(OUT)`); OUT/encoder, OUT/decoder, ... are its networks, each
@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", help="a run's folder, a saved pipeline, or a repository on the Hub")
     parser.add_argument("out", type=Path, help="a new folder, or an earlier export to replace")
     parser.add_argument("--license", help="the weights' licence as the Hub names it (apache-2.0, cc-by-4.0, ...)")
+    parser.add_argument("--dataset", action="append", default=[], metavar="ORG/NAME", help="trained on, of the Hub")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     parser.add_argument("--push-to", metavar="ORG/NAME", help="upload OUT to this repository, made where there is none")
     parser.add_argument("--private", action="store_true", help="a repository that is made here is private")
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.trainer:
             enter(options.trainer)
         citations = {name: citation_of(system) for name, system in SYSTEMS.items()}
-        pipeline = export(options.run, options.out, options.license, citations)
+        pipeline = export(options.run, options.out, options.license, options.dataset, citations)
         pushed = options.push_to and upload(
             options.out,
             options.push_to,

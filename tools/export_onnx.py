@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pipeline = Pipeline.from_pretrained(options.pipeline)
         x = samples(pipeline, options.shards)
         lines = told(export_all(pipeline, x, options.out), len(x), options.shards or "generated samples")
-        card = f"{model_card(pipeline, 'pipeline', {})}\n{lines}\n"
+        card = f"{model_card(pipeline, 'pipeline')}\n{lines}\n"
         (options.out / "README.md").write_text(card)
     except ModuleNotFoundError as error:
         print(f"export_onnx: {error.name} is not installed: pip install 'savae-dist[onnx]'", file=sys.stderr)

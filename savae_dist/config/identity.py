@@ -18,6 +18,7 @@ FREE_KEYS = {
     *("divergence.retries", "divergence.lr_factor"),
     *("data.workers", "data.lanes", "data.cache", "data.validation", "data.bad_budget"),
     *("data.cache_dir", "data.cache_bytes", "data.outage_limit"),
+    *("hub.push", "hub.private", "hub.license", "hub.timeout"),
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from savae_dist.config.augmentations import check_strengths
 from savae_dist.config.effect import needs, no_effect
+from savae_dist.config.hub import HubConfig, check_resume
 from savae_dist.config.members import check_members
 from savae_dist.config.pictures import as_lists
 from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig
@@ -252,7 +253,8 @@ class RunConfig:
     ema: float = 0.0  # decay of the weight average that is validated and exported; 0: none
     seed: int = 0
     output: str | None = None  # null: runs/NAME, with a digest of what differs from the preset
-    resume: Literal["auto", "never"] = "auto"
+    resume: str = "auto"  # auto, never, or a repository that a run pushed its checkpoints to
+    hub: HubConfig = field(default_factory=HubConfig)
     max_steps: int | None = None  # caps every phase, for trials
     log_every: int = 50
     validate_every: int = 1000
@@ -275,6 +277,8 @@ class RunConfig:
         self.networks.check()
         self.data.check()
         self.ddp.check()
+        self.hub.check()
+        check_resume(self.resume)
         self.debug.check()
         self.divergence.check()
         for term, schedule in self.schedules.items():

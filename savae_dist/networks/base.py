@@ -84,12 +84,12 @@ class Network(nn.Module, PyTorchModelHubMixin):
         force_download: bool = False,
         local_files_only: bool = False,
         token: str | bool | None = None,
-        map_location: str = "cpu",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Self:
-        """Load a local folder or a repository on the Hub, in eval mode; the keywords are those of transformers.
+        """Load a local folder or a repository on the Hub, in eval mode; the keywords are those of `Pipeline`'s.
 
-        subfolder: of a network within it: `encoder` of an exported pipeline. A `Path` is always a local folder.
-        CheckpointError if it cannot be had or read, or is no network of this kind.
+        subfolder: of a network within it. CheckpointError if it cannot be had or read, or is none of this kind.
         """
         from savae_dist.networks import NETWORKS  # here, because the registry imports the networks
 
@@ -121,7 +121,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
         if not issubclass(kind, cls):
             raise CheckpointError(f"{source} holds a {kind.__name__}, which is no {cls.__name__}")
         try:
-            return super(Network, kind).from_pretrained(folder, strict=True, map_location=map_location)
+            return super(Network, kind).from_pretrained(folder, strict=True).to(device=device, dtype=dtype)
         except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: other tensors than the config's
             raise _unreadable(source, error) from error
 

@@ -1,7 +1,12 @@
-"""A folder to a repository on the Hub, as one commit: all of it is there, or nothing."""
+"""A folder to a repository on the Hub, as one commit: all of it is there, or nothing.
+
+A run pushes by `python -m savae_dist.networks.upload FOLDER REPOSITORY [--revision BRANCH] [--private]`.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +17,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
     LocalTokenNotFoundError,
 )
 
-from savae_dist.errors import ConfigError, DeniedError, SaveError
+from savae_dist.errors import ConfigError, DeniedError, SaveError, UserError
 from savae_dist.networks.hub import DENIED, LONGEST
 
 if TYPE_CHECKING:
@@ -78,3 +83,23 @@ def _left_from_before(api: HfApi, repo: str, revision: str | None, folder: Path)
 def _not_pushed(repo_id: str, error: Exception) -> SaveError:
     said = " ".join(f"{type(error).__name__}: {error}".split())
     return SaveError(f"{repo_id}: not pushed, and nothing there was changed ({said[:LONGEST]}); run it again")
+
+
+def main() -> int:
+    """The URL of the commit is printed; what went wrong is the last line on stderr."""
+    parser = argparse.ArgumentParser(description="Upload a folder to a repository on the Hub.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("repository")
+    parser.add_argument("--revision")
+    parser.add_argument("--private", action="store_true")
+    options = parser.parse_args()
+    try:
+        print(upload(options.folder, options.repository, private=options.private or None, revision=options.revision))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

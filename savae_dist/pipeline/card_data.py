@@ -1,21 +1,64 @@
-"""The head of a model card, which the Hub reads: its task, its metrics, and its licence."""
+"""What a model card says besides the pipeline, and its head, which the Hub reads: task, metrics, licence, data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from savae_dist.preprocess import DataSpec
 
-# What a run's summary holds besides metrics of the validation set.
-NO_METRICS = ("samples_per_second", "steps", "seed", "training_data", "warnings", "sampler", "gradient_shares")
+# What a run's summary holds of the training, not of the validation set.
+TRAINING = ("steps", "training_hours", "trained_on", "samples_per_second", "seed", "sampler", "gradient_shares")
+NO_METRICS = (*TRAINING, "training_data", "warnings")
+# The error that answers every sample with the mean of its class has, by the metric that stands beside it.
+BASELINES = {
+    "reconstruction_mse": "class_mean_mse",
+    "log_spectral_distance": "class_mean_log_spectral_distance",
+    "envelope_spectral_distance": "class_mean_envelope_spectral_distance",
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says that a pipeline does not know itself.
+
+    summary: the run's, may be empty. license: of the weights, as the Hub names it; without one none is stated, since
+    that is the owner's choice. datasets: names on the Hub of what was trained on. citation: BibTeX of what the system
+    was published in. pictures: of validation samples, which the card of the whole pipeline shows.
+    """
+
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    license: str | None = None
+    datasets: Sequence[str] = ()
+    citation: str = ""
+    pictures: Sequence[Path] = ()
+
+    @property
+    def all_datasets(self) -> list[str]:
+        """Those that were given, and those that the run read from the Hub."""
+        data = self.summary.get("training_data")
+        known = data.get("datasets", []) if isinstance(data, dict) else []
+        read = [one for one in known if isinstance(one, str)] if isinstance(known, list) else []
+        return list(dict.fromkeys([*self.datasets, *read]))
 
 
 def metrics_of(summary: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of a summary, nested names joined by dots; what is no number is left out."""
     return flat({name: value for name, value in summary.items() if name not in NO_METRICS})
+
+
+def with_baselines(summary: Mapping[str, Any], classes: int) -> dict[str, tuple[float, str]]:
+    """Each metric with its value and, in words, what it stands beside; a baseline is no metric of its own."""
+    metrics = metrics_of(summary)
+    beside = {name: f"class mean {metrics[other]:.6g}" for name, other in BASELINES.items() if other in metrics}
+    if classes:
+        beside["accuracy"] = f"chance {1 / classes:.6g}"
+    beside["sharpness"] = "real samples 1"
+    return {name: (value, beside.get(name, "")) for name, value in metrics.items() if name not in BASELINES.values()}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -38,11 +81,10 @@ def task(name: str, spec: DataSpec, encodes: bool) -> str | None:
     return "image-feature-extraction" if name == "pipeline" and spec.kind == "image" else None
 
 
-def head(
-    name: str, spec: DataSpec, encodes: bool, tags: list[str], summary: Mapping[str, Any], license: str | None
-) -> str:
-    """The YAML of a card, with the metrics of the validation set and the seed that they are of."""
-    tag, data = task(name, spec, encodes), summary.get("training_data")
+def head(name: str, spec: DataSpec, encodes: bool, tags: list[str], facts: CardFacts) -> str:
+    """The YAML of a card, with the metrics of the validation set, their baselines and the seed that they are of."""
+    summary, tag = facts.summary, task(name, spec, encodes)
+    data = summary.get("training_data")
     about = data.get("samples", "") if isinstance(data, dict) else ""
     seed = {"seed": summary["seed"]} if "seed" in summary else None
     results = [
@@ -53,12 +95,14 @@ def head(
             dataset_args=seed,
             metric_type=metric,
             metric_value=float(f"{value:.6g}"),
+            metric_args={"baseline": beside} if beside else None,
         )
-        for metric, value in metrics_of(summary).items()
+        for metric, (value, beside) in with_baselines(summary, spec.classes).items()
     ]
     card = ModelCardData(
         library_name="savae_dist",
-        license=license,
+        license=facts.license,
+        datasets=facts.all_datasets or None,
         tags=tags,
         pipeline_tag=tag,
         model_name=f"{name} of {tags[1]}" if results else None,

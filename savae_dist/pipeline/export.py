@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from savae_dist.errors import ConfigError
+from savae_dist.pipeline.card_data import NO_METRICS, CardFacts
 from savae_dist.pipeline.folder import CONFIG, POSTERIORS, SAMPLER, write_config
 from savae_dist.pipeline.model_card import model_card
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.untrusted import check, number, read_object, table
 
 
-def export(source: str, out: Path, license: str | None = None, citations: Mapping[str, str] | None = None) -> Pipeline:
+def export(
+    source: str,
+    out: Path,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
+    citations: Mapping[str, str] | None = None,
+) -> Pipeline:
     """Load the pipeline of a run, a saved folder or the Hub and write it to `out`; ConfigError if that is in use.
 
-    citations: BibTeX entries by the names of systems, of which the cards print its own.
+    license, datasets: see `CardFacts`. citations: BibTeX entries by the names of systems, of which the cards print its
+    own.
     """
     if out.exists() and not (out / CONFIG).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is no earlier export: give a new or an empty folder")
     pipeline = Pipeline.from_pretrained(source)
-    summary = read_summary(Path(source))
-    write_folders(pipeline, out, summary, license, (citations or {}).get(pipeline.system.get("name", ""), ""))
+    citation = (citations or {}).get(pipeline.system.get("name", ""), "")
+    facts = CardFacts(read_summary(Path(source)), license, datasets, citation, pictures_of(Path(source)))
+    write_folders(pipeline, out, facts)
     return pipeline
 
 
-def write_folders(
-    pipeline: Pipeline, out: Path, summary: Mapping[str, Any], license: str | None = None, citation: str = ""
-) -> None:
+def write_folders(pipeline: Pipeline, out: Path, facts: CardFacts) -> None:
     """Write a pipeline and a folder for each of its networks, all with their cards, to `out`."""
     pipeline.save_pretrained(out)
     codes = [name for name, network in pipeline.networks.items() if not any(True for _ in network.parameters())]
@@ -41,8 +48,16 @@ def write_folders(
         for drawn_from in (POSTERIORS, SAMPLER) if name == "decoder" else ():
             if (out / drawn_from).is_file():
                 shutil.copyfile(out / drawn_from, folder / drawn_from)
-        (folder / "README.md").write_text(model_card(pipeline, name, summary, license, citation))
-    (out / "README.md").write_text(model_card(pipeline, "pipeline", summary, license, citation))
+        (folder / "README.md").write_text(model_card(pipeline, name, facts))
+    for picture in facts.pictures:
+        shutil.copyfile(picture, out / picture.name)
+    (out / "README.md").write_text(model_card(pipeline, "pipeline", facts))
+
+
+def pictures_of(run: Path) -> list[Path]:
+    """The figures of a run; none where there was no validation set, since they are then of training samples."""
+    measured = any(name not in NO_METRICS for name in read_summary(run))
+    return sorted((run / "figures").glob("*.png")) if measured else []
 
 
 def read_summary(run: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from savae_dist.errors import ConfigError
+from savae_dist.errors import ConfigError, of_key
 from savae_dist.networks import VGG19, Encoder, EncoderFeatures, FeatureNetwork, Preprocessing
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
@@ -36,7 +36,8 @@ def open_features(key: str, source: str | None, preprocessing: Preprocessing, sp
         raise ConfigError(f"{key}={source} is a pickle, which nothing here opens; convert it once: {CONVERT}")
     if suffix == ".safetensors":
         return _vgg19(f"{key}={source}", _tensors(f"{key}={source}", Path(source)), preprocessing, spec)
-    pipeline = Pipeline.from_pretrained(source)
+    with of_key(key, source):
+        pipeline = Pipeline.from_pretrained(source)
     encoder = pipeline.networks.get("encoder")
     if not isinstance(encoder, Encoder):
         raise ConfigError(f"{key}={source} has no encoder; choose a pipeline that has one")

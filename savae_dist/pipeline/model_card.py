@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from savae_dist import __version__
 from savae_dist.errors import printable
-from savae_dist.pipeline.card_data import flat, head, metrics_of
+from savae_dist.pipeline.card_data import TRAINING, CardFacts, flat, head, with_baselines
+from savae_dist.pipeline.card_limits import shortcomings
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 
@@ -30,6 +32,7 @@ USE = {
     "prior": "prior = Prior.from_pretrained(folder)  # the bare function, of {draws} draws a code",
     "critic": "critic = Critic.from_pretrained(folder)  # the bare network, for normalised tensors",
 }
+PACKAGE = f"Made by version {__version__} of the package: `pip install savae-dist`, or from its source."
 NORMALISE = {
     "unit": "uint8 pixels are divided by 255",
     "window": "each window and channel is brought to mean 0 and deviation 1",
@@ -38,42 +41,30 @@ NORMALISE = {
 }
 
 
-TRAINING = (
-    "steps",
-    "samples_per_second",
-    "seed",
-    "sampler",
-    "gradient_shares",
-)  # keys of summary.json that are shown as a table of their own
-
-
-def model_card(
-    pipeline: Pipeline, name: str, summary: Mapping[str, Any], license: str | None = None, citation: str = ""
-) -> str:
-    """The README.md of a network (`name` its role) or of the whole pipeline (`name` "pipeline").
-
-    summary: the run's metrics, may be empty;
-    license: the Hub's identifier of the weights' licence. Without one none is stated: that is the owner's choice.
-    citation: BibTeX of what the system was published in.
-    """
+def model_card(pipeline: Pipeline, name: str, facts: CardFacts | None = None) -> str:
+    """The README.md of a network (`name` its role) or of the whole pipeline (`name` "pipeline")."""
+    facts = facts or CardFacts()
+    summary = facts.summary
     encodes = "encoder" in pipeline.networks
     family = "variational autoencoder" if encodes else "generative adversarial network"
     system = str(pipeline.system.get("name", family))
     what = WHAT.get(name, "A network of the system.").format(family=f"a {family}")
     tags = list(dict.fromkeys([family.replace(" ", "-"), system.replace(" ", "-"), pipeline.spec.kind]))
+    limits = shortcomings(summary) if summary else []
     sections = [
-        f"---\n{head(name, pipeline.spec, encodes, tags, summary, license)}\n---",
+        f"---\n{head(name, pipeline.spec, encodes, tags, facts)}\n---",
         f"# {name.capitalize()} of {system}",
         f"{what} Trained with `savae_dist`; safetensors and JSON only.",
-        f"## Use\n\n```python\n{_snippet(pipeline, name)}\n```",
+        f"## Use\n\n```python\n{_snippet(pipeline, name)}\n```\n\n{PACKAGE}",
         f"## Input\n\n{_data(pipeline.spec)}\n\n`pipeline.json` holds this; `Pipeline` applies it.",
         _trained_on(summary.get("training_data")),
         _kept(pipeline) if name in ("pipeline", "decoder") else "",
-        _limits(summary),
-        _table("Metrics on the validation set", _shown(metrics_of(summary))),
+        "## What it is not good at\n\n" + "\n".join(f"- {one}" for one in limits) if limits else "",
+        _metrics(summary, pipeline.spec),
+        _pictures(facts) if name == "pipeline" else "",
         _table("Hyperparameters", _as_trained(pipeline.system, summary)),
-        _table("Training", _shown(flat({key: summary[key] for key in TRAINING if key in summary}))),
-        f"## Citation\n\n```bibtex\n{citation}\n```" if citation else "",
+        _table("Training", _training(summary)),
+        f"## Citation\n\n```bibtex\n{facts.citation}\n```" if facts.citation else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -150,13 +141,18 @@ def _kept(pipeline: Pipeline) -> str:
     )
 
 
-def _limits(summary: Mapping[str, Any]) -> str:
-    """What the run itself warned of."""
-    warnings = summary.get("warnings")
-    if not isinstance(warnings, list) or not warnings:
-        return ""
-    lines = "\n".join(f"- {printable(str(one))}" for one in warnings)
-    return f"## What it is not good at\n\nThe run warned of it while it trained:\n\n{lines}"
+def _metrics(summary: Mapping[str, Any], spec: DataSpec) -> str:
+    """Each metric beside its baseline."""
+    found = with_baselines(summary, spec.classes)
+    rows = [f"| `{name}` | {value:.6g} | {beside} |" for name, (value, beside) in found.items()]
+    title = "## Metrics on the validation set\n\n| | | beside |\n|---|---|---|\n"
+    return title + "\n".join(rows) if rows else ""
+
+
+def _pictures(facts: CardFacts) -> str:
+    """The run's own figures of its validation set, which lie beside the card."""
+    shown = [f"![{path.stem.replace('_', ' ')}]({path.name})" for path in facts.pictures]
+    return "## Pictures\n\nOf samples of the validation set.\n\n" + "\n\n".join(shown) if shown else ""
 
 
 def _as_trained(system: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,8 +162,11 @@ def _as_trained(system: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[s
     return {name: steps.get(name, value) for name, value in system.items()}
 
 
-def _shown(values: Mapping[str, float]) -> dict[str, str]:
-    return {name: f"{value:.6g}" for name, value in values.items()}
+def _training(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What the run says of its training, numbers and words."""
+    words = {key: printable(str(summary[key])) for key in TRAINING if isinstance(summary.get(key), str)}
+    numbers = flat({key: summary[key] for key in TRAINING if key in summary})
+    return {**words, **{name: f"{value:.6g}" for name, value in numbers.items()}}
 
 
 def _table(title: str, values: dict[str, Any]) -> str:

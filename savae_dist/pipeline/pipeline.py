@@ -252,17 +252,20 @@ class Pipeline:
         """Write `pipeline.json`, each network and what codes are drawn from; an older pipeline there is replaced."""
         save_parts(Path(folder), Parts(self.networks, self.spec, self.posteriors, self.system, self.mixture))
 
-    def push_to_hub(self, repo_id: str, *, license: str | None = None, **upload_options: Any) -> str:
+    def push_to_hub(
+        self, repo_id: str, *, license: str | None = None, datasets: Sequence[str] = (), **upload_options: Any
+    ) -> str:
         """Upload the pipeline, and a folder for each network, as one commit to a repository; its URL is returned.
 
-        license: of the weights, as the Hub names it. upload_options: private, token, revision, create_pr, message: see
-        `networks.upload.upload`.
+        license, datasets: of the card, as the Hub names them. upload_options: private, token, revision, create_pr,
+        message: see `networks.upload.upload`.
         """
-        from savae_dist.networks.upload import upload  # these two: a pipeline that is only used needs neither
+        from savae_dist.networks.upload import upload  # these: a pipeline that is only used needs none of them
+        from savae_dist.pipeline.card_data import CardFacts
         from savae_dist.pipeline.export import write_folders
 
         with TemporaryDirectory() as folder:
-            write_folders(self, Path(folder), {}, license)
+            write_folders(self, Path(folder), CardFacts(license=license, datasets=datasets))
             return upload(Path(folder), repo_id, **upload_options)
 
     @classmethod

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub.constants import CONFIG_NAME
 
-from savae_dist.errors import CheckpointError, ConfigError, DeniedError
+from savae_dist.errors import ConfigError, of_key
 from savae_dist.files import read_object
 from savae_dist.networks import NETWORKS, Network
 from savae_dist.networks.hub import folder_of
@@ -20,12 +20,10 @@ def find_initial(source: str, networks: Mapping[str, Network]) -> dict[str, Path
     source: what `Pipeline.from_pretrained` takes (a finished run, a pipeline, a repository on the Hub), a checkpoint or
     its `networks`, or the folder or repository of one network. ConfigError or CheckpointError if it holds none of them.
     """
-    try:
+    with of_key("networks.initial", source):
         root = folder_of(source, pipeline_folder.FILES).resolve()
         if not (root / CONFIG_NAME).is_file() and not any((root / name).is_dir() for name in ("networks", *networks)):
             root = pipeline_folder.find(root)
-    except (CheckpointError, DeniedError) as error:
-        raise type(error)(f"networks.initial={source}: {error}") from error
     if (root / CONFIG_NAME).is_file():
         return {_name_of(root, source, networks): root}
     if (root / "networks").is_dir():

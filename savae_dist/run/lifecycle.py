@@ -98,4 +98,5 @@ def opened(config: RunConfig, process: Process, retry: Retry | None = None) -> I
     try:
         yield run
     finally:
+        run.results.hub.close()
         run.tracker.close()

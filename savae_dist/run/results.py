@@ -9,11 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from savae_dist.config.hub import datasets_of
 from savae_dist.config.schema import RunConfig
+from savae_dist.distributed.launch import describe
 from savae_dist.networks import Network
 from savae_dist.pipeline import Pipeline
+from savae_dist.pipeline.card_data import CardFacts
+from savae_dist.pipeline.export import pictures_of, write_folders
 from savae_dist.pipeline.folder import config_text
 from savae_dist.run.export import add_samplers, export, make_pipeline, name_the_clusters
+from savae_dist.run.hub import HubPush
 from savae_dist.run.process import Process
 from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
@@ -25,6 +30,7 @@ from savae_dist.run.validation import (
     in_one_line,
 )
 from savae_dist.run.watch import Watch
+from savae_dist.systems.papers import citation_of
 from savae_dist.systems.phases import Phase
 from savae_dist.training.batch_norm import broadcast_buffers
 
@@ -46,6 +52,7 @@ class Results:
     validation: Validation | None
     tracker: Tracker
     watch: Watch
+    hub: HubPush
 
     @cached_property
     def drawn(self) -> Validation | TrainingFigures:
@@ -64,6 +71,7 @@ class Results:
             self.tracker.say(f"{where}, validation: {in_one_line(metrics)}")
         self.tracker.warn(self.watch.validated(phase, at.step, metrics), at.total)
         self.process.stop.together(lambda: self._draw(pipeline, at.total))
+        self.hub.checkpoint()
 
     def finish(self, networks: Mapping[str, Network], at: TrainingState) -> None:
         """Measure, export the pipeline with what it draws codes from, and say where everything lies."""
@@ -74,23 +82,42 @@ class Results:
             return
         side = self.process.status.side
         self.tracker.warn(self.watch.finished(self.phases[-1], at.step, metrics), at.total)
-        steps = {phase.name: self.config.capped(phase.steps) for phase in self.phases}
-        data = {"samples": self.data.shards.describe(), "index_sha256": self.data.shards.digest}
-        warnings = list(at.warnings.values())
         if self.validation is not None and self.validation.shared:
             side.tell("groups on both sides", self.validation.shared)
-            data["on_both_sides"] = self.validation.shared
-        summary = {"samples_per_second": at.rates, "steps": steps, "seed": self.config.seed, "training_data": data}
-        summary |= {"gradient_shares": at.gradient_shares} if at.gradient_shares else {}
-        summary["warnings"] = warnings
+        summary = {**metrics, **self._told(at)}
         again = (self.folder / "summary.json").is_file()  # finished by an earlier launch, which logged the figures
         # An earlier "done" must not stand in status.json while the pipeline is being replaced.
         self.process.status.begin(again=True)
         summary |= add_samplers(pipeline, self.data)
-        export(self.folder, pipeline, {**metrics, **summary}, side)
+        export(self.folder, pipeline, summary, side)
         self._draw(pipeline, at.total, log=not again)
         measured = self.validation is not None
-        self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks, measured, warnings))
+        self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks, measured, summary["warnings"]))
+        citation, pictures = citation_of(self.config.system), pictures_of(self.folder)
+        about = CardFacts(summary, self.config.hub.license, citation=citation, pictures=pictures)
+        if pushed := self.hub.finish(lambda folder: write_folders(pipeline, folder, about)):
+            self.tracker.say(f"  hub       {pushed}")
+
+    def _told(self, at: TrainingState) -> dict[str, Any]:
+        """What summary.json says besides figures of merit: what was trained, on what, for how long, and warnings."""
+        steps = {phase.name: self.config.capped(phase.steps) for phase in self.phases}
+        data: dict[str, Any] = {"samples": self.data.shards.describe(), "index_sha256": self.data.shards.digest}
+        if sets := datasets_of(self.config.data.train):
+            data["datasets"] = sets
+        if self.validation is not None and self.validation.shared:
+            data["on_both_sides"] = self.validation.shared
+        size, process = self.data.builder.split.size, self.process
+        seconds = sum(steps[name] * size / rate for name, rate in at.rates.items() if rate)
+        return {
+            "samples_per_second": at.rates,
+            "steps": steps,
+            "seed": self.config.seed,
+            "training_hours": seconds / 3600,
+            "trained_on": describe(process.state, self.config.precision, process.zero),
+            "training_data": data,
+            **({"gradient_shares": at.gradient_shares} if at.gradient_shares else {}),
+            "warnings": list(at.warnings.values()),
+        }
 
     def _pipeline(self, phase: Phase, networks: Mapping[str, Network]) -> Pipeline:
         """The pipeline of the networks as they are in `phase`."""

@@ -31,6 +31,7 @@ from savae_dist.files import make_folder, remove_drafts, write_json, write_text
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.run import checkpoint
+from savae_dist.run.hub import HubPush, fetch
 from savae_dist.run.initial import find_initial
 from savae_dist.run.network_sizes import check_sizes
 from savae_dist.run.process import Process
@@ -61,6 +62,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     if process.zero:
         check_zero(config.system.phases())
     shards, validation_shards = with_kept_moments(*open_shards(data), data, folder, process)
+    fetch(config.resume, folder, process.peers, process.status.writes)
     found = newest_checkpoint(config, process.peers, going_back)
     stored = checkpoint.read_state(found).config if found is not None else {}
     config = auto.resolve(config, shards.spec.shape, stored)
@@ -98,7 +100,8 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     # Made last, because it must be closed: an error before this line leaves no progress bar open.
     tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes, process.status.side)
     watch = Watch(networks, shards.spec.classes, training.warnings)
-    results = Results(config, process, folder, phases, given, training_data, validation, tracker, watch)
+    hub = HubPush(config.hub, folder, process.status.side, process.status.writes)
+    results = Results(config, process, folder, phases, given, training_data, validation, tracker, watch, hub)
     return Run(config, process, folder, phases, networks, training_data, training, found, tracker, results)
 
 

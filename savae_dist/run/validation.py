@@ -14,6 +14,7 @@ from torch import Tensor
 
 from savae_dist.data import Reader, Shards, attributes_of, on_both_sides, sequential
 from savae_dist.distributed.reduce import rank_sums
+from savae_dist.errors import of_key
 from savae_dist.evaluation import metrics, report
 from savae_dist.pipeline import Pipeline
 from savae_dist.run.training_data import TrainingData
@@ -42,7 +43,8 @@ class Validation:
         self.shared = on_both_sides(training.shards, shards)
         labelled = training.labelled_samples()
         self.class_means = metrics.class_means(labelled, shards.spec) if training.labelled else None
-        self.judge = Pipeline.from_pretrained(judge).to(self.builder.device) if judge else None
+        with of_key("judge", judge):
+            self.judge = Pipeline.from_pretrained(judge).to(self.builder.device) if judge else None
         if self.judge is not None:
             metrics.check_judge(self.judge, shards.spec)
 

@@ -47,13 +47,20 @@ class Repository:
 
 @dataclass
 class Hub:
-    """drop: a part of a path; a request for such a path is cut off. asked: method and path of each request."""
+    """drop: a part of a path; a request for such a path is cut off. asked: method and path of each request.
+
+    wait: while it is not set no request is answered.
+    """
 
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
     objects: Files = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     drop: str = ""
+    wait: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.wait.set()
 
 
 class Refused(Exception):
@@ -79,6 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.asked.append(f"{self.command} {self.path}")
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length)
+        self.hub.wait.wait()
         if self.hub.drop and self.hub.drop in self.path:
             self.close_connection = True
             self.connection.close()
@@ -233,4 +241,5 @@ def running() -> Iterator[Hub]:
         try:
             yield hub
         finally:
+            hub.wait.set()
             server.shutdown()

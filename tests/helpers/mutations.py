@@ -217,7 +217,7 @@ def pipeline(folder: Path) -> None:
     if "decoder" in found.networks:
         for label in (None, *found.labels[:2]):
             found.generate(2, label, seed=0)
-    model_card(found, "pipeline", {})
+    model_card(found, "pipeline")
 
 
 def checkpoint(folder: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ import pytest
 import torch
 from helpers import hub_stub
 from helpers.launching import ROOT
-from huggingface_hub import constants
 
 from savae_dist.errors import CheckpointError, ConfigError, DeniedError, SaveError
 from savae_dist.networks import ConvDecoder, ConvEncoder, DenseClassifier, Encoder
@@ -37,20 +35,6 @@ assert (part.encode(x).mean == whole.encode(x).mean).all() and type(network) is 
 again = Pipeline.from_pretrained("someone/model", local_files_only=True)
 np.savez(sys.argv[2], mean=again.encode(x).mean, x_hat=whole.reconstruct(x), new=whole.generate(3, seed=0))
 """
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[hub_stub.Hub]:
-    """The Hub, with a token at hand."""
-    with hub_stub.running() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-        monkeypatch.setenv("HF_TOKEN", hub_stub.TOKEN)
-        yield hub
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 from helpers.recordings import recorded
 from helpers.small_runs import SMALL
 
+from savae_dist.pipeline.card_data import CardFacts
 from savae_dist.pipeline.model_card import model_card
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.train import main as train
@@ -35,7 +36,9 @@ def test_a_group_on_both_sides_is_told_at_the_start_in_the_status_and_on_the_car
     assert f"warning:    {BOTH}" in capsys.readouterr().out
     assert BOTH in json.loads((run / "status.json").read_text())["warnings"]
     summary = json.loads((run / "summary.json").read_text())
-    assert f"**Of the metrics below: {BOTH}.**" in model_card(Pipeline.from_pretrained(run), "pipeline", summary)
+    assert f"**Of the metrics below: {BOTH}.**" in model_card(
+        Pipeline.from_pretrained(run), "pipeline", CardFacts(summary)
+    )
 
 
 def test_baselines_stand_beside_the_model(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

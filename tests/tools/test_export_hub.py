@@ -11,6 +11,8 @@ from huggingface_hub import ModelCard
 
 from savae_dist import Decoder, Encoder, Pipeline
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DcganDecoder, DenseClassifier
+from savae_dist.pipeline.card_data import CardFacts
+from savae_dist.pipeline.card_limits import shortcomings
 from savae_dist.pipeline.model_card import model_card
 from savae_dist.pipeline.posteriors import PosteriorBank
 from savae_dist.preprocess import DataSpec, normalise
@@ -92,7 +94,13 @@ def test_the_card_says_what_is_needed(tmp_path):
     assert card.data.library_name == "savae_dist"
     assert card.data.license == "cc-by-4.0"
     assert {"savae", "signal"} <= set(card.data.tags)
-    for words in ("Zemouri", "12000 Hz", "[1.5] and [2.5]", "| `latent_dim` | 2 |", "| `accuracy` | 0.875 |"):
+    for words in (
+        "Zemouri",
+        "12000 Hz",
+        "[1.5] and [2.5]",
+        "| `latent_dim` | 2 |",
+        "| `accuracy` | 0.875 | chance 0.5 |",
+    ):
         assert words in card.text
     assert "| `samples_per_second.vec` | 321 |" in card.text
     assert "judge_flip_rate" not in card.text
@@ -105,6 +113,7 @@ def test_the_hub_reads_metrics_and_a_card_says_what_was_trained(tmp_path):
     cards = {name: ModelCard.load(tmp_path / "out" / name / "README.md") for name in ("", "encoder", "decoder")}
     (result,) = cards[""].data.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_args) == ("accuracy", 0.875, {"seed": 3})
+    assert result.metric_args == {"baseline": "chance 0.5"}
     tags = {name: card.data.pipeline_tag for name, card in cards.items()}
     assert tags == {
         "": "image-feature-extraction",
@@ -117,6 +126,51 @@ def test_the_hub_reads_metrics_and_a_card_says_what_was_trained(tmp_path):
     assert "samples_per_second" not in text.split("## Metrics on the validation set")[1].split("##")[0]
     assert "holds the codes of 4 training samples" in text
     assert "training samples" not in cards["encoder"].text
+
+
+BAD = {
+    "reconstruction_mse": 0.06,
+    "class_mean_mse": 0.05,
+    "class_flip_rate": 0.2,
+    "judge_flip_rate": 0.01,
+    "sharpness": 0.25,
+    "accuracy": 0.9,
+}
+
+
+def test_a_card_says_what_was_measured_as_bad_and_nothing_of_what_was_good():
+    assert shortcomings(BAD) == [
+        "Its reconstructions are no nearer to their samples than class means: `reconstruction_mse` 0.06 against 0.05.",
+        "10.0% of the labelled samples are put into a wrong class.",
+        "20.0% of the reconstructions are of another class than their sample, to the model's own classifier.",
+        "Its reconstructions are blurred: 0.25 times as sharp as real samples.",
+    ]
+    good = {"reconstruction_mse": 0.04, "class_mean_mse": 0.05, "class_flip_rate": 0.0, "sharpness": 1, "accuracy": 1}
+    assert shortcomings(good) == []
+    (nothing,) = shortcomings({"steps": {"vec": 3}, "training_hours": 2.0, "accuracy": None})
+    assert nothing == "Nothing was measured on samples that it was not trained on."
+
+
+def test_a_metric_stands_beside_its_baseline_which_is_none_itself(tmp_path):
+    pipeline = make_run(tmp_path / "run", IMAGES)
+    facts = CardFacts({**BAD, "training_hours": 1.5, "trained_on": "1 process (cpu)"}, datasets=["acme/cats"])
+    card = ModelCard(model_card(pipeline, "pipeline", facts))
+    beside = {one.metric_type: (one.metric_args or {}).get("baseline") for one in card.data.eval_results}
+    assert beside["reconstruction_mse"] == "class mean 0.05"
+    assert "class_mean_mse" not in beside
+    assert card.data.datasets == ["acme/cats"]
+    assert "| `reconstruction_mse` | 0.06 | class mean 0.05 |" in card.text
+    assert "| `training_hours` | 1.5 |" in card.text
+    assert "| `trained_on` | 1 process (cpu) |" in card.text
+    assert "pip install savae-dist" in card.text
+
+
+def test_data_sets_are_named_by_hand_and_by_the_run(tmp_path):
+    make_run(tmp_path / "run", IMAGES)
+    path = tmp_path / "run" / "summary.json"
+    path.write_text(json.dumps({"training_data": {"datasets": ["acme/dogs"]}}))
+    assert main([str(tmp_path / "run"), str(tmp_path / "out"), "--dataset", "acme/cats", "--dataset", "acme/dogs"]) == 0
+    assert ModelCard.load(tmp_path / "out" / "README.md").data.datasets == ["acme/cats", "acme/dogs"]
 
 
 def test_a_generator_s_card_promises_no_encoder(tmp_path, monkeypatch):
@@ -140,7 +194,7 @@ def test_every_system_says_what_to_cite():
     entries = [citation_of(system) for system in SYSTEMS.values()]
     assert all(re.match(r"@\w+\{\w+,\n.*\n\}$", entry, re.DOTALL) for entry in entries)
     unknown = Pipeline({"decoder": ConvDecoder(IMAGES.shape, 2, width=2)}, IMAGES, system={"name": "mine"})
-    assert "Citation" not in model_card(unknown, "pipeline", {})
+    assert "Citation" not in model_card(unknown, "pipeline")
 
 
 @pytest.mark.parametrize("data", [None, "text", {}, {"samples": 3, "index_sha256": "ab"}, {"samples": "5 images"}])

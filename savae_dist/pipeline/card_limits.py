@@ -1,0 +1,39 @@
+"""What a model is not good at, as a run measured it on its validation set, in sentences for its card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from savae_dist.errors import printable
+from savae_dist.pipeline.card_data import BASELINES, flat, metrics_of
+
+MANY = 0.05  # a share of samples from which on it is told that they come out wrong
+BLURRED, GRAINY = 0.5, 1.5  # times the sharpness of real samples
+WRONG = {  # metrics that are shares of samples, by what is then wrong with these
+    "class_flip_rate": "of the reconstructions are of another class than their sample, to the model's own classifier",
+    "judge_flip_rate": "of the reconstructions are of another class than their sample, to an independent judge",
+}
+
+
+def shortcomings(summary: Mapping[str, Any]) -> list[str]:
+    """The measured figures that are bad, each as a sentence with its number, then what the run itself warned of."""
+    metrics = metrics_of(summary)
+    found = []
+    for name, other in BASELINES.items():
+        if name in metrics and other in metrics and metrics[name] >= metrics[other]:
+            values = f"{metrics[name]:.4g} against {metrics[other]:.4g}"
+            found.append(f"Its reconstructions are no nearer to their samples than class means: `{name}` {values}.")
+    accuracy = metrics.get("accuracy", 1.0)
+    if 1 - accuracy >= MANY:
+        found.append(f"{1 - accuracy:.1%} of the labelled samples are put into a wrong class.")
+    found += [f"{metrics[name]:.1%} {what}." for name, what in WRONG.items() if metrics.get(name, 0.0) >= MANY]
+    sharpness = metrics.get("sharpness", 1.0)
+    if not BLURRED <= sharpness <= GRAINY:
+        how = "blurred" if sharpness < BLURRED else "grainy"
+        found.append(f"Its reconstructions are {how}: {sharpness:.2g} times as sharp as real samples.")
+    if not flat({name: metrics[name] for name in metrics if name != "kl"}):
+        found.append("Nothing was measured on samples that it was not trained on.")
+    warnings = summary.get("warnings")
+    told = [printable(str(one)) for one in warnings] if isinstance(warnings, list) else []
+    return [*found, *(f"The run warned while it trained: {one}" for one in told)]
