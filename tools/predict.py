@@ -5,8 +5,9 @@
 
 PIPELINE is a run, one of its checkpoints, a saved or exported folder, or a Hub id. FILE is a file, a folder of them or
 a URL, of any size or length: what the training set went through is done to it. The columns are the file, the second at
-which a window begins, the class, the probability of each class, and the score: the mean squared error of the
-reconstruction, of [0, 1] images or normalised windows. What a pipeline has no networks for is left out.
+which a window begins, the class, the probability of each class, the mean squared error of the reconstruction, of
+[0, 1] images or normalised windows, and how strange the sample is: the scores of `pipeline.score`, `score_KIND`. What a
+pipeline has no networks for is left out.
 """
 
 from __future__ import annotations

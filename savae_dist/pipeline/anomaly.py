@@ -18,8 +18,25 @@ if TYPE_CHECKING:
 Scores = Mapping[str, np.ndarray]  # kind -> [n]
 
 
-def scores(pipeline: Pipeline, x: Tensor) -> dict[str, np.ndarray]:
+def kinds(pipeline: Pipeline) -> list[str]:
+    """The scores that the pipeline's networks allow, in the order of `scores`."""
+    if "encoder" not in pipeline.networks:
+        return []
+    decodes, signal = "decoder" in pipeline.networks, pipeline.spec.kind == "signal"
+    return [
+        *(["features"] if decodes else []),
+        *(["spectrum"] if decodes and signal else []),
+        "density",
+        *(["critic"] if "critic" in pipeline.networks else []),
+    ]
+
+
+def scores(
+    pipeline: Pipeline, x: Tensor, mean: Tensor | None = None, x_hat: Tensor | None = None
+) -> dict[str, np.ndarray]:
     """The scores of normalised samples x `[n, *shape]` that the pipeline's networks allow, by kind, float64 `[n]`.
+
+    mean, x_hat: the means `[n, K]` of their posteriors and what is decoded from these, where they are known already.
 
     - features: squared distance of the time averages of the encoder's stages from those of the reconstruction.
     - spectrum: of signals, the distance of their log spectra from those of the reconstruction, in dB.
@@ -28,9 +45,9 @@ def scores(pipeline: Pipeline, x: Tensor) -> dict[str, np.ndarray]:
     """
     encoder, found = pipeline.role("encoder"), {}
     assert isinstance(encoder, Encoder)
-    mean = pipeline.posterior(x).mean
+    mean = pipeline.posterior(x).mean if mean is None else mean
     if "decoder" in pipeline.networks:
-        x_hat = pipeline.decoded(pipeline.completed(mean))
+        x_hat = pipeline.decoded(pipeline.completed(mean)) if x_hat is None else x_hat
         with inference(encoder):
             both = [encoder.stages(one.to(pipeline.dtype)) for one in (x, x_hat)]
         means = ([stage.float().flatten(2).mean(2) for stage in stages] for stages in both)

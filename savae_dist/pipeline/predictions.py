@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from savae_dist.pipeline.anomaly import kinds, scores
 from savae_dist.pipeline.class_names import Probabilities, name_of
 from savae_dist.pipeline.inputs import as_tensor
 from savae_dist.pipeline.pipeline import Pipeline
@@ -21,14 +22,15 @@ def columns(pipeline: Pipeline) -> list[str]:
         "file",
         *(["seconds" if pipeline.spec.rate else "sample"] if pipeline.spec.kind == "signal" else []),
         *(["class", *classes] if "classifier" in pipeline.networks else []),
-        *(["score"] if "decoder" in pipeline.networks else []),
+        *(["error"] if "decoder" in pipeline.networks else []),
+        *(f"score_{kind}" for kind in kinds(pipeline)),
     ]
 
 
 def rows(pipeline: Pipeline, files: Sequence[Any], **reading: Any) -> Iterator[list[Any]]:
     """A row for each picture, or each window of a recording, which may be larger than the memory.
 
-    The score is the error of `reconstructed`. reading: see `Pipeline.prepared`.
+    The error is that of `reconstructed`, the scores are those of `Pipeline.score`. reading: see `Pipeline.prepared`.
     """
     networks, spec = pipeline.networks, pipeline.spec
     for part in pipeline.parts(files, **reading):
@@ -42,9 +44,14 @@ def rows(pipeline: Pipeline, files: Sequence[Any], **reading: Any) -> Iterator[l
             chances = Probabilities.of(pipeline.logits(mean).softmax(1).cpu().numpy(), spec.class_names)
             for row, name, own in zip(found, chances.names(), chances.tolist(), strict=True):
                 row += [name, *(f"{chance:.6f}" for chance in own)]
+        x_hat = None
         if "decoder" in networks:
-            for row, error in zip(found, reconstructed(pipeline, x, mean).errors, strict=True):
+            x_hat, errors = reconstructed(pipeline, x, mean)
+            for row, error in zip(found, errors, strict=True):
                 row.append(f"{error:.6g}")
+        strange = scores(pipeline, x, mean, x_hat)
+        for row, *own in zip(found, *(strange[kind] for kind in kinds(pipeline)), strict=True):
+            row += [f"{score:.6g}" for score in own]
         yield from found
 
 

@@ -56,7 +56,7 @@ def test_pictures_are_predicted(tmp_path: Path, capsys: pytest.CaptureFixture[st
     np.testing.assert_allclose(found, pipeline.classify(x), atol=1e-5)
     own = normalise(torch.from_numpy(x), IMAGES)
     errors = (pipeline.decoded(pipeline.posterior(own).mean) - own).square().flatten(1).mean(1)
-    np.testing.assert_allclose([float(row["score"]) for row in rows], errors, rtol=1e-3)
+    np.testing.assert_allclose([float(row["error"]) for row in rows], errors, rtol=1e-3)
 
 
 def test_recordings_are_predicted_window_by_window(tmp_path: Path) -> None:
@@ -67,6 +67,10 @@ def test_recordings_are_predicted_window_by_window(tmp_path: Path) -> None:
     rows = read((tmp_path / "a.csv").read_text())
     assert [float(row["seconds"]) for row in rows] == [0, 0.16, 0.32, 0.48, 0.64]
     assert [row["class"] for row in rows] == pipeline.classify(tmp_path / "a.wav").names()
+    scores = pipeline.score(pipeline.prepared(tmp_path / "a.wav"))
+    assert [*rows[0]][-3:] == [f"score_{kind}" for kind in scores]
+    for kind, values in scores.items():
+        np.testing.assert_allclose([float(row[f"score_{kind}"]) for row in rows], values, rtol=1e-4)
 
 
 def test_what_cannot_be_predicted_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
