@@ -1,12 +1,14 @@
 """A trained pipeline for runtimes without torch: ONNX and torch.export, checked against torch.
 
-    python tools/export_onnx.py PIPELINE OUT [--shards SHARDS] [--trainer FILE.py]
+    python tools/export_onnx.py PIPELINE OUT [--shards SHARDS [--int8 [--max-loss SHARE]]] [--trainer FILE.py]
 
 OUT gets encode, classify, score, decode and generate, as far as the pipeline has networks for them, each as `.onnx` and
 `.pt2`, with the preprocessing inside: raw samples go in and come out, in batches of any size. `generate` takes its
 draws: eps from a standard normal, and u, uniform, which chooses among the Gaussians of a mixture. Every file is run on
 other samples, and more of them, than it was made with, by onnxruntime and by torch; OUT/README.md is the card, with the
-largest differences. SHARDS: where those samples come from; without them the pipeline generates them.
+largest differences. SHARDS: where those samples come from; without them the pipeline generates them. --int8 adds
+`encode.int8.onnx` and `classify.int8.onnx`, whose loss of accuracy on SHARDS, a validation set, goes into the card;
+more than --max-loss of it is refused.
 Needs `pip install 'savae-dist[onnx]'`.
 """
 
@@ -15,17 +17,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import report
+from savae_dist.pipeline import int8
 from savae_dist.pipeline.model_card import model_card
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.runtimes import MANY, export_all, told
 from savae_dist.systems.own import enter
 from savae_dist.tool_command import ended_by
+
+MAX_LOSS = 0.01
+MOST = 20_480  # samples that INT8 is measured on
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -33,8 +40,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("pipeline", help="a run's folder, a checkpoint, a saved pipeline, or a repository on the Hub")
     parser.add_argument("out", type=Path, help="a new folder, or an earlier export to replace")
     parser.add_argument("--shards", help="samples to check with: a folder made by make_shards.py, or a pattern of tars")
+    parser.add_argument("--int8", action="store_true", help="encoder and classifier in INT8 too, measured on --shards")
+    parser.add_argument("--max-loss", type=float, metavar="SHARE", help=f"of accuracy that INT8 may cost; {MAX_LOSS}")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.int8 and not options.shards:
+        parser.error("--int8 needs --shards, a labelled validation set: its loss of accuracy is measured")
+    if options.max_loss is not None and not options.int8:
+        parser.error("--max-loss is of --int8")
+    return options
 
 
 def samples(pipeline: Pipeline, shards: str | None) -> np.ndarray:
@@ -45,6 +59,17 @@ def samples(pipeline: Pipeline, shards: str | None) -> np.ndarray:
     return made
 
 
+def eight_bits(pipeline: Pipeline, options: argparse.Namespace) -> str:
+    """Quantise what was exported, and tell of its loss; all samples of the shards are held, up to `MOST`."""
+    if not {"encoder", "classifier"} <= pipeline.networks.keys():
+        raise ConfigError("--int8 is for pipelines with an encoder and a classifier, by which its loss is measured")
+    batches = islice(report.raw_batches(report.open_reader(options.shards, pipeline)), MOST // report.EVALUATION_BATCH)
+    parts = [(np.asarray(raw.x), np.asarray(raw.y)) for raw in batches]
+    x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
+    max_loss = MAX_LOSS if options.max_loss is None else options.max_loss
+    return int8.told(int8.quantise(options.out, x, y, max_loss), options.shards)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     try:
@@ -53,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         pipeline = Pipeline.from_pretrained(options.pipeline)
         x = samples(pipeline, options.shards)
         lines = told(export_all(pipeline, x, options.out), len(x), options.shards or "generated samples")
+        if options.int8:
+            lines += f"\n\n{eight_bits(pipeline, options)}"
         card = f"{model_card(pipeline, 'pipeline')}\n{lines}\n"
         (options.out / "README.md").write_text(card)
     except ModuleNotFoundError as error:

@@ -60,6 +60,32 @@ def test_what_is_exported_is_what_torch_computes(kind: str, tmp_path: Path, caps
         np.testing.assert_allclose(found, pipeline.classify(x[:n]), atol=1e-5)
 
 
+def test_int8_is_measured_on_samples_that_did_not_calibrate_it_and_refused_where_it_costs_too_much(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = made(SPECS["image"], tmp_path / "saved")
+    x = np.random.default_rng(0).integers(0, 256, (60, 9, 8), dtype=np.uint8)
+    y = np.asarray(pipeline.classify(x)).argmax(1)
+    y[50:] = -1  # unlabelled: neither calibrates nor measures
+    pack(x, y, tmp_path / "set", class_names=("a", "b", "c"))
+    out, arguments = tmp_path / "out", ["--shards", str(tmp_path / "set"), "--int8"]
+    assert export_onnx.main([str(tmp_path / "saved"), str(out), *arguments, "--max-loss", "1"]) == 0
+    told = capsys.readouterr().out.split("## INT8")[1]
+    assert "float32 1.0000" in told
+    assert "on 25 labelled samples" in told
+    assert "beside the 25 that calibrate it" in told
+    assert told in (out / "README.md").read_text()
+    kinds = (out / "classify.onnx", out / "classify.int8.onnx")
+    plain, eight = (run_onnx(path, {"x": torch.from_numpy(x)})[0] for path in kinds)
+    assert 0 < np.abs(plain - eight).max() < 0.2
+    assert export_onnx.main([str(tmp_path / "saved"), str(out), *arguments, "--max-loss", "-1"]) == 2
+    assert "more than --max-loss -1: nothing of it is kept" in capsys.readouterr().err
+    assert not (out / "classify.int8.onnx").exists()
+    for wrong in (["--int8"], ["--max-loss", "0.1"]):
+        with pytest.raises(SystemExit):
+            export_onnx.main([str(tmp_path / "saved"), str(out), *wrong])
+
+
 def test_uniform_draws_choose_the_gaussian_by_its_weight(tmp_path: Path) -> None:
     pipeline = made(SPECS["image"], tmp_path)
     eps, u = torch.zeros(4, 2), torch.tensor([0.0, 0.2499, 0.2501, 0.99])
