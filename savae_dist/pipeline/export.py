@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from savae_dist.errors import ConfigError
+from savae_dist.networks.upload import upload
 from savae_dist.pipeline.card_data import NO_METRICS, CardFacts
 from savae_dist.pipeline.folder import CONFIG, POSTERIORS, SAMPLER, write_config
 from savae_dist.pipeline.model_card import model_card
@@ -52,6 +54,13 @@ def write_folders(pipeline: Pipeline, out: Path, facts: CardFacts) -> None:
     for picture in facts.pictures:
         shutil.copyfile(picture, out / picture.name)
     (out / "README.md").write_text(model_card(pipeline, "pipeline", facts))
+
+
+def push(pipeline: Pipeline, repo_id: str, license: str | None, datasets: Sequence[str], **upload_options: Any) -> str:
+    """Upload a pipeline with its networks and cards; see `Pipeline.push_to_hub`."""
+    with TemporaryDirectory() as folder:
+        write_folders(pipeline, Path(folder), CardFacts(license=license, datasets=datasets))
+        return upload(Path(folder), repo_id, **upload_options)
 
 
 def pictures_of(run: Path) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -260,13 +259,9 @@ class Pipeline:
         license, datasets: of the card, as the Hub names them. upload_options: private, token, revision, create_pr,
         message: see `networks.upload.upload`.
         """
-        from savae_dist.networks.upload import upload  # these: a pipeline that is only used needs none of them
-        from savae_dist.pipeline.card_data import CardFacts
-        from savae_dist.pipeline.export import write_folders
+        from savae_dist.pipeline.export import push  # here: a pipeline that is only used needs none of it
 
-        with TemporaryDirectory() as folder:
-            write_folders(self, Path(folder), CardFacts(license=license, datasets=datasets))
-            return upload(Path(folder), repo_id, **upload_options)
+        return push(self, repo_id, license, datasets, **upload_options)
 
     @classmethod
     def from_pretrained(
