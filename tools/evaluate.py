@@ -13,7 +13,8 @@ training set once more: what simple classifiers read from the codes, and how nea
 samples (minutes for 60,000 images). --gaming moves samples until the pipeline takes
 them for another class, and asks the judge.
 Of signals, classes are also told by recording and machine, beside baselines that are fitted to --training, or to what a
-run was trained on.
+run was trained on; and of the decoder how much its windows differ, whether they copy training windows, and what
+classifiers learn from them that are tested on real ones.
 With --anomaly the recordings of each machine of SHARDS are scored in the order of their names, beside baselines, and
 the alarms are told; thresholds come from the machines of --healthy, one left out at a time.
 Networks of one's own need the file that enters them, `--trainer FILE.py`.
@@ -26,12 +27,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from savae_dist.data import Reader
 from savae_dist.errors import ConfigError, UserError
-from savae_dist.evaluation import anomaly, by_recording, report, sample_metrics
+from savae_dist.evaluation import anomaly, by_recording, report, sample_metrics, waveforms
 from savae_dist.evaluation.by_recording import Windows
 from savae_dist.evaluation.comparable import Asked, measure_all
 from savae_dist.evaluation.feature_view import FeatureView
@@ -43,6 +45,8 @@ from savae_dist.preprocess import normalise
 from savae_dist.sets import open_shards
 from savae_dist.systems.own import enter
 from savae_dist.tool_command import ended_by
+
+TABLES = {"by_recording": by_recording.table, "decoder": waveforms.table}  # of signals
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -112,9 +116,24 @@ def seen_by(pipeline: Pipeline, judge: Pipeline | None, options: argparse.Namesp
     return FeatureView.of(encoder, options.features, pipeline.spec)
 
 
+def of_signals(
+    pipeline: Pipeline, reader: Reader, training: Reader | None, judge: Pipeline | None, options: argparse.Namespace
+) -> dict[str, Any]:
+    """What is told of signals alone: classes by recording beside baselines, and what the decoder makes of windows."""
+    if not pipeline.spec.classes:
+        return {}
+    found = {"by_recording": by_recording.compare(pipeline, reader, training)}
+    if training is not None and {"encoder", "decoder"} <= pipeline.networks.keys():
+        both = Windows.of(reader), Windows.of(training)
+        found["decoder"] = waveforms.compare(pipeline, *both, judge, options.sampler, options.seed)
+    return found
+
+
 def measured(pipeline: Pipeline, reader: Reader, judge: Pipeline | None, options: argparse.Namespace) -> None:
     """Measure, draw, print and write OUT/metrics.json."""
     training = report.open_reader(options.training, pipeline) if options.training else None
+    if pipeline.spec.kind == "signal":
+        training = training or trained(options.pipeline, pipeline)
     view = seen_by(pipeline, judge, options)
     asked = Asked(options.samples, options.sampler, view, options.probes, options.nearest, options.seed)
     values = measure_all(pipeline, reader, training, judge, asked).as_dict()
@@ -122,16 +141,13 @@ def measured(pipeline: Pipeline, reader: Reader, judge: Pipeline | None, options
     x, y = normalise(drawn.x, pipeline.spec), drawn.y
     if options.gaming and judge is not None:
         values |= measure_gaming(pipeline, judge, x, y)
-    signals = {}
-    if pipeline.spec.kind == "signal" and pipeline.spec.classes:
-        seen = training or trained(options.pipeline, pipeline)
-        signals = {"by_recording": by_recording.compare(pipeline, reader, seen)}
+    signals = of_signals(pipeline, reader, training, judge, options) if pipeline.spec.kind == "signal" else {}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "metrics.json").write_text(json.dumps(values | signals, indent=2) + "\n")
     report.write_figures(pipeline, x, y, options.out / "figures")
     print(report.table(values))
-    for found in signals.values():
-        print(by_recording.table(found))
+    for name, found in signals.items():
+        print(TABLES[name](found))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

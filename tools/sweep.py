@@ -1,6 +1,6 @@
 """Train every combination of some values, measure each, and print one table.
 
-    python tools/sweep.py CONFIG[,CONFIG...] OUT key=v1,v2 ... [--jobs N] [--evaluate SHARDS [--judge PIPELINE]]
+    python tools/sweep.py CONFIG[,CONFIG...] OUT key=v1,v2 ... [--jobs N] [--evaluate [SHARDS] [--judge PIPELINE]]
 
     python tools/sweep.py mnist_k2 sweeps/beta system.beta=0,0.005,0.01 seed=0,1,2
     python tools/sweep.py dcgan,wgan,vae_gan sweeps/gans seed=0,1,2 --evaluate shards/mnist/test --judge runs/mnist_k100
@@ -34,6 +34,7 @@ from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.sweeps import results, running
 from savae_dist.sweeps.figure9 import command, plan
 from savae_dist.sweeps.results import COLUMNS, Row
+from savae_dist.sweeps.running import OWN
 from savae_dist.sweeps.trials import Trial, combine, split
 from savae_dist.systems.own import enter
 
@@ -46,7 +47,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     parser.add_argument("--launch", metavar="FILE", help="Accelerate's launch file; without one, its own default")
     parser.add_argument("--trainer", metavar="FILE.py", help="in place of savae_dist.train; systems of one's own")
-    parser.add_argument("--evaluate", metavar="SHARDS", help="measure every finished run on these shards")
+    parser.add_argument(
+        "--evaluate", nargs="?", const=OWN, metavar="SHARDS", help="measure finished runs; on their own validation sets"
+    )
     parser.add_argument("--judge", help="a pipeline that judges them")
     parser.add_argument(
         "--columns", type=split, default=COLUMNS, metavar="NAME,...", help="of the printed table (%(default)s)"
@@ -60,10 +63,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--jobs must be at least 1")
     if not options.plan and (options.list or options.cell is not None):
         parser.error("--list and --cell are of a plan of figure 9")
-    if options.plan and (options.axes or options.evaluate or options.trainer):
+    if options.plan and (options.axes or options.evaluate is not None or options.trainer):
         parser.error("a plan of figure 9 has its axes and its test set in it, and no --trainer")
-    if options.judge and not options.evaluate:
-        parser.error("--judge needs --evaluate SHARDS")
+    if options.judge and options.evaluate is None:
+        parser.error("--judge needs --evaluate")
     return options
 
 
@@ -86,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def one(trial: Trial) -> Row:
         running.run(trial, options.launch, options.trainer)
-        if options.evaluate:
+        if options.evaluate is not None:
             running.evaluate(trial, options.evaluate, options.judge, options.trainer)
         values = results.row(trial)
         print(f"{trial.folder.name}: {values['outcome']}", file=sys.stderr)

@@ -69,8 +69,13 @@ def compare(pipeline: Pipeline, reader: Reader, training: Reader | None) -> dict
 
 
 def row(probabilities: np.ndarray, tested: Windows) -> dict[str, Any]:
-    """The measures of one classifier of windows; probabilities `[n, classes]`."""
-    votes = vote(probabilities, tested.y, tested.recording, tested.machine)
+    """The measures of one classifier of windows; probabilities `[n, classes]`.
+
+    Where recordings have no names each window counts for itself, and there is no interval.
+    """
+    named = bool(tested.recording.any())
+    recording = tested.recording if named else np.arange(1, len(tested.x) + 1, dtype=np.uint64)
+    votes = vote(probabilities, tested.y, recording, tested.machine)
     if not len(votes.label):
         return {}
     machines = {tested.names.get(one, str(one)): share for one, share in by_machine(votes).items()}
@@ -78,8 +83,8 @@ def row(probabilities: np.ndarray, tested: Windows) -> dict[str, Any]:
         "recordings": len(votes.label),
         "balanced_accuracy": balanced_accuracy(votes.probabilities, votes.label),
         "macro_auroc": macro_auroc(votes.probabilities, votes.label),
-        "intervals": intervals(votes),
-        "machines": dict(sorted(machines.items())),
+        "intervals": intervals(votes) if named else {},
+        "machines": dict(sorted(machines.items())) if named else {},
     }
 
 
@@ -91,7 +96,7 @@ def table(found: Mapping[str, Any]) -> str:
         count = next(iter(rows.values()))["recordings"]
         lines.append(f"{f'of {count:,} recordings, 95 % over recordings':40} balanced accuracy     macro AUROC")
     for name, values in rows.items():
-        measures = [_with_interval(values, one) for one in ("balanced_accuracy", "macro_auroc")]
+        measures = [with_interval(values, one) for one in ("balanced_accuracy", "macro_auroc")]
         lines.append(f"{name:40} {measures[0]:21} {measures[1]}".rstrip())
     machines = sorted({machine for values in rows.values() for machine in values["machines"]})
     if rows:
@@ -102,8 +107,9 @@ def table(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _with_interval(values: Mapping[str, Any], name: str) -> str:
+def with_interval(values: Mapping[str, Any], name: str) -> str:
+    """`0.750 [0.667, 0.917]`"""
     if values[name] is None:
         return "-"
-    low, high = values["intervals"][name]
-    return f"{values[name]:.3f} [{low:.3f}, {high:.3f}]"
+    ends = values["intervals"].get(name)
+    return f"{values[name]:.3f}" + (" [{:.3f}, {:.3f}]".format(*ends) if ends else "")

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from savae_dist.evaluation.bootstrap import RESAMPLES, ends
+from savae_dist.evaluation.classification import macro_auroc_draws
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,6 @@ class Votes:
     probabilities: np.ndarray
     label: np.ndarray
     machine: np.ndarray
-
-    def taken(self, rows: np.ndarray) -> Votes:
-        return Votes(self.probabilities[rows], self.label[rows], self.machine[rows])
 
 
 def vote(probabilities: np.ndarray, label: np.ndarray, recording: np.ndarray, machine: np.ndarray) -> Votes:
@@ -62,12 +60,13 @@ def intervals(votes: Votes, seed: int = 0) -> dict[str, list[float]]:
     """
     random = np.random.default_rng(seed)
     rows = [np.flatnonzero(votes.label == one) for one in np.unique(votes.label)]
-    drawn = [votes.taken(np.concatenate([random.choice(row, len(row)) for row in rows])) for _ in range(RESAMPLES)]
-    found = {
-        "balanced_accuracy": [balanced_accuracy(one.probabilities, one.label) for one in drawn],
-        "macro_auroc": [macro_auroc(one.probabilities, one.label) for one in drawn if len(rows) > 1],
-    }
-    return {name: ends(np.array(each, float)) for name, each in found.items() if each}
+    taken = [np.concatenate([random.choice(row, len(row)) for row in rows]) for _ in range(RESAMPLES)]
+    counts = np.stack([np.bincount(each, minlength=len(votes.label)) for each in taken])  # [draws, recordings]
+    right = votes.probabilities.argmax(1) == votes.label
+    found = {"balanced_accuracy": np.mean([counts[:, row] @ right[row] / len(row) for row in rows], 0)}
+    if len(rows) > 1:
+        found["macro_auroc"] = macro_auroc_draws(votes.probabilities, votes.label, counts)
+    return {name: ends(each) for name, each in found.items()}
 
 
 def by_machine(votes: Votes) -> dict[int, float]:

@@ -16,6 +16,8 @@ from savae_dist.files import read_object
 from savae_dist.sweeps.trials import Trial
 from savae_dist.tool_command import tool_command
 
+OWN = ""  # in place of shards: what each run was validated on
+
 T = TypeVar("T")
 
 
@@ -44,14 +46,14 @@ def run(trial: Trial, launch: str | None = None, trainer: str | None = None) -> 
 def evaluate(trial: Trial, shards: str, judge: str | None, trainer: str | None = None) -> None:
     """`evaluate.py` on a finished run, again only if it was asked for other shards or another judge.
 
-    trainer: the file that enters systems and networks of one's own.
+    shards: or `OWN`. trainer: the file that enters systems and networks of one's own.
     """
     out = trial.folder / "evaluation"
-    asked = {"shards": str(Path(shards).absolute()), "judge": judge}
+    asked = {"shards": str(Path(shards).absolute()) if shards else OWN, "judge": judge}
     if trial.exit_code != 0 or (read_object(out / "asked.json") == asked and (out / "metrics.json").is_file()):
         return
     options = [*(["--judge", judge] if judge else []), *(["--trainer", trainer] if trainer else [])]
-    code = _logged([*tool_command("evaluate"), str(trial.folder), shards, str(out), *options], trial)
+    code = _logged([*tool_command("evaluate"), str(trial.folder), *filter(None, [shards]), str(out), *options], trial)
     if code:
         raise ConfigError(f"{trial.folder}: evaluate.py ended with {code}; see {log_of(trial)}")
     (out / "asked.json").write_text(json.dumps(asked))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from savae_dist.evaluation import recordings
 from savae_dist.evaluation.recordings import Votes, balanced_accuracy, by_machine, intervals, macro_auroc, vote
 
 
@@ -31,6 +32,20 @@ def test_measures_are_those_of_scikit_learn():
     expected = roc_auc_score(label, probabilities, multi_class="ovr", average="macro")
     assert macro_auroc(probabilities, label) == pytest.approx(expected)
     assert macro_auroc(probabilities, np.zeros(60, int)) is None
+
+
+def test_intervals_are_percentiles_of_the_measures_of_each_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recordings, "RESAMPLES", 40)
+    rng = np.random.default_rng(3)
+    label = np.repeat([0, 2, 1], [5, 3, 4])
+    probabilities = rng.dirichlet(np.ones(3), 12).round(1)  # rounded, so that there are ties
+    random = np.random.default_rng(0)
+    rows = [np.flatnonzero(label == one) for one in range(3)]
+    drawn = [np.concatenate([random.choice(row, len(row)) for row in rows]) for _ in range(40)]
+    found = intervals(Votes(probabilities, label, np.zeros(12, np.uint64)))
+    for name, measure in (("balanced_accuracy", balanced_accuracy), ("macro_auroc", macro_auroc)):
+        each = [measure(probabilities[row], label[row]) for row in drawn]
+        assert found[name] == pytest.approx(np.percentile(each, [2.5, 97.5]).tolist())
 
 
 def test_intervals_are_over_recordings_however_many_windows_these_have():

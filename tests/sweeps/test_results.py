@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from savae_dist.sweeps import results
+import pytest
+
+from savae_dist.sweeps import results, running
+from savae_dist.sweeps.running import OWN
 from savae_dist.sweeps.trials import combine
 
 
@@ -34,7 +37,26 @@ def test_what_an_evaluation_did_not_measure_hides_no_baseline(tmp_path: Path) ->
     (trial.folder / "evaluation").mkdir(parents=True)
     (trial.folder / "summary.json").write_text(json.dumps({"accuracy": 0.8, "class_mean_mse": 0.05}))
     (trial.folder / "evaluation" / "metrics.json").write_text(json.dumps({"accuracy": 0.9, "class_mean_mse": None}))
-    for shards_, baseline in ((tmp_path / "test", 0.05), (tmp_path / "other", None)):
+    for shards_, baseline in ((tmp_path / "test", 0.05), (OWN, 0.05), (tmp_path / "other", None)):
         (trial.folder / "evaluation" / "asked.json").write_text(json.dumps({"shards": str(shards_), "judge": None}))
         values = results.row(trial)
         assert (values["accuracy"], values.get("class_mean_mse")) == (0.9, baseline)
+
+
+def test_numbers_within_are_named_by_their_path() -> None:
+    values = {"accuracy": 0.5, "by": {"model": {"auroc": 0.75, "name": "x", "ends": [0, 1]}, "none": None}}
+    assert results.flat(values) == {"accuracy": 0.5, "by.model.auroc": 0.75}
+
+
+def test_an_evaluation_without_shards_is_of_each_run_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (trial,) = combine("mnist_k2", tmp_path, [])
+    (trial.folder / "evaluation").mkdir(parents=True)
+    (trial.folder / "status.json").write_text(json.dumps({"outcome": "done", "exit_code": 0}))
+    said = []
+    monkeypatch.setattr(running, "_logged", lambda command, _: said.append(command[-3:]) or 0)
+    running.evaluate(trial, "shards", None)
+    running.evaluate(trial, OWN, None)
+    folder, out = str(trial.folder), str(trial.folder / "evaluation")
+    assert said[0] == [folder, "shards", out]
+    assert said[1][-2:] == [folder, out]
+    assert json.loads((trial.folder / "evaluation" / "asked.json").read_text()) == {"shards": OWN, "judge": None}

@@ -55,3 +55,22 @@ def test_baselines_stand_beside_the_model(run: Path, tmp_path: Path, capsys: pyt
     assert f"warning: {BOTH}" in printed
     assert "logistic regression on spectra           1.000 [1.000, 1.000]" in printed
     assert found["model"].keys() == found["chance"].keys()
+
+
+def test_the_decoder_stands_beside_real_windows(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two steps teach the decoder nothing: its windows are far from real ones, and no classifier learns from them."""
+    assert evaluate.main([str(run), str(tmp_path)]) == 0
+    values = json.loads((tmp_path / "metrics.json").read_text())
+    # The run knows what it was trained on, and so the class means.
+    assert values["class_mean_log_spectral_distance"] < values["log_spectral_distance"]
+    found = values["decoder"]
+    assert (found["windows"], found["recordings"], found["made"], found["seed"]) == (56, 4, 112, 0)
+    assert found["spectra"]["reconstructions"]["variance"] < 0.5 < found["spectra"]["real, never seen"]["variance"]
+    nearest = {kind: each["nearest"]["value"] for kind, each in found["spectra"].items()}
+    assert nearest["made"] > nearest["training"] > nearest["real, never seen"] == 0  # both sets hum the same
+    for classifier in ("logistic regression on spectra", "Mahalanobis distance on spectra"):
+        assert found["trained_on"]["real windows"][classifier] == values["by_recording"][classifier]
+        assert found["trained_on"]["made windows"][classifier]["balanced_accuracy"] <= 0.75
+    printed = capsys.readouterr().out
+    assert "decoder: 112 windows made, seed 0; 56 real windows of 4 recordings; 95 % over recordings" in printed
+    assert "reconstructions of real windows" in printed

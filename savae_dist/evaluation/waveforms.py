@@ -1,0 +1,144 @@
+"""What a decoder makes of signals: how much its windows differ, whether they copy, and what is learnt from them.
+
+Windows are compared by their spectra, since their phases are random. Beside each number stands that of real windows.
+How near a reconstruction is to its window stands among the other metrics, see `metrics.summarise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+
+from savae_dist.evaluation import synthetic
+from savae_dist.evaluation.bootstrap import Resampling, mean_intervals
+from savae_dist.evaluation.by_recording import Windows
+from savae_dist.evaluation.metrics import check_judge
+from savae_dist.evaluation.synthetic import Made
+from savae_dist.pipeline.codes import Source
+from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.spectra import log_spectrum
+
+AT_ONCE = 512  # windows whose distances to all training windows are held at a time
+MOST = 2000  # training windows, spread evenly, of which the nearest other one is looked for
+
+Found = dict[str, Any]
+
+
+def compare(
+    pipeline: Pipeline,
+    tested: Windows,
+    training: Windows,
+    judge: Pipeline | None = None,
+    sampler: Source | None = None,
+    seed: int = 0,
+) -> Found:
+    """What stands in metrics.json under `decoder`; the windows of `tested` are those that training has never seen."""
+    if judge is not None:
+        check_judge(judge, pipeline.spec)
+    x_hat = synthetic.reconstructed(pipeline, tested)
+    made = synthetic.generated(pipeline, np.bincount(training.y[training.y >= 0]), sampler, seed)
+    return {
+        "windows": len(tested.x),
+        "recordings": len(np.unique(tested.recording[tested.recording > 0])),
+        "made": len(made.x),
+        "seed": seed,
+        "spectra": spread_and_copies(tested, training, x_hat, made),
+        "trained_on": synthetic.trained_on(pipeline, tested, training, made, judge),
+        "yield": synthetic.confirmed_by_class(judge, made, pipeline.spec.class_names),
+    }
+
+
+def spread_and_copies(tested: Windows, training: Windows, x_hat: torch.Tensor, made: Made) -> Found:
+    """For each kind of windows: `variance` within a class over that of training windows, and `nearest` in dB.
+
+    variance: of log spectra; reconstructions are compared with the windows that they are of. nearest: the distance to
+    the nearest training window; of a training window, to the nearest one of another recording.
+    """
+    spectra = {
+        "made": flat_spectra(made.x),
+        "reconstructions": flat_spectra(x_hat),
+        "real, never seen": flat_spectra(tested.x),
+        "training": flat_spectra(training.x),
+    }
+    known, own = spectra["training"], training.recording
+    some = np.linspace(0, len(known) - 1, min(MOST, len(known))).round().astype(int)
+    numbers = own if own.any() else np.arange(1, len(known) + 1)
+    within = {
+        "made": variance_ratio(spectra["made"], made.y, known, training.y),
+        "reconstructions": variance_ratio(spectra["reconstructions"], tested.y, spectra["real, never seen"], tested.y),
+        "real, never seen": variance_ratio(spectra["real, never seen"], tested.y, known, training.y),
+        "training": 1.0,
+    }
+    distances = {kind: (nearest(each, known), tested.recording) for kind, each in spectra.items() if kind != "training"}
+    distances["made"] = distances["made"][0], np.zeros(len(made.x), np.uint64)
+    distances["training"] = nearest(known[some], known, numbers[some], numbers), own[some]
+    return {kind: {"variance": within[kind], "nearest": measured(*distances[kind])} for kind in spectra}
+
+
+def flat_spectra(x: torch.Tensor) -> np.ndarray:
+    """Log spectra in dB `[n, channels * frequencies]` of windows `[n, channels, length]`."""
+    found = log_spectrum(x.double().cpu().numpy())
+    return found.reshape(len(found), -1)
+
+
+def measured(values: np.ndarray, recording: np.ndarray) -> Found:
+    """The mean of values `[windows]` that are not nan, with its interval where recordings have names."""
+    known, named = ~np.isnan(values), recording > 0
+    intervals = mean_intervals({"mean": values[named]}, Resampling.of(recording[named])) if named.any() else {}
+    return {"value": float(values[known].mean()) if known.any() else None, "interval": intervals.get("mean")}
+
+
+def variance_within(spectra: np.ndarray, y: np.ndarray) -> dict[int, float]:
+    """Class -> unbiased variance of spectra `[n, units]` around the class's mean, averaged over units."""
+    classes = [int(one) for one in np.unique(y[y >= 0]) if (y == one).sum() > 1]
+    return {one: float(spectra[y == one].var(0, ddof=1).mean()) for one in classes}
+
+
+def variance_ratio(ours: np.ndarray, y: np.ndarray, real: np.ndarray, y_real: np.ndarray) -> float | None:
+    """The mean over classes of the variance within our windows, over that of real ones; of the classes both have."""
+    own, other = variance_within(ours, y), variance_within(real, y_real)
+    both = sorted(own.keys() & other.keys())
+    return sum(own[one] for one in both) / sum(other[one] for one in both) if both else None
+
+
+def nearest(
+    spectra: np.ndarray, known: np.ndarray, group: np.ndarray | None = None, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """RMS difference in dB `[n]` of log spectra `[n, units]` to the nearest of `known` `[m, units]`.
+
+    group, groups: of either side; a window is not compared with those of its own group, nan where no other is.
+    """
+    found = np.full(len(spectra), np.nan)
+    for first in range(0, len(spectra), AT_ONCE):
+        rows = slice(first, first + AT_ONCE)
+        distances = cdist(spectra[rows], known) / np.sqrt(known.shape[1])
+        if group is not None and groups is not None:
+            distances[group[rows][:, None] == groups[None]] = np.inf
+        least = distances.min(1)
+        found[rows] = np.where(np.isinf(least), np.nan, least)
+    return found
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The same as lines for people."""
+    tested = f"{found['windows']:,} real windows of {found['recordings']:,} recordings"
+    lines = [f"decoder: {found['made']:,} windows made, seed {found['seed']}; {tested}; 95 % over recordings"]
+    lines.append(f"{'':40} variance of spectra   nearest training window, dB")
+    for kind, each in found["spectra"].items():
+        variance = "-" if each["variance"] is None else f"{each['variance']:.3f}"
+        lines.append(f"{kind:40} {variance:21} {shown(each['nearest'])}")
+    if found["yield"]:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in found["yield"].items())
+        lines.append(f"made windows that the judge confirms: {shares}")
+    return "\n".join([*lines, *synthetic.lines(found["trained_on"])])
+
+
+def shown(one: Mapping[str, Any]) -> str:
+    """`8.199 [7.5, 8.9]`"""
+    if one["value"] is None:
+        return "-"
+    return f"{one['value']:.3f}" + ("" if one["interval"] is None else " [{:.3f}, {:.3f}]".format(*one["interval"]))
