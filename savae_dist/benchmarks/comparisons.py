@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from savae_dist.benchmarks import bare_loop, loaders, photos
+from savae_dist.benchmarks.launches import launches
 from savae_dist.benchmarks.setting import Setting, synthetic
 from savae_dist.benchmarks.timing import WARM_UP, device_wait, interleave, machine, memory, table
 from savae_dist.benchmarks.trainer_loop import trainer
@@ -25,6 +26,7 @@ from savae_dist.systems.phases import Phase
 
 EPOCHS = 10  # over which memory is watched
 AHEAD = 10  # batches that the workers of a loader may hold when its turn begins
+COUNTED = 8  # iterations whose launches are counted
 STEPS = 20  # training steps over which the wait for data is timed
 
 
@@ -60,6 +62,9 @@ def beside_bare_loop(
                 loops |= bare_loop.imported(folder, setting, phase.name, Path(scratch))
             times = interleave(loops, rounds, seconds, device_wait(device))
             yield from table(phase.name, times, "hand-written", config.data.batch_size)
+            for name in ("hand-written", "trainer"):
+                kernels, copies, waits = launches(loops[name], COUNTED)
+                yield f"  {name:<26}{kernels:.1f} launches, {copies:.1f} of them copies, {waits:.1f} waits"
 
 
 def side_by_side(configs: Mapping[str, RunConfig], rounds: int, seconds: float, threads: int) -> Iterator[str]:

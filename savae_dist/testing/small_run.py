@@ -20,6 +20,7 @@ from savae_dist.preprocess import DataSpec
 from savae_dist.systems.phases import Batch, OptimizerStep, Phase, System
 from savae_dist.training.batches import BatchBuilder, BatchSplit, PlannedStep, read_requests, training_plan
 from savae_dist.training.engine import PreparedUpdate, run_phase
+from savae_dist.training.noise import Shapes
 from savae_dist.training.posteriors import encode
 
 IMAGE = DataSpec("image", (1, 12, 10), 4, "unit")
@@ -56,8 +57,8 @@ class Builder(BatchBuilder):
 
     dtype: torch.dtype = torch.float32
 
-    def noise(self, step: OptimizerStep, position: int, slots: Tensor) -> dict[str, Tensor]:
-        return {name: draws.to(self.dtype) for name, draws in super().noise(step, position, slots).items()}
+    def draws(self, seeds: Sequence[int], slots: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+        return {name: draws.to(self.dtype) for name, draws in super().draws(seeds, slots, shapes).items()}
 
 
 class SmallRun:

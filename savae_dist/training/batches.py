@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -13,9 +16,13 @@ from savae_dist.data import AttributeTable, RawBatch, Request
 from savae_dist.latents import Posterior
 from savae_dist.systems.phases import Batch, OptimizerStep, Phase
 from savae_dist.training.augment import Augmentation
-from savae_dist.training.noise import seed_of, standard_normal
+from savae_dist.training.noise import Shapes, seed_of, standard_normals
 
 T = TypeVar("T")
+# Noise is drawn at once for so many steps ahead, unless they need more values: 1 MB, and 4 while they are drawn.
+STEPS_AHEAD, VALUES_AHEAD = 64, 2**18
+
+Noise = Mapping[str, Tensor]
 
 
 class Together(Protocol):
@@ -126,12 +133,13 @@ class BatchBuilder:
 
     def batch(self, raw: RawBatch, position: int | None = None) -> Batch:
         """The samples on the device, normalised; augmented if `position`, where their global batch starts, is given."""
-        x = self.normalise(raw.x.to(self.device, non_blocking=True))
+        there = raw.on(self.device)
+        x = self.normalise(there.x)
         if self.augment is not None and position is not None:
-            x = self.augment(x, self.augmentation_noise(position, raw.slot))
+            x = self.augment(x, self.augmentation_noise(position, there.slot))
         return Batch(
             x=x,
-            y=raw.y.to(self.device, non_blocking=True),
+            y=there.y,
             noise={},
             label_weight=self._weight(raw.labelled),
             unlabelled_weight=self._weight(self.split.size - raw.labelled),
@@ -150,8 +158,39 @@ class BatchBuilder:
         They are a pure function of (seed, position in the data, step, slot): the same for any number of ranks and after
         a resumption, so there is no random state to save.
         """
-        seed = seed_of(self.seed, position, step.update.name, step.loss_index, step.repeat)
-        return standard_normal(seed, slots.to(self.device, non_blocking=True), step.update.noise)
+        return _first(self.draws([self._seed(step, position)], slots, step.update.noise))
+
+    def with_noise(self, plan: Iterable[PlannedStep]) -> Iterator[tuple[PlannedStep, list[Noise]]]:
+        """Each step of the plan with its noise, for each of this rank's slices.
+
+        It is drawn for many steps at once: the launches of one drawing serve them all. No value depends on that.
+        """
+        plan, slots = iter(plan), self.split.slots()
+        while first := list(islice(plan, 1)):
+            slots = first[0].reads or slots  # the same in all steps; a step that reads nothing has those before it
+            sizes = [len(part) for part in slots]
+            values = sum(math.prod(shape) for shape in first[0].step.update.noise.values())
+            most = min(max(VALUES_AHEAD // max(sum(sizes) * values, 1), 1), STEPS_AHEAD)
+            steps = [*first, *islice(plan, most - 1)]
+            mine = torch.tensor([slot for part in slots for slot in part])
+            drawn = {name: self._drawn(name, steps, mine) for name in {one.step.update.name for one in steps}}
+            for planned in steps:
+                draws = {name: value.split(sizes) for name, value in next(drawn[planned.step.update.name]).items()}
+                yield planned, [{name: value[part] for name, value in draws.items()} for part in range(len(sizes))]
+
+    def _drawn(self, update: str, steps: Sequence[PlannedStep], slots: Tensor) -> Iterator[Noise]:
+        """The noise of those steps that are this update's, in their order."""
+        own = [planned for planned in steps if planned.step.update.name == update]
+        seeds = [self._seed(planned.step, planned.position) for planned in own]
+        draws = self.draws(seeds, slots, own[0].step.update.noise)
+        return ({name: values[number] for name, values in draws.items()} for number in range(len(own)))
+
+    def _seed(self, step: OptimizerStep, position: int) -> int:
+        return seed_of(self.seed, position, step.update.name, step.loss_index, step.repeat)
+
+    def draws(self, seeds: Sequence[int], slots: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+        """`standard_normals` on the device of the run."""
+        return standard_normals(seeds, slots.to(self.device, non_blocking=True), shapes)
 
     def augmentation_noise(self, position: int, slots: Tensor) -> dict[str, Tensor]:
         """The draws of the augmentation, a pure function of (seed, position in the data, slot).
@@ -159,11 +198,19 @@ class BatchBuilder:
         They do not depend on the step, so that steps that share a batch see equal samples.
         """
         shapes = self.augment.noise if self.augment is not None else {}
-        return standard_normal(
-            seed_of(self.seed, position, "augment"), slots.to(self.device, non_blocking=True), shapes
-        )
+        return _first(standard_normals([seed_of(self.seed, position, "augment")], slots.to(self.device), shapes))
 
     def _weight(self, count: int) -> Tensor:
         """`Batch`'s factor from sums to means over samples of one kind, of which the global batch holds `count`."""
         shares = self.split.ranks * self.split.accumulate
-        return torch.tensor(shares / count if count else 0.0, device=self.device)
+        return _factor(count, shares, self.device)
+
+
+@cache
+def _factor(count: int, shares: int, device: torch.device) -> Tensor:
+    """Kept, because a new one would have to be sent to the device in each step."""
+    return torch.tensor(shares / count if count else 0.0, device=device)
+
+
+def _first(draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: values[0] for name, values in draws.items()}

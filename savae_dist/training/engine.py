@@ -114,7 +114,7 @@ class PreparedUpdate:
         self.scaler = make_scaler(precision, device)
         averaged = update.trains if ema and update.averaged else ()
         self.averages = {name: WeightAverage(networks[name], ema) for name in averaged}
-        self.meter = Meter()
+        self.meter = Meter(device)
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -143,8 +143,8 @@ class PreparedUpdate:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         self.factors = {term: factor(schedule, iteration) for term, schedule in self.schedules.items()}
-        buffers = list(self.trained.buffers())  # now, because wrapping an update may replace them
-        before = [buffer.clone() for buffer in buffers]
+        buffers = [as_bytes(buffer) for buffer in self.trained.buffers()]  # now: wrapping an update may replace them
+        before = torch.cat(buffers) if buffers else None
         shares_due = bool(self.shares_every) and (iteration + 1) % self.shares_every == 0
         if self.decoder is not None and (self.adaptive or shares_due):
             self._look_at_gradients(self.decoder, loss_index, slices, shares_due)
@@ -159,13 +159,13 @@ class PreparedUpdate:
         self.optimizer.zero_grad(set_to_none=True)  # at once: no gradient is left while other updates train
         if self.scaler is not None:
             self.scaler.update()
-        for buffer, old in zip(buffers, before, strict=True):
-            buffer.copy_(torch.where(self.finite, buffer, old))
+        if before is not None:
+            restore(buffers, torch.where(self.skips, before, torch.cat(buffers)))
         for average in self.averages.values():
-            average.update(self.finite.float())
-        self.skipped += ~self.finite
-        self.skipped_in_a_row = (self.skipped_in_a_row + 1) * ~self.finite
-        self.meter.add({**sums, "gradient_norm": self.norm}, self.finite)
+            average.update((~self.skips).float())
+        self.skipped += self.skips
+        self.skipped_in_a_row = (self.skipped_in_a_row + 1) * self.skips
+        self.meter.add({**sums, "gradient_norm": self.norm}, self.skips)
 
     def _look_at_gradients(self, decoder: Network, loss_index: int, slices: list[Batch], shares: bool) -> None:
         """Before a step, by graphs of their own: the factors that follow from gradients, and perhaps the shares."""
@@ -193,10 +193,11 @@ class PreparedUpdate:
             with self.parallel.part(last=number == len(slices)):
                 terms = self.parallel.forward(batch, loss_index)
                 counted = weighted(terms, self.factors)
-                loss = total(counted, terms, self.parameters.values()) / len(slices)
+                loss = mean(total(counted, terms, self.parameters.values()), len(slices))
                 self.parallel.backward(loss if self.scaler is None else self.scaler.scale(loss))
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0) + value.detach() / len(slices)
+                part = mean(value.detach(), len(slices))
+                sums[name] = sums[name] + part if name in sums else part
         factors = {name: value for name, value in self.factors.items() if name in sums}
         return sums | {name + FACTOR: torch.ones_like(sums[name]) * value for name, value in factors.items()}
 
@@ -209,14 +210,14 @@ class PreparedUpdate:
             torch._foreach_add_(gradients, self.norm * 0)  # NaN on every rank if any rank's gradient overflowed
             self.scaler.unscale_(optimizer)
             self.norm = self.norm / self.scaler.scale(torch.ones_like(self.norm))
-        self.finite = torch.isfinite(self.norm)
+        self.skips = (self.norm * 0) != 0  # where it is not finite, in half the launches of `isfinite`
         clip_gradients(parameters, self.norm, self.config)
         # Fused optimisers look for this attribute and read it on the device.
-        optimizer.found_inf = (~self.finite).float()  # type: ignore[attr-defined]
+        optimizer.found_inf = self.skips.float()  # type: ignore[attr-defined]
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         assert self.config.clip_weights is not None
-        clip_weights(optimizer.param_groups[0]["params"], self.config.clip_weights, self.finite)
+        clip_weights(optimizer.param_groups[0]["params"], self.config.clip_weights, ~self.skips)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint stores: tensors by parameter name, and plain values; every rank must call it."""
@@ -249,9 +250,20 @@ class PreparedUpdate:
         self.parallel.close()
 
 
-def restore(buffers: Iterable[Tensor], before: Iterable[Tensor]) -> None:
-    for buffer, old in zip(buffers, before, strict=True):
-        buffer.copy_(old)
+def as_bytes(buffer: Tensor) -> Tensor:
+    """The buffer's own memory, uint8 `[bytes]`: buffers of every type and shape then fit into one tensor."""
+    return buffer.as_strided((buffer.numel(),), (1,)).view(torch.uint8)
+
+
+def restore(buffers: list[Tensor], before: Tensor | None) -> None:
+    """Write what `torch.cat(buffers)` was into the buffers, each `[bytes]`; None where there are none."""
+    if before is not None:
+        torch._foreach_copy_(buffers, before.split([len(buffer) for buffer in buffers]))
+
+
+def mean(total: Tensor, count: int) -> Tensor:
+    """total / count, which is `total` itself where nothing is to be divided."""
+    return total if count == 1 else total / count
 
 
 def run_phase(
@@ -266,15 +278,15 @@ def run_phase(
     raw: what the plan reads, in its order. An iteration begins when all ranks have all of its data, so that a run can
     stop, and save, wherever they are missing.
     """
-    for _, steps in groupby(plan, key=lambda planned: planned.iteration):
+    for _, steps in groupby(builder.with_noise(plan), key=lambda step: step[0].iteration):
         iteration = list(steps)
-        data = iter(together(partial(_read, raw, sum(len(planned.reads) for planned in iteration))))
-        for planned in iteration:
+        data = iter(together(partial(_read, raw, sum(len(planned.reads) for planned, _ in iteration))))
+        for planned, noise in iteration:
             step, position = planned.step, planned.position
             if planned.reads:
                 parts = list(islice(data, len(planned.reads)))
                 slices = [builder.batch(part, position) for part in parts]
-            noisy = [replace(one, noise=builder.noise(step, position, part.slot)) for one, part in zip(slices, parts)]
+            noisy = [replace(one, noise=own) for one, own in zip(slices, noise, strict=True)]
             updates[step.update.name].step(step.loss_index, noisy, planned.iteration)
             if planned.ends_iteration:
                 yield planned.iteration + 1

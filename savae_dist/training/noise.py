@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import torch
@@ -47,22 +47,29 @@ def logical_shift(bits: Tensor, shift: int) -> Tensor:
 
 
 def standard_normal(seed: int, slots: Tensor, shapes: Shapes) -> dict[str, Tensor]:
-    """Name -> float32 `[len(slots), *shape]` on the device of slots int64 `[n]`.
+    """`standard_normals` of one seed: name -> float32 `[len(slots), *shape]`."""
+    return {name: draws[0] for name, draws in standard_normals([seed], slots, shapes).items()}
 
-    An element is a function of the seed, its slot, its name and its place, and of nothing else. Each 64 bits make two
-    uniform numbers, of which the transform of Box and Muller makes two normal ones.
+
+def standard_normals(seeds: Sequence[int], slots: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+    """Name -> float32 `[len(seeds), len(slots), *shape]` on the device of slots int64 `[n]`.
+
+    Many seeds at once cost a device as few launches as one. An element is a function of the seed, its slot, its name
+    and its place, and of nothing else. Each 64 bits make two uniform numbers, of which the transform of Box and Muller
+    makes two normal ones.
     """
     if not shapes:
         return {}
     sizes = tuple((name, math.prod(shape)) for name, shape in shapes.items())
-    streams = scramble(slots * GAMMA + signed(seed)).unsqueeze(1)
-    bits = scramble(streams + _steps(sizes, slots.device))  # [n, pairs]
+    keys = torch.tensor([signed(seed) for seed in seeds]).to(slots.device, non_blocking=True)
+    streams = scramble(slots * GAMMA + keys.unsqueeze(1)).unsqueeze(2)
+    bits = scramble(streams + _steps(sizes, slots.device))  # [seeds, n, pairs]
     radius = (bits >> 32).bitwise_and_(WORD).float().add_(0.5).mul_(2**-32).log_().mul_(-2).sqrt_()
     angle = bits.bitwise_and_(WORD).float().mul_(2 * math.pi * 2**-32)
-    values = torch.stack([radius * angle.cos(), radius * angle.sin()], 2).flatten(1)
+    values = torch.stack([radius * angle.cos(), radius * angle.sin()], 3).flatten(2)
     draws, start = {}, 0
     for name, size in sizes:
-        draws[name] = values[:, start : start + size].reshape(len(slots), *shapes[name])
+        draws[name] = values[..., start : start + size].reshape(len(seeds), len(slots), *shapes[name])
         start += size + size % 2
     return draws
 

@@ -23,7 +23,7 @@ class Posteriors:
 
     def of(self, ids: Tensor) -> Posterior | None:
         """q(z|x) of these samples, ids int64 `[n]`; None if one of them is not known."""
-        if not bool(self.known[ids].all()):
+        if not self.known.numpy()[ids.numpy()].all():
             return None
         rows = ids.to(self.mean.device, non_blocking=True)
         return Posterior(self.mean[rows], self.log_variance[rows])

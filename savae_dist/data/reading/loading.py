@@ -72,7 +72,7 @@ def loader(reader: Reader, requests: Iterable[Request], workers: int, pin: bool)
                 if isinstance(sent, Place):
                     assert shared is not None
                     sent = RawBatch.of(*shared.take(sent), *sent.rest)
-                yield sent.pinned() if pin else sent
+                yield sent.together(pin) if pin else sent
 
 
 def _batches(guarded: _Guarded, requests: Iterable[Request], workers: int) -> Generator[Sent]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ class RawBatch:
     y: int64 [n], -1 where unlabelled. id: int64 [n], number of the sample in the set. slot: int64 [n], its place in
     the global batch. labelled: number of labelled samples in the whole global batch, not only in these slots.
     bad: (reason, shard, key) of each bad sample that was met, and drawn again or (in evaluation) dropped.
+    whole: uint8, the memory of all four where they lie together.
     """
 
     x: Tensor
@@ -43,10 +44,28 @@ class RawBatch:
     slot: Tensor
     labelled: int
     bad: list[tuple[str, str, str]] = field(default_factory=list)
+    whole: Tensor | None = None
 
-    def pinned(self) -> RawBatch:
-        """The same in memory from which a GPU copies while the program goes on."""
-        x, y, ids, slot = (tensor.pin_memory() for tensor in (self.x, self.y, self.id, self.slot))
+    def together(self, pin: bool) -> RawBatch:
+        """The same in one piece of memory, so that a device gets it in one transfer.
+
+        pin: a GPU copies from it while the program goes on.
+        """
+        tensors = (self.y, self.id, self.slot, self.x)  # x last: the others then lie at multiples of 8 bytes
+        whole = torch.empty(sum(tensor.nbytes for tensor in tensors), dtype=torch.uint8, pin_memory=pin)
+        y, ids, slot, x = parts_of(whole, tensors)
+        for part, tensor in zip((y, ids, slot, x), tensors, strict=True):
+            part.copy_(tensor)
+        return RawBatch(x, y, ids, slot, self.labelled, self.bad, whole)
+
+    def on(self, device: torch.device) -> RawBatch:
+        """The same on a device; on the CPU it is this one."""
+        if device.type == "cpu":
+            return self
+        whole = (self if self.whole is not None else self.together(pin=False)).whole
+        assert whole is not None
+        tensors = (self.y, self.id, self.slot, self.x)
+        y, ids, slot, x = parts_of(whole.to(device, non_blocking=True), tensors)
         return RawBatch(x, y, ids, slot, self.labelled, self.bad)
 
     def arrays(self) -> tuple[np.ndarray, Numbers]:
@@ -66,6 +85,12 @@ class RawBatch:
         """The batch of these arrays, which it shares."""
         y, ids, slots = map(torch.from_numpy, numbers)
         return cls(torch.from_numpy(x), y, ids, slots, labelled, bad)
+
+
+def parts_of(whole: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The views of `whole` uint8 `[bytes]`, one behind the other, with types and shapes as these."""
+    pieces = whole.split([tensor.nbytes for tensor in like])
+    return [piece.view(tensor.dtype).view(tensor.shape) for piece, tensor in zip(pieces, like, strict=True)]
 
 
 class Reader(Dataset[RawBatch]):
