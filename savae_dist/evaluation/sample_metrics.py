@@ -2,8 +2,8 @@
 
 The features of the Frechet distance are those of the judge, since Inception takes neither grey images nor signals:
 the last hidden layer of its encoder, 128 units before the latent heads. That layer has the same width for every latent
-dimension; the code itself may have only two numbers. Distances can be compared only if they were measured by the same
-judge on the same number of samples.
+dimension; the code itself may have only two numbers. Of a judge with another encoder it is the code. Distances can be
+compared only if they were measured by the same judge on the same number of samples.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import Tensor
 from savae_dist.evaluation.feature_view import FeatureView
 from savae_dist.evaluation.frechet import Gaussian, frechet_distance
 from savae_dist.evaluation.metrics import Batches, check_judge, laplacian_variance
-from savae_dist.networks import ConvEncoder
 from savae_dist.pipeline.codes import Source
 from savae_dist.pipeline.pipeline import Pipeline
 
@@ -59,10 +58,7 @@ def entropy(probabilities: np.ndarray) -> float:
 
 
 def judged(judge: Pipeline, x: Tensor) -> Judged:
-    """The judge's view of normalised samples x `[n, *shape]`; ValueError if its encoder has no such hidden layer."""
-    encoder = judge.role("encoder")
-    if not isinstance(encoder, ConvEncoder):
-        raise ValueError(f"a judge needs a conv_encoder, as SAVAE trains it, not a {encoder.model_type}")
+    """The judge's view of normalised samples x `[n, *shape]`."""
     probabilities = judge.logits(judge.posterior(x).mean).softmax(1).cpu()
     return Judged(FeatureView(judge, "the judge", judge.spec).features(x), probabilities.double().numpy())
 

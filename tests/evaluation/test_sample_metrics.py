@@ -13,7 +13,7 @@ from torch import Tensor
 from savae_dist.evaluation.frechet import Gaussian, frechet_distance
 from savae_dist.evaluation.metrics import laplacian_variance
 from savae_dist.evaluation.sample_metrics import Judged, judged, measure_samples
-from savae_dist.networks import ConvDecoder, ConvEncoder, DcganDecoder, DcganEncoder, DenseClassifier
+from savae_dist.networks import AllConvEncoder, ConvDecoder, ConvEncoder, DcganDecoder, DenseClassifier
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.posteriors import PosteriorBank
 from savae_dist.pipeline.sampler import fit
@@ -133,11 +133,17 @@ def test_what_cannot_be_measured() -> None:
     assert measure_samples(pipeline, batches(x), count=12).keys() == {"sample_sharpness"}
     assert measure_samples(pipeline, batches(torch.zeros(9, *IMAGE.shape)), count=12) == {"sample_sharpness": None}
     assert measure_samples(pipeline, batches(x), judge_of(IMAGE), count=12)["frechet_floor"] is None
-    networks = {"encoder": DcganEncoder(IMAGE.shape, 2, width=4), "classifier": DenseClassifier(2, 4)}
-    with pytest.raises(ValueError, match="a judge needs a conv_encoder"):
-        measure_samples(pipeline, batches(x), Pipeline(networks, IMAGE), count=12)
     with pytest.raises(ValueError, match="train a judge on the same shards"):
         measure_samples(pipeline, batches(x), judge_of(SIGNAL), count=12)
+
+
+def test_a_judge_of_another_architecture_compares_in_its_codes() -> None:
+    judge = Pipeline({"encoder": AllConvEncoder(IMAGE.shape, 5, width=4), "classifier": DenseClassifier(5, 4)}, IMAGE)
+    pipeline, x = generator_of(IMAGE), torch.rand(30, *IMAGE.shape)
+    found = measure_samples(pipeline, batches(x), judge, count=12)
+    samples = pipeline.decoded(pipeline.latents(12, seed=0))
+    real, ours = (Gaussian.of(judge.posterior(each).mean.numpy()) for each in (x, samples))
+    assert found["frechet_distance"] == pytest.approx(frechet_distance(ours, real), rel=1e-4)
 
 
 def test_draws_are_the_same_for_the_same_seed() -> None:
