@@ -16,6 +16,7 @@ import numpy as np
 from scipy.stats import kurtosis
 from sklearn.metrics import roc_auc_score
 
+from savae_dist.evaluation import health
 from savae_dist.evaluation.baselines import Mahalanobis
 from savae_dist.evaluation.by_recording import Windows
 from savae_dist.pipeline.anomaly import all_scores_of
@@ -23,6 +24,7 @@ from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.spectra import features
 
 COMBINED, MAHALANOBIS = "combined", "Mahalanobis distance on spectra"
+INDEX = ("monotonicity", "trendability", "prognosability")  # of the score as a health index
 PART = 0.2  # the first and the last fifth of a life are compared by AUROC
 
 # Scores of some machines, of what was fitted to the healthy windows in `rows`: (rows) -> kind -> [windows].
@@ -140,13 +142,15 @@ def healthy_statistics(healthy: Windows, score: Fitted, count: int) -> dict[str,
 def detect(pipeline: Pipeline, windows: Windows, healthy: Windows, rate: float, count: int) -> dict[str, Any]:
     """Alarms on the machines of `windows`, whose recordings are in the order of time by name, for each kind of score.
 
-    For each kind: threshold, false_alarm_rate (per machine), auroc of the last against the first part of the lives, and
-    the life at the first alarm of each machine, from 0 to 1, None without an alarm.
+    For each kind: threshold, false_alarm_rate (per machine), auroc of the last against the first part of the lives,
+    alarms: the life at the first alarm of each machine, from 0 to 1, None without an alarm, and health: how well the
+    score, averaged over `count` recordings, serves as an index of health.
     """
     check_machines(healthy)
     of_healthy, of_tested = all_scores(pipeline, windows, healthy)
     highest = healthy_statistics(healthy, of_healthy, count)
     lives, found = Lives.of(windows), {}
+    machines = range(len(lives.names))
     for kind, values in of_tested(np.arange(len(healthy.x))).items():
         limit, supported = threshold(highest[kind], rate)
         recorded = lives.mean(values)
@@ -154,6 +158,7 @@ def detect(pipeline: Pipeline, windows: Windows, healthy: Windows, rate: float, 
             "threshold": limit,
             "false_alarm_rate": supported,
             "auroc": late_against_early(recorded, lives.machine),
+            "health": health.measures([health.smoothed(recorded[lives.machine == m], count) for m in machines]),
             "alarms": {
                 name: first_alarm(recorded[lives.machine == number], limit, count)
                 for number, name in enumerate(lives.names)
@@ -180,7 +185,7 @@ def late_against_early(values: np.ndarray, machine: np.ndarray) -> float:
 
 def table(found: Mapping[str, Any]) -> str:
     """The same as lines for people."""
-    lines = [f"{'score':34} alarms  in the first half  life at the alarm  AUROC late/early"]
+    lines = [f"{'score':34} alarms  in the first half  life at the alarm  AUROC late/early  {'  '.join(INDEX)}"]
     for kind, values in found.items():
         alarms = [at for at in values["alarms"].values() if at is not None]
         early = sum(at <= 0.5 for at in alarms)
@@ -188,6 +193,7 @@ def table(found: Mapping[str, Any]) -> str:
         at = f"{np.median(true):.3f}" if true else "-"
         lines.append(
             f"{kind:34} {len(alarms):2} of {len(values['alarms']):2} {early:18} {at:>18} {values['auroc']:17.3f}"
+            + "".join(f"  {values['health'][name]:{len(name)}.3f}" for name in INDEX if name in values["health"])
         )
     rate = next(iter(found.values()))["false_alarm_rate"]
     lines.append(f"thresholds for false alarms on {rate:.1%} of healthy machines; fewer cannot be promised by so few")

@@ -21,6 +21,7 @@ FeatureTap = Literal["act", "conv", "pool"]
 POOL_ORDER = (2, 4, 6, 5, 3, 1)  # the stages that get a max-pool behind them: the paper's two first, then from the end
 FULLY_CONNECTED = (512, 256, 128)
 FEATURE_STAGES = 3
+CONVS = (nn.Conv1d, nn.Conv2d)
 
 
 def stage_widths(width: int) -> tuple[int, ...]:
@@ -88,6 +89,17 @@ class ConvEncoder(Encoder):
 
     def stages(self, x: Tensor) -> list[Tensor]:
         return self.features(x)[0]
+
+    def receptive_fields(self) -> list[int]:
+        """How many samples of the input along an axis an element of each stage depends on, before the stage's pool."""
+        fields, seen, step = [], 1, 1
+        for number, stage in enumerate(zip(self.convs, self.residuals, strict=True), 1):
+            kernels = [layer.kernel_size[0] for part in stage for layer in part.modules() if isinstance(layer, CONVS)]
+            seen += step * sum(size - 1 for size in kernels)
+            fields.append(seen)
+            if number in self.pooled:
+                seen, step = seen + step, 2 * step
+        return fields
 
     def hidden(self, x: Tensor) -> Tensor:
         """From the input of stage 4 to what the two heads read, `[batch, 128]`."""

@@ -8,6 +8,7 @@ from savae_dist.data.index.losses import lost_line
 from savae_dist.data.index.pictures import told
 from savae_dist.data.index.report import MANY
 from savae_dist.distributed import launch
+from savae_dist.networks.conv import FEATURE_STAGES, ConvEncoder
 from savae_dist.run import memory, posterior_cache
 from savae_dist.run.run import Run
 from savae_dist.run.validation import HOLD_OUT, UNMEASURED
@@ -92,9 +93,20 @@ def check(run: Run) -> str:
         lines += ["", UNMEASURED, f"{HOLD_OUT}, whole groups or recordings where the shards name them"]
     lines += ["", f"first batch: {tuple(batch.x.shape)} on {batch.x.device}, {low:.3g} to {high:.3g}"]
     lines += [f"             {shard}: {key}: {reason}; another sample took its place" for reason, shard, key in bad]
+    lines += sight(run)
     lines += ["", "memory", *memory.report(run)]
     lines += [posteriors(run, phase) for phase in run.phases if phase.posteriors is not None and run.steps(phase)]
     return "\n".join(lines)
+
+
+def sight(run: Run) -> list[str]:
+    """How much of a signal's window the encoder's stages see: slower rhythms than that are seen by its last layers."""
+    encoder, spec = run.networks.get("encoder"), run.data.shards.spec
+    if spec.kind != "signal" or not isinstance(encoder, ConvEncoder):
+        return []
+    fields = [f"{size:,}" for size in encoder.receptive_fields()]
+    compared, rest = ", ".join(fields[:FEATURE_STAGES]), ", ".join(fields[FEATURE_STAGES:])
+    return [f"encoder:     its stages see {compared} samples (those of eq 9), then {rest}, of {spec.shape[-1]:,}"]
 
 
 def posteriors(run: Run, phase: Phase) -> str:

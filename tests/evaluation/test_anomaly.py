@@ -80,6 +80,7 @@ def test_a_machine_that_breaks_is_told_from_one_that_does_not(
     assert evaluate.main(words) == 0
     found = json.loads((tmp_path / "out" / "anomaly.json").read_text())
     assert found.keys() == {"features", "spectrum", "density", *("combined", "RMS", "kurtosis"), anomaly.MAHALANOBIS}
+    assert found[anomaly.MAHALANOBIS]["health"].keys() == set(anomaly.INDEX)
     assert found[anomaly.MAHALANOBIS]["alarms"] == {"broken": 0.9, "sound": None}  # the third recording in a row
     assert found[anomaly.MAHALANOBIS]["false_alarm_rate"] == pytest.approx(0.2)  # 0.1 was asked for
     assert "false alarms on 20.0% of healthy machines" in capsys.readouterr().out

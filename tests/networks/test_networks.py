@@ -328,3 +328,17 @@ def test_parameters_that_share_one_flat_tensor_are_saved(tmp_path: Path) -> None
     again = ConvCritic.from_pretrained(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     assert (tmp_path / "model.safetensors").stat().st_size < 2 * flat.nbytes
+
+
+@pytest.mark.parametrize("pools", [0, 2, 4])
+def test_receptive_fields_are_what_gradients_reach(pools: int) -> None:
+    encoder = ConvEncoder((1, 512), 2, width=2, pools=pools)
+    for number, size in enumerate(encoder.receptive_fields()[:3], 1):
+        reached = torch.zeros(512, dtype=torch.bool)
+        for seed in range(8):  # a max-pool passes on one of two, another for other samples
+            x = torch.randn(1, 1, 512, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+            feature = encoder.stages(x)[number - 1]
+            (slope,) = torch.autograd.grad(feature[..., feature.shape[-1] // 2].sum(), x)
+            reached |= slope[0, 0] != 0
+        where = reached.nonzero().squeeze(1)
+        assert where.max() - where.min() + 1 == size

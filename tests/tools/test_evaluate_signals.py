@@ -33,7 +33,9 @@ def test_a_group_on_both_sides_is_told_at_the_start_in_the_status_and_on_the_car
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train([str(run / "config.yaml"), "--check"]) == 0
-    assert f"warning:    {BOTH}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"warning:    {BOTH}" in told
+    assert "its stages see 7, 13, 26 samples (those of eq 9), then " in told
     assert BOTH in json.loads((run / "status.json").read_text())["warnings"]
     summary = json.loads((run / "summary.json").read_text())
     assert f"**Of the metrics below: {BOTH}.**" in model_card(
