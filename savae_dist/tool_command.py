@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from savae_dist.errors import ConfigError, UserError
@@ -15,6 +17,11 @@ def tool_command(name: str) -> list[str]:
     """The command that starts the tool of this name, in an installed wheel as in a checkout, from any folder."""
     script = next(path for folder in FOLDERS if (path := folder / f"{name}.py").is_file())
     return [sys.executable, str(script)]
+
+
+def as_typed(tool: str, arguments: Sequence[str] | None) -> str:
+    """The command line of a tool, to be typed again; arguments: what its `main` was given, None for the program's."""
+    return shlex.join(["python", f"tools/{tool}.py", *(sys.argv[1:] if arguments is None else arguments)])
 
 
 def ended_by(error: Exception, tool: str) -> int:

@@ -30,7 +30,7 @@ def test_the_embedded_default(tmp_path: Path) -> None:
     assert f" % of what the class mean has ({summary['class_mean_mse']:.3f}); " in result.stderr
     assert summary["steps"] == {"vec": 600, "decoder": 900}
     assert {p.stem for p in (run / "figures").iterdir()} == {
-        *("reconstructions", "samples", "samples_by_class", "latent_space")
+        *("reconstructions", "samples", "samples_by_class", "latent_space", "worst_reconstructions")
     }
     curves = scalars(run)
     assert {"vec/kl", "vec/cat", "vec/gradient_norm", "vec/lr", "critic/real", "decoder/rec"} <= curves.keys()

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "streams": frozenset(),
     "import_file": frozenset(),
     "latents": frozenset(),
+    "colours": frozenset(),
     "spectra": frozenset(),
     "origin": frozenset({"untrusted"}),
     "preprocess": frozenset({"origin"}),
@@ -52,7 +53,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config", "import_file"}),
     "load_config": frozenset({"config", "systems"}),
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config"}),
-    "evaluation": frozenset({"systems", "pipeline", "data", "networks", "latents", "preprocess", "spectra"}),
+    "evaluation": frozenset(
+        {"systems", "pipeline", "data", "networks", "latents", "preprocess", "spectra"} | {"colours"}
+    ),
+    "pages": frozenset({"config", "files", "colours"}),  # and so nothing in it loads torch
     "run": ANY,
     "testing": ANY,
     "train": ANY,
@@ -62,6 +66,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     | {"data.remote", "precision", "preprocess"},
     "sweeps": frozenset(
         {"config", "load_config", "evaluation", "pipeline", "data", "data.index", "files", "preprocess", "tool_command"}
+        | {"pages", "colours"}
     ),
 }
 USE_ACCELERATE = {"training", "run", "testing", "distributed", "train"}

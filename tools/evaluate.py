@@ -5,7 +5,8 @@
     python tools/evaluate.py PIPELINE SHARDS OUT --anomaly --healthy SHARDS [--false-alarms RATE] [--in-a-row N]
 
 PIPELINE is a run, a saved or exported folder, or a Hub id. Without SHARDS a run is measured on what it held out, or on
-its data.validation. OUT gets metrics.json and the figures; the numbers are printed as well. A judge is a pipeline with
+its data.validation. OUT gets metrics.json, the figures and a page of both, report.html; the numbers are printed as
+well. A judge is a pipeline with
 encoder and classifier, trained independently on the same kind of data. Frechet and kernel distances, precision, recall,
 density and coverage are taken on the features of the judge, or of the encoder of another pipeline (--features). Each
 number comes with its bootstrap interval and the number of samples that it is of. --probes and --nearest read the
@@ -32,6 +33,7 @@ from typing import Any
 import torch
 
 from savae_dist.data import Reader
+from savae_dist.data.card import facts
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import anomaly, by_recording, report, sample_metrics, waveforms
 from savae_dist.evaluation.by_recording import Windows
@@ -39,12 +41,13 @@ from savae_dist.evaluation.comparable import Asked, measure_all
 from savae_dist.evaluation.feature_view import FeatureView
 from savae_dist.evaluation.gaming import measure_gaming
 from savae_dist.load_config import load
+from savae_dist.pages.evaluation import note_evaluation, write_evaluation
 from savae_dist.pipeline.codes import SOURCES
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 from savae_dist.sets import open_shards
 from savae_dist.systems.own import enter
-from savae_dist.tool_command import ended_by
+from savae_dist.tool_command import as_typed, ended_by
 
 TABLES = {"by_recording": by_recording.table, "decoder": waveforms.table}  # of signals
 
@@ -69,6 +72,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--false-alarms", type=float, default=0.1, help="share of healthy machines (%(default)s)")
     parser.add_argument("--in-a-row", type=int, default=3, help="recordings that an alarm takes (%(default)s)")
     options = parser.parse_intermixed_args(argv)
+    options.command = as_typed("evaluate", argv)
     if options.anomaly != bool(options.healthy):
         parser.error("--anomaly and --healthy need each other")
     if not 0 < options.false_alarms < 1 or options.in_a_row < 1:
@@ -105,6 +109,7 @@ def alarms(pipeline: Pipeline, reader: Reader, options: argparse.Namespace) -> N
     found = anomaly.detect(pipeline, windows, healthy, options.false_alarms, options.in_a_row)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "anomaly.json").write_text(json.dumps(found, indent=2) + "\n")
+    paged(pipeline, reader, options)
     print(anomaly.table(found))
 
 
@@ -129,6 +134,12 @@ def of_signals(
     return found
 
 
+def paged(pipeline: Pipeline, reader: Reader, options: argparse.Namespace) -> None:
+    """Write OUT/report.html, and OUT/about.json, which says of what it is."""
+    note_evaluation(options.out, options.pipeline, pipeline.system, facts(reader.shards), options.command)
+    write_evaluation(options.out)
+
+
 def measured(pipeline: Pipeline, reader: Reader, judge: Pipeline | None, options: argparse.Namespace) -> None:
     """Measure, draw, print and write OUT/metrics.json."""
     training = report.open_reader(options.training, pipeline) if options.training else None
@@ -144,7 +155,8 @@ def measured(pipeline: Pipeline, reader: Reader, judge: Pipeline | None, options
     signals = of_signals(pipeline, reader, training, judge, options) if pipeline.spec.kind == "signal" else {}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "metrics.json").write_text(json.dumps(values | signals, indent=2) + "\n")
-    report.write_figures(pipeline, x, y, options.out / "figures")
+    report.write_figures(pipeline, x, y, options.out / "figures", worst=True)
+    paged(pipeline, reader, options)
     print(report.table(values))
     for name, found in signals.items():
         print(TABLES[name](found))

@@ -19,7 +19,7 @@ pictures are written.
 Each run is started as its users start it, in a folder of OUT with a log beside it. What is finished is not run again,
 so the same command goes on where it was stopped. A run that diverges is a result. OUT/results.csv holds a row per run;
 the printed table has the mean and the standard deviation over the seeds; OUT/samples.png shows samples of each
-combination's first run, and OUT/curves.png the curves of up to ten.
+combination's first run, OUT/curves.png the curves of up to ten; OUT/report.html is a page of it all.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from savae_dist.errors import UserError
+from savae_dist.pages.sweep import note_sweep, write_sweep
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.sweeps import results, running
 from savae_dist.sweeps.figure9 import command, plan
@@ -37,6 +38,7 @@ from savae_dist.sweeps.results import COLUMNS, Row
 from savae_dist.sweeps.running import OWN
 from savae_dist.sweeps.trials import Trial, combine, split
 from savae_dist.systems.own import enter
+from savae_dist.tool_command import as_typed
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -106,10 +108,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = running.for_each(found, one, options.jobs)
         results.write_csv(rows, options.out / "results.csv")
         results.draw(found, options.out)
+        lines = results.table(rows, found[0].varied, options.columns)
+        note_sweep(options.out, lines, as_typed("sweep", argv))
+        write_sweep(options.out)
     except (UserError, OSError) as error:
         print(f"sweep: {error}", file=sys.stderr)
         return error.code if isinstance(error, UserError) else 1
-    print(results.markdown(rows, found[0].varied, options.columns))
+    print(results.markdown(lines))
     for name in options.columns if options.columns != COLUMNS else ():
         if not any(name in one for one in rows):
             print(f"sweep: --columns: no run has `{name}`; results.csv names what there is", file=sys.stderr)

@@ -44,6 +44,18 @@ def card(shards: Shards, told: Mapping[str, Any], command: Sequence[str], channe
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+def facts(shards: Shards) -> dict[str, Any]:
+    """What a set holds, as JSON-able values: `samples` topic -> text, `classes` [label, name, samples], `count`."""
+    labels = _labels(shards)
+    return {
+        "what": shards.describe(),
+        "count": shards.size,
+        "samples": _samples(shards, ()),
+        "classes": [[label, class_name(shards, label), shards.label_counts[label]] for label in labels[:MANY]],
+        "sha256": shards.digest,
+    }
+
+
 def _samples(shards: Shards, channels: Sequence[str]) -> dict[str, Any]:
     spec, statistics = shards.spec, shards.index["statistics"]
     count = spec.shape[0]
@@ -65,7 +77,7 @@ def _samples(shards: Shards, channels: Sequence[str]) -> dict[str, Any]:
 
 
 def _classes(shards: Shards) -> str:
-    labels = sorted(shards.label_counts, key=lambda label: (label < 0, label))
+    labels = _labels(shards)
     rows = [
         f"| {label if label >= 0 else ''} | {_plain(class_name(shards, label))} | {shards.label_counts[label]:,} | "
         f"{shards.label_counts[label] / shards.size:.1%} |"
@@ -73,6 +85,11 @@ def _classes(shards: Shards) -> str:
     ]
     more = f"\n\n{len(labels) - MANY:,} more classes are in the index." if len(labels) > MANY else ""
     return "\n".join(["| class | name | samples | share |", "| --- | --- | --- | --- |", *rows]) + more
+
+
+def _labels(shards: Shards) -> list[int]:
+    """The classes in the order of their numbers, then the unlabelled."""
+    return sorted(shards.label_counts, key=lambda label: (label < 0, label))
 
 
 def _made(shards: Shards, command: Sequence[str]) -> str:

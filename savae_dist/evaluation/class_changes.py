@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
-from savae_dist.evaluation.figures import COLOURS, mosaic
+from savae_dist.colours import COLOURS
+from savae_dist.evaluation.figures import mosaic
 
 SIDE = 8  # images in a row of a panel
 CHANGED, REPAIRED = "#d1001f", "#00963f"

@@ -22,13 +22,12 @@ from matplotlib.patheffects import withStroke
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from savae_dist.colours import COLOURS
 from savae_dist.pipeline.class_names import name_of
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 from savae_dist.spectra import SEGMENT, log_spectrum
 
-# Petroff 2021, "Accessible color sequences for data visualization": people who see fewer colours can tell them apart.
-COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
 MARKERS = "osD^vPX<>p*h"  # the next one after every ten classes, when the colours begin again
 REAL, OURS, UNLABELLED = "#404040", "#e76300", "#b0b0b0"
 COLUMNS = 10  # images in a row

@@ -13,6 +13,7 @@ from torch import Tensor
 from savae_dist.data import RawBatch, Reader, Request, Shards, evaluation_requests, loader, sequential
 from savae_dist.errors import ConfigError
 from savae_dist.evaluation import figures, metrics
+from savae_dist.evaluation.worst import worst_reconstructions
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 
@@ -96,11 +97,11 @@ def _between(interval: Sequence[float] | None) -> str:
     return "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
 
 
-def draw_figures(pipeline: Pipeline, x: Tensor, y: Tensor, of: str = "") -> dict[str, Figure]:
+def draw_figures(pipeline: Pipeline, x: Tensor, y: Tensor, of: str = "", worst: bool = False) -> dict[str, Figure]:
     """The figures by name, as many as the pipeline's networks allow.
 
     x: normalised samples `[n, *shape]` to encode and reconstruct. y: their labels `[n]`. of: what samples these are,
-    for the titles.
+    for the titles. worst: also those of them that are reconstructed worst.
     """
     drawn: dict[str, Figure] = {}
     codes = pipeline.posterior(x).mean if "encoder" in pipeline.networks else None
@@ -112,6 +113,8 @@ def draw_figures(pipeline: Pipeline, x: Tensor, y: Tensor, of: str = "") -> dict
         drawn["reconstructions"] = figures.reconstructions(
             x[rows], pipeline.decoded(pipeline.completed(codes[rows], y[rows])), y[rows], pipeline.spec, of
         )
+        if worst:
+            drawn["worst_reconstructions"] = worst_reconstructions(pipeline, x, codes, y, of)
     if decoder:
         drawn["samples"] = figures.samples(pipeline)
         if pipeline.labels:
@@ -122,11 +125,17 @@ def draw_figures(pipeline: Pipeline, x: Tensor, y: Tensor, of: str = "") -> dict
 
 
 def write_figures(
-    pipeline: Pipeline, x: Tensor, y: Tensor, folder: str | Path, step: int | None = None, of: str = ""
+    pipeline: Pipeline,
+    x: Tensor,
+    y: Tensor,
+    folder: str | Path,
+    step: int | None = None,
+    of: str = "",
+    worst: bool = False,
 ) -> dict[str, Figure]:
     """Draw the figures of `draw_figures`, save each as `NAME.png` or `NAME-STEP.png` in the folder, and return them."""
     suffix = "" if step is None else f"-{step:08d}"
-    drawn = draw_figures(pipeline, x, y, of)
+    drawn = draw_figures(pipeline, x, y, of, worst)
     for name, figure in drawn.items():
         figures.save(figure, Path(folder) / f"{name}{suffix}.png")
     return drawn

@@ -17,6 +17,7 @@ from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.signals import Stop, has_peers
 from savae_dist.errors import ConfigError, Preempted, RankLost, told_by
 from savae_dist.run import start_report
+from savae_dist.run.about import write_about
 from savae_dist.run.output_folder import check_output
 from savae_dist.run.process import Process
 from savae_dist.run.run import Retry, Run
@@ -73,6 +74,7 @@ def _train(config: RunConfig, check: bool, folder_lock: FolderLock, status: Stat
                 return start_report.check(run)
             status.begin()
             run.tracker.say(start_report.describe(run))
+            write_about(run)
             retry = run.go()
         if retry is None:
             return ""

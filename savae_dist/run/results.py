@@ -13,6 +13,7 @@ from savae_dist.config.hub import datasets_of
 from savae_dist.config.schema import RunConfig
 from savae_dist.distributed.launch import describe
 from savae_dist.networks import Network
+from savae_dist.pages.run import write_run
 from savae_dist.pipeline import Pipeline
 from savae_dist.pipeline.card_data import CardFacts
 from savae_dist.pipeline.export import pictures_of, write_folders
@@ -90,7 +91,9 @@ class Results:
         self.process.status.begin(again=True)
         summary |= add_samplers(pipeline, self.data)
         export(self.folder, pipeline, summary, side)
-        self._draw(pipeline, at.total, log=not again)
+        self._draw(pipeline, at.total, log=not again, worst=True)
+        with side.spared("report.html"):
+            write_run(self.folder, outcome="done")
         measured = self.validation is not None
         self.tracker.say(closing_summary(self.folder, metrics, pipeline.networks, measured, summary["warnings"]))
         citation, pictures = citation_of(self.config.system), pictures_of(self.folder)
@@ -143,11 +146,11 @@ class Results:
             return {}
         return validation.summarise(together(lambda: validation.measure(pipeline)))
 
-    def _draw(self, pipeline: Pipeline, step: int, log: bool = True) -> None:
+    def _draw(self, pipeline: Pipeline, step: int, log: bool = True, worst: bool = False) -> None:
         if self.process.state.is_main_process:
             # Figures refer to themselves, so those of the last time are still held: up to 80 MB until Python looks.
             gc.collect()
             with self.process.status.side.spared("figures"):
-                figures = self.drawn.draw(pipeline, self.folder / "figures")
+                figures = self.drawn.draw(pipeline, self.folder / "figures", worst)
                 for name, figure in figures.items() if log else ():
                     self.tracker.figure(name, figure, step)

@@ -9,12 +9,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from savae_dist.evaluation.figures import COLOURS
+from savae_dist.colours import COLOURS
 from savae_dist.files import read_object
-
-Curves = dict[str, tuple[list[int], list[float]]]  # tag -> (steps, values)
+from savae_dist.pages.curves import Curves, read
 
 # A row of the picture -> the beginning of its tags, and their last parts; none named: all but NOT_DRAWN.
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -29,16 +27,6 @@ SCALES: dict[str, dict[str, Any]] = {
     "generated against real": {"yscale": "log", "ylim": (1e-3, 50)},
 }
 NOT_DRAWN = ("lr", "skipped", "gradient_norm")
-
-
-def read(run: Path) -> Curves:
-    """All scalars of a run; none if it has not begun."""
-    if not (run / "tensorboard").is_dir():
-        return {}
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
-    events.Reload()
-    series = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
-    return {tag: ([one.step for one in points], [one.value for one in points]) for tag, points in series.items()}
 
 
 def of_row(curves: Curves, row: str) -> Curves:

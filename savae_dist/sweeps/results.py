@@ -61,20 +61,26 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer.writerows(rows)
 
 
-def markdown(rows: Sequence[Row], varied: Iterable[str], columns: Sequence[str]) -> str:
-    """A line per combination of all varied keys but the seed: mean ± standard deviation over its finished runs."""
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """The lines of a table, its head first, as Markdown."""
+    head, *rows = lines
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rows])
+
+
+def table(rows: Sequence[Row], varied: Iterable[str], columns: Sequence[str]) -> list[list[str]]:
+    """A head, and a line per combination of all varied keys but the seed: mean ± deviation over its finished runs."""
     keys = [key for key in varied if key != "seed"]
     groups: dict[tuple[str, ...], list[Row]] = {}
     for one in rows:
         groups.setdefault(tuple(one[key] for key in keys), []).append(one)
     shown = [name for name in columns if any(one.get(name) is not None for one in rows)]
-    lines = [[*keys, "runs", *shown], ["---"] * (len(keys) + 1 + len(shown))]
+    lines = [[*keys, "runs", *shown]]
     for group, members in groups.items():
         done = [one for one in members if one["exit_code"] == 0]
         others = [str(one["outcome"]) for one in members if one["exit_code"] != 0]
         count = ", ".join([str(len(done)), *(f"{others.count(kind)} {kind}" for kind in dict.fromkeys(others))])
         lines.append([*group, count, *(cell([one.get(name) for one in done]) for name in shown)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return lines
 
 
 def cell(values: Sequence[float | None]) -> str:

@@ -8,6 +8,7 @@ import pytest
 from torch.utils.tensorboard import summary
 
 from savae_dist.files import write_json
+from savae_dist.pages.curves import read as curves_of
 from savae_dist.run.events import EventFile
 from savae_dist.sweeps import curves
 
@@ -26,7 +27,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_each_row_has_its_curves(run: Path) -> None:
-    read = curves.read(run)
+    read = curves_of(run)
     assert read["critic/real"] == ([10, 20], [1.0, 0.5])
     assert {row: list(curves.of_row(read, row)) for row in curves.ROWS} == {
         "critic's loss": ["real"],

@@ -22,7 +22,7 @@ def test_the_table_is_mean_and_deviation_over_seeds() -> None:
             ("dcgan", "1", 70, "DivergedError", None),
         )
     ]
-    lines = results.markdown(rows, ["system.name", "seed"], ["accuracy", "sharpness"]).splitlines()
+    lines = results.markdown(results.table(rows, ["system.name", "seed"], ["accuracy", "sharpness"])).splitlines()
     assert lines == [
         "| system.name | runs | accuracy |",
         "| --- | --- | --- |",

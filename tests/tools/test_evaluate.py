@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.html_pages import check_page
 from helpers.small_runs import trained
 
 from savae_dist.data import pack
@@ -58,6 +59,9 @@ def test_evaluate_games_its_classifier_and_asks_the_judge(
 
 def test_evaluate_gives_the_metrics_of_the_package(data: Path, judge: Path, tmp_path: Path) -> None:
     assert evaluate.main([str(judge), str(data), str(tmp_path / "out")]) == 0
+    page = check_page(tmp_path / "out" / "report.html")
+    assert "worst reconstructions" in [str(image["alt"]) for image in page.all("img")]
+    assert f"Evaluation of {judge}" in page.text
     values = json.loads((tmp_path / "out" / "metrics.json").read_text())
     pipeline = Pipeline.from_pretrained(judge)
     reader = report.open_reader(str(data), pipeline)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from helpers.html_pages import check_page
 from helpers.launching import ROOT
 from helpers.small_runs import SMALL
 
@@ -40,6 +41,10 @@ def test_a_sweep_runs_evaluates_skips_and_tabulates(
     picture = cv2.imread(str(out / "samples.png"))
     assert picture.std() > 10  # a row of each: wider than high
     assert picture.shape[1] > picture.shape[0] > 100
+    page = check_page(out / "report.html")
+    assert "Mean ± standard deviation over the seeds" in page.text
+    assert "python tools/sweep.py demo" in page.text
+    assert page.text.index("system.name") < page.text.index("Keys that differ")
     finished, broken = Path(rows["dcgan"]["folder"]), Path(rows["vae_gan"]["folder"])
     before = (finished / "status.json").stat().st_mtime_ns
     status = json.loads((broken / "status.json").read_text())

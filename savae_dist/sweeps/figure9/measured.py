@@ -9,8 +9,8 @@ from pathlib import Path
 
 from savae_dist.evaluation import report
 from savae_dist.files import read_object, write_json
+from savae_dist.pages import curves
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.sweeps import curves
 from savae_dist.sweeps.figure9.plan import Grid, row_of
 from savae_dist.sweeps.trials import Trial
 
