@@ -54,15 +54,15 @@ def test_a_run_without_a_validation_set_draws_training_samples(
     assert "accuracy" not in json.loads((output / "summary.json").read_text())
     assert not [name for name in scalars(output) if name.startswith("validation/")]
     named = paths_in(said, output)
-    assert len(named) == 4
+    assert len(named) == 5
     assert all(path.exists() for path in named)
     pictures = {"latent_space", "reconstructions", "samples", "samples_by_class", "latent_grid"}
-    assert {path.stem for path in (output / "figures").iterdir()} == pictures
+    assert {path.stem for path in (output / "figures").iterdir()} == {*pictures, "worst_reconstructions"}
     assert [len(figures) for figures in drawn] == [
         1,
         1,
         4,
-        5,
+        6,
     ]  # each phase in its middle and at its end; the posteriors come last
     titles = {name: figure.get_suptitle() or figure.axes[0].get_title() for name, figure in drawn[-1].items()}
     assert {name for name, title in titles.items() if title.endswith(": training data")} == {
@@ -70,6 +70,7 @@ def test_a_run_without_a_validation_set_draws_training_samples(
         "reconstructions",
         "latent_grid",
     }
+    assert " of training data, error " in titles["worst_reconstructions"]
     measured = ["system.latent_dim=2", f"data.validation={data}", f"output={tmp_path / 'measured'}"]
     assert main([*SMALL, *TWO, *measured, f"data.train={data}"]) == 0
     assert equal(weights(output), weights(tmp_path / "measured"))
@@ -169,9 +170,9 @@ def test_figures_of_earlier_drawings_are_not_held(data: Path, tmp_path: Path, mo
     """They refer to themselves, and Python alone may leave dozens of them about, of megabytes each."""
     alive, earlier = [], {id(one) for one in gc.get_objects() if type(one) is Figure}
 
-    def draw(figures: TrainingFigures, pipeline: Pipeline, folder: Path) -> dict[str, Figure]:
+    def draw(figures: TrainingFigures, pipeline: Pipeline, folder: Path, worst: bool) -> dict[str, Figure]:
         alive.append(sum(type(one) is Figure and id(one) not in earlier for one in gc.get_objects()))
-        return DRAW(figures, pipeline, folder)
+        return DRAW(figures, pipeline, folder, worst)
 
     monkeypatch.setattr(TrainingFigures, "draw", draw)
     gc.disable()
