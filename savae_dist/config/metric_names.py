@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Mapping
 from typing import Literal
 
 Direction = Literal["higher", "lower"]
@@ -14,7 +16,7 @@ LOWER = (
     *("cluster_error", "reconstruction_mse", "class_flip_rate", "judge_flip_rate", "log_spectral_distance"),
     *("envelope_spectral_distance", "frechet_distance", "label_frechet_distance", "rfid", "rkid", "gfid", "gkid"),
 )
-DIRECTIONS: dict[str, Direction] = {name: "higher" for name in HIGHER} | {name: "lower" for name in LOWER}
+DIRECTIONS: Mapping[str, Direction] = ChainMap(dict.fromkeys(HIGHER, "higher"), dict.fromkeys(LOWER, "lower"))
 # Metric -> the one that says how good it would be without what was learnt, or how good real samples are.
 BASELINES = {
     "reconstruction_mse": "class_mean_mse",
