@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +53,23 @@ def test_the_parts_that_are_read_do_not_grow_with_the_recording(pipeline: Pipeli
     stream = pipeline.stream(endless, 64)
     assert [next(stream).start[0] for _ in range(3)] == [0, 320, 640]
     assert endless.longest == 5 * 64
+
+
+def test_nothing_is_left_of_pieces_that_are_over(pipeline: Pipeline) -> None:
+    stream, held = pipeline.stream(Endless(), 64), []
+    tracemalloc.start()
+    try:
+        for count in (5, 40):
+            for _ in range(count):
+                next(stream)
+            gc.collect()
+            tensors = sum(type(one) is torch.Tensor for one in gc.get_objects())
+            held.append((tracemalloc.get_traced_memory()[0], tensors))
+    finally:
+        tracemalloc.stop()
+    (before, few), (after, many) = held
+    assert many <= few
+    assert after - before < 20_000  # 40 pieces that were kept would be 70,000 bytes of scores and codes
 
 
 def test_what_does_not_fit_is_refused(pipeline: Pipeline) -> None:
