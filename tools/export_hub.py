@@ -1,12 +1,13 @@
 """Write a finished run as folders that are ready for the Hub, each with a model card.
 
-    python tools/export_hub.py RUN OUT [--license ID] [--dataset ORG/NAME ...] [--trainer FILE.py]
+    python tools/export_hub.py RUN OUT [--best] [--license ID] [--dataset ORG/NAME ...] [--trainer FILE.py]
                                [--push-to ORG/NAME [--private] [--revision BRANCH] [--create-pr]]
 
 OUT is the whole pipeline (`Pipeline.from_pretrained(OUT)`); OUT/encoder, OUT/decoder, ... are its networks, each
 complete in itself: weights, configuration, preprocessing and card (`Encoder.from_pretrained(OUT/encoder)`). A run of a
 system of one's own needs the file that enters it, `--trainer FILE.py`. --push-to uploads OUT as one commit, with the
-token of `hf auth login` or HF_TOKEN; repeated, it changes nothing.
+token of `hf auth login` or HF_TOKEN; repeated, it changes nothing. --best takes the networks of the best validation of
+a run with keep_best=METRIC, finished or not, in place of the last ones.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write a finished run as Hub-ready folders with model cards.")
     parser.add_argument("run", help="a run's folder, a saved pipeline, or a repository on the Hub")
     parser.add_argument("out", type=Path, help="a new folder, or an earlier export to replace")
+    parser.add_argument("--best", action="store_true", help="the best validation's networks; the run has keep_best")
     parser.add_argument("--license", help="the weights' licence as the Hub names it (apache-2.0, cc-by-4.0, ...)")
     parser.add_argument("--dataset", action="append", default=[], metavar="ORG/NAME", help="trained on, of the Hub")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.trainer:
             enter(options.trainer)
         citations = {name: citation_of(system) for name, system in SYSTEMS.items()}
-        pipeline = export(options.run, options.out, options.license, options.dataset, citations)
+        pipeline = export(options.run, options.out, options.license, options.dataset, citations, options.best)
         pushed = options.push_to and upload(
             options.out,
             options.push_to,

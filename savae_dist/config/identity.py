@@ -14,7 +14,16 @@ from savae_dist.config.schema import RunConfig
 # Keys that may change when a run is resumed: they alter neither the mathematics nor the order of the data.
 FREE_KEYS = {
     *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
-    *("judge", "compile", "accumulate", "ddp.bucket_mb", "posterior_cache", "timeout", "debug.check_ranks"),
+    *(
+        "keep_best",
+        "judge",
+        "compile",
+        "accumulate",
+        "ddp.bucket_mb",
+        "posterior_cache",
+        "timeout",
+        "debug.check_ranks",
+    ),
     *("divergence.retries", "divergence.lr_factor"),
     *("data.workers", "data.lanes", "data.cache", "data.validation", "data.bad_budget"),
     *("data.cache_dir", "data.cache_bytes", "data.outage_limit"),
@@ -35,6 +44,7 @@ LATER_KEYS: dict[str, Any] = {
     **{"system.spectral_weight": 0.0, "system.spectral_windows": [64, 128, 512], "system.envelope_weight": 0.0},
     **{"system.feature_form": "elements", "system.critic": "waveform", "system.latent_form": "probabilities"},
     **{"data.x": None, "data.y": None, "data.attributes": None},
+    "patience": 0,
     **{"data.size": None, "data.resize": "crop", "data.mode": "auto", "data.range": None},
 }
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
+
+from savae_dist.config.effect import no_effect
+from savae_dist.config.nearest import nearest
+from savae_dist.errors import ConfigError
 
 Direction = Literal["higher", "lower"]
 
@@ -35,3 +39,31 @@ SHARES = {
     "class_flip_rate": "all",
     "judge_flip_rate": "all",
 }
+# Metrics of a validation that say how good the networks are; the others are baselines.
+VALIDATED = (
+    *("accuracy", "cluster_error", "reconstruction_mse", "class_flip_rate", "judge_flip_rate", "kl", "sharpness"),
+    *("psnr", "ssim", "log_spectral_distance", "envelope_spectral_distance"),
+)
+
+
+def kept_by(keep_best: str) -> tuple[str, Direction]:
+    """The metric, and which way is better, of `METRIC`, `METRIC:lower` or `METRIC:higher`; ConfigError for no such."""
+    metric, colon, given = keep_best.partition(":")
+    if metric not in VALIDATED:
+        raise ConfigError(f"keep_best={keep_best}: {metric!r} is no metric of a validation{nearest(metric, VALIDATED)}")
+    for direction in get_args(Direction):
+        if given == direction:
+            return metric, direction
+    if colon or metric not in DIRECTIONS:
+        raise ConfigError(f"keep_best={keep_best}: say which way is better, {metric}:lower or {metric}:higher")
+    return metric, DIRECTIONS[metric]
+
+
+def check_best(keep_best: str | None, patience: int, judge: str | None) -> None:
+    """ConfigError unless these keys of a run go together."""
+    if keep_best is not None and kept_by(keep_best)[0] == "judge_flip_rate" and judge is None:
+        raise ConfigError(f"keep_best={keep_best} needs judge=PIPELINE, which tells the flips")
+    if patience < 0:
+        raise ConfigError(f"patience must not be negative, not {patience}")
+    if patience and keep_best is None:
+        raise no_effect("patience", patience, "without keep_best")

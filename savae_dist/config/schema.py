@@ -7,14 +7,15 @@ refused before torch is loaded, and every part of the package may take its defau
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from savae_dist.config.augmentations import check_strengths
+from savae_dist.config.counts import at_least_one
 from savae_dist.config.effect import needs, no_effect
 from savae_dist.config.hub import HubConfig, check_resume
 from savae_dist.config.members import check_members
+from savae_dist.config.metric_names import check_best
 from savae_dist.config.pictures import as_lists
 from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig
 from savae_dist.errors import ConfigError
@@ -34,13 +35,6 @@ LIMITS = {
     "system.prior_modes": 65_536,
     "system.critic_steps": 10_000,
 }
-
-
-def at_least_one(values: Mapping[str, Any]) -> None:
-    """ConfigError unless the numbers among these are 1 or more."""
-    for key, value in values.items():
-        if isinstance(value, int) and value < 1:
-            raise ConfigError(f"{key} must be at least 1, not {value}")
 
 
 @dataclass
@@ -260,6 +254,8 @@ class RunConfig:
     validate_every: int = 1000
     checkpoint_every: int = 1000
     keep_checkpoints: int = 3
+    keep_best: str | None = None  # METRIC or METRIC:lower|higher: the checkpoint of the best validation stays, too
+    patience: int = 0  # the last phase ends after so many validations in a row that are no better; 0: never
     judge: str | None = None  # the reference classifier: a pipeline, trained independently, that judges reconstructions
     timeout: float = 600.0  # seconds that a rank waits for its peers before it gives them up for lost
     debug: DebugConfig = field(default_factory=DebugConfig)
@@ -274,6 +270,7 @@ class RunConfig:
         """ConfigError for values that the types allow and that cannot work; ranks are checked at the launch."""
         counts = ("accumulate", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints")
         at_least_one({key: getattr(self, key) for key in (*counts, "nonfinite_limit", "max_steps")})
+        check_best(self.keep_best, self.patience, self.judge)
         self.networks.check()
         self.data.check()
         self.ddp.check()

@@ -101,6 +101,13 @@ class RunFolder:
         steps = [line[0][-1] for tag, line in self.curves.items() if tag.startswith(VALIDATION) and line[0]]
         return f"at the last validation, after {max(steps):,} steps in all" if steps else ""
 
+    @cached_property
+    def best(self) -> Mapping[str, Any]:
+        """The best validation, as the summary or the newest checkpoint has it; empty where none was kept."""
+        states = sorted((self.path / "checkpoints").glob("step-*/state.json"))
+        newest = read_object(states[-1]) if states else {}
+        return table_of(self.summary.get("best")) or table_of(newest.get("best"))
+
     @property
     def warnings(self) -> list[str]:
         told = [*self.summary.get("warnings", []), *self.status.get("warnings", [])]

@@ -10,11 +10,12 @@ from typing import Any
 
 from savae_dist.errors import ConfigError
 from savae_dist.networks.upload import upload
+from savae_dist.pipeline.best import best_of
 from savae_dist.pipeline.card_data import NO_METRICS, CardFacts
 from savae_dist.pipeline.folder import CONFIG, POSTERIORS, SAMPLER, write_config
 from savae_dist.pipeline.model_card import model_card
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.untrusted import check, number, read_object, table
+from savae_dist.pipeline.summary import read_summary
 
 
 def export(
@@ -23,17 +24,20 @@ def export(
     license: str | None = None,
     datasets: Sequence[str] = (),
     citations: Mapping[str, str] | None = None,
+    best: bool = False,
 ) -> Pipeline:
     """Load the pipeline of a run, a saved folder or the Hub and write it to `out`; ConfigError if that is in use.
 
     license, datasets: see `CardFacts`. citations: BibTeX entries by the names of systems, of which the cards print its
-    own.
+    own. best: of a run, that of its best validation (`keep_best`) in place of its last one.
     """
     if out.exists() and not (out / CONFIG).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is no earlier export: give a new or an empty folder")
-    pipeline = Pipeline.from_pretrained(source)
+    folder, summary = best_of(Path(source)) if best else (source, read_summary(Path(source)))
+    pipeline = Pipeline.from_pretrained(folder)
     citation = (citations or {}).get(pipeline.system.get("name", ""), "")
-    facts = CardFacts(read_summary(Path(source)), license, datasets, citation, pictures_of(Path(source)))
+    pictures = pictures_of(Path(source)) if folder in (source, Path(source)) else []  # those are of the last networks
+    facts = CardFacts(summary, license, datasets, citation, pictures)
     write_folders(pipeline, out, facts)
     return pipeline
 
@@ -67,22 +71,3 @@ def pictures_of(run: Path) -> list[Path]:
     """The figures of a run; none where there was no validation set, since they are then of training samples."""
     measured = any(name not in NO_METRICS for name in read_summary(run))
     return sorted((run / "figures").glob("*.png")) if measured else []
-
-
-def read_summary(run: Path) -> dict[str, Any]:
-    """The metrics of a run's `summary.json`; empty if there are none."""
-    path = run / "summary.json"
-    if not path.is_file():
-        return {}
-    advice = "remove it or run the evaluation again"
-    summary = read_object(path, ConfigError, advice)
-    check(summary, _metrics, path, ConfigError, advice)
-    return summary
-
-
-def _metrics(value: Any) -> None:
-    """Misfit where a number is none that the card can show."""
-    if isinstance(value, dict):
-        table(_metrics)(value)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        number()(value)

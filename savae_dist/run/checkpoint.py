@@ -61,14 +61,14 @@ def save(
     side: SideOutputs | None = None,
     pipeline: str = "",
 ) -> Path:
-    """Write `folder/step-N`, then remove all but the newest `keep` and the ends of phases; SaveError if it cannot.
+    """Write `folder/step-N`, then remove all but the newest `keep`, the best and the ends of phases; SaveError.
 
     All ranks must call it, since each may hold a part of the optimisers' states; `write` is true on one of them.
     side: where it is told that an old one could not be removed, which is tried again at the next call. pipeline: the
     text of a `pipeline.json`, by which the folder is loaded as one; "": none.
     """
     states = {name: update.state() for name, update in updates.items()}
-    target = folder / f"{PREFIX}{state.total:08d}"
+    target = folder_of(folder, state.total)
     if not write:
         return target
     draft, side = draft_of(target), side or SideOutputs()
@@ -88,7 +88,7 @@ def save(
         raise not_saved(target, "the checkpoint", folder.parent, error) from error
     with side.spared("an old checkpoint", "removed"):
         remove_replaced(target)
-        _remove_old(folder, keep)
+        _remove_old(folder, keep, state.best.get("total", -1))
     return target
 
 
@@ -141,8 +141,13 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(draft)
 
 
-def _remove_old(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep`, the newest good one and the ends of phases.
+def folder_of(checkpoints: Path, total: int) -> Path:
+    """The folder of the checkpoint after so many iterations."""
+    return checkpoints / f"{PREFIX}{total:08d}"
+
+
+def _remove_old(folder: Path, keep: int, best: int) -> None:
+    """Remove all but the newest `keep`, the newest good one, that of the step `best`, and the ends of phases.
 
     Damaged checkpoints are not counted and never deleted: they may be the only copy.
     """
@@ -150,7 +155,7 @@ def _remove_old(folder: Path, keep: int) -> None:
     good = next((path for path, state in states.items() if state.good), None)
     passing = [path for path, state in states.items() if not state.phase_end]
     for path in passing[keep:]:
-        if path != good:
+        if path != good and _number(path) != best:
             discard(path)
 
 

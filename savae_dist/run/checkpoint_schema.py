@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from savae_dist.config.schema import MAX_LANES
 from savae_dist.untrusted import (
     Misfit,
@@ -31,6 +33,16 @@ def _inside(name: str) -> None:
 SHA256 = text(64, "[0-9a-f]{64}", "a sha256")
 MANIFEST = table(record({"size": whole(), "sha256": SHA256}), _inside)
 COUNT = whole(0, FAR)
+BEST = record(
+    {"by": text(100), "value": number(), "phase": text(100), "step": COUNT, "total": COUNT, "metrics": table(number())}
+)
+
+
+def _none_or_best(value: Any) -> None:
+    if value != {}:
+        BEST(value)
+
+
 STATE = record(
     {
         "phase": text(100),
@@ -46,6 +58,9 @@ STATE = record(
     },
     optional={  # not in older ones
         "good": flag,
+        "best": _none_or_best,
+        "judged": COUNT,
+        "unimproved": COUNT,
         "retries": COUNT,
         "lr_scale": number(0, 1),
         "gradient_shares": table(number(0, 1)),

@@ -20,7 +20,8 @@ from savae_dist.run import start_report
 from savae_dist.run.about import write_about
 from savae_dist.run.output_folder import check_output
 from savae_dist.run.process import Process
-from savae_dist.run.run import Retry, Run
+from savae_dist.run.retry import Retry
+from savae_dist.run.run import Run
 from savae_dist.run.setup import open_run
 from savae_dist.run.status_file import Status
 

@@ -18,6 +18,7 @@ from savae_dist.pipeline import Pipeline
 from savae_dist.pipeline.card_data import CardFacts
 from savae_dist.pipeline.export import pictures_of, write_folders
 from savae_dist.pipeline.folder import config_text
+from savae_dist.run.best import KeepBest
 from savae_dist.run.export import add_samplers, export, make_pipeline, name_the_clusters
 from savae_dist.run.hub import HubPush
 from savae_dist.run.process import Process
@@ -54,30 +55,36 @@ class Results:
     tracker: Tracker
     watch: Watch
     hub: HubPush
+    keep_best: KeepBest
 
     @cached_property
     def drawn(self) -> Validation | TrainingFigures:
         """The samples of which the figures are."""
         return self.validation or TrainingFigures(self.data)
 
-    def validate(self, phase: Phase, networks: Mapping[str, Network], at: TrainingState) -> None:
-        """Measure on the validation set, if there is one, over all ranks and log the result; draw the pictures."""
+    def validate(self, phase: Phase, networks: Mapping[str, Network], at: TrainingState) -> bool:
+        """Measure on the validation set, if there is one, over all ranks and log the result; draw the pictures.
+
+        Whether it is the best so far, of those that may be.
+        """
         pipeline = self._pipeline(phase, networks)
         broadcast_buffers(pipeline.networks)  # the buffers of weight averages are not broadcast anywhere else
         metrics = self._metrics(pipeline)
+        better = self.keep_best.judged(metrics, at)
         where = f"{phase.name} step {at.step}"
         if metrics:
-            numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
-            self.tracker.scalars(numbers, at.total)
-            self.tracker.say(f"{where}, validation: {in_one_line(metrics)}")
+            self._record(metrics, at.total)
+            self.tracker.say(f"{where}, validation: {in_one_line(metrics)}{'; the best so far' * better}")
         self.tracker.warn(self.watch.validated(phase, at.step, metrics), at.total)
         self.process.stop.together(lambda: self._draw(pipeline, at.total))
         self.hub.checkpoint()
+        return better
 
     def finish(self, networks: Mapping[str, Network], at: TrainingState) -> None:
         """Measure, export the pipeline with what it draws codes from, and say where everything lies."""
         pipeline = self._pipeline(self.phases[-1], networks)
         metrics = self._metrics(pipeline)
+        self.keep_best.judged(metrics, at)
         self.process.stop.end()
         if not self.process.state.is_main_process:
             return
@@ -92,6 +99,8 @@ class Results:
         summary |= add_samplers(pipeline, self.data)
         export(self.folder, pipeline, summary, side)
         self._draw(pipeline, at.total, log=not again, worst=True)
+        if metrics and not again:
+            self._record(metrics, at.total)
         with side.spared("report.html"):
             write_run(self.folder, outcome="done")
         measured = self.validation is not None
@@ -103,7 +112,7 @@ class Results:
 
     def _told(self, at: TrainingState) -> dict[str, Any]:
         """What summary.json says besides figures of merit: what was trained, on what, for how long, and warnings."""
-        steps = {phase.name: self.config.capped(phase.steps) for phase in self.phases}
+        steps = {phase.name: self.config.capped(phase.steps) for phase in self.phases} | {at.phase: at.step}
         data: dict[str, Any] = {"samples": self.data.shards.describe(), "index_sha256": self.data.shards.digest}
         if sets := datasets_of(self.config.data.train):
             data["datasets"] = sets
@@ -119,6 +128,7 @@ class Results:
             "trained_on": describe(process.state, self.config.precision, process.zero),
             "training_data": data,
             **({"gradient_shares": at.gradient_shares} if at.gradient_shares else {}),
+            **({"best": at.best} if at.best else {}),
             "warnings": list(at.warnings.values()),
         }
 
@@ -145,6 +155,11 @@ class Results:
         if validation is None:
             return {}
         return validation.summarise(together(lambda: validation.measure(pipeline)))
+
+    def _record(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Add a validation to the curves."""
+        numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
+        self.tracker.scalars(numbers, step)
 
     def _draw(self, pipeline: Pipeline, step: int, log: bool = True, worst: bool = False) -> None:
         if self.process.state.is_main_process:

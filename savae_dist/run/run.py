@@ -19,6 +19,7 @@ from savae_dist.networks import Network
 from savae_dist.run import checkpoint, posterior_cache
 from savae_dist.run.process import Process
 from savae_dist.run.results import Results
+from savae_dist.run.retry import Retry
 from savae_dist.run.tracker import Clock, Tracker
 from savae_dist.run.training_data import TrainingData
 from savae_dist.run.training_state import TrainingState
@@ -34,14 +35,6 @@ MEASURED = 2048  # training samples that a phase may measure before its first st
 SAVE_AGAIN = (0.5, 2.0, 5.0)
 
 Updates = Mapping[str, PreparedUpdate]
-
-
-@dataclass(frozen=True)
-class Retry:
-    """number: how often the run has diverged by now. lr_scale: the factor of its learning rates from now on."""
-
-    number: int
-    lr_scale: float
 
 
 @dataclass
@@ -97,12 +90,16 @@ class Run:
                 self.save(self.updates)
             raise halt.told(f"{self.training.phase} step {self.training.step}") from halt
         except DivergedError as error:
-            return self._retry(error)
+            retry = Retry.after(error, self.training, self.config.divergence)
+            self.tracker.say(retry.told(error, self.config.divergence))
+            return retry
         return None
 
     def train(self, phase: Phase) -> None:
         """Train a phase to its end, from where `self.training` stands."""
-        training, config, last = self.training, self.config, self.steps(phase)
+        training, config = self.training, self.config
+        keep_best = self.results.keep_best
+        last = training.step if keep_best.tired(training) else self.steps(phase)
         if phase.prepare is not None and not training.step:
             self._measure(phase.prepare)
         self.updates = updates = self._prepare(phase)
@@ -112,6 +109,8 @@ class Run:
         plan = training_plan(phase, split, first=training.step, last=last, origin=training.origin, starts=starts)
         ahead, plan = tee(plan)  # the loader reads ahead of the engine
         clock = Clock()
+        if keep_best.overdue(training, config.validate_every, last) and self.validate(phase, updates):
+            self.save(updates)
         for step in run_phase(plan, self.data.planned(ahead), updates, builder, self.process.stop.together):
             clock.tick()
             training.total, training.step = training.total + 1, step
@@ -121,12 +120,26 @@ class Run:
                 self._log(phase, updates, clock)
             if config.debug.check_ranks and step % config.debug.check_ranks == 0:
                 self.process.peers.check_equal(self.networks, f"{phase.name} step {step}")
-            if step % config.checkpoint_every == 0 and step != last:
-                self.save(updates)
-            if step % config.validate_every == 0 and step != last:
-                self.validate(phase, updates)
+            if step != last:
+                self._keep(phase, updates)
             clock.skip()
+            if keep_best.tired(training):
+                break
         self._end(phase, updates, clock)
+
+    def _keep(self, phase: Phase, updates: Updates) -> None:
+        """Save and validate where they are due, in this order.
+
+        Where a best is kept the validation comes first: what is saved then knows of it, so that it is not made again.
+        """
+        step, config, best = self.training.step, self.config, bool(self.results.keep_best.metric)
+        saves, better = step % config.checkpoint_every == 0, False
+        if saves and not best:
+            self.save(updates)
+        if step % config.validate_every == 0:
+            better = self.validate(phase, updates)
+        if better or (saves and best):
+            self.save(updates)
 
     def save(self, updates: Updates) -> None:
         """Write a checkpoint, on rank 0; SaveError on every rank if it fails each time that it is tried."""
@@ -163,21 +176,9 @@ class Run:
         phase = next(phase for phase in self.phases if phase.name == self.training.phase)
         return self.results.checkpointed(phase, self.networks, _averaged(updates))
 
-    def validate(self, phase: Phase, updates: Updates) -> None:
-        """Measure and draw the networks as they are now; the weight average where one is kept."""
-        self.results.validate(phase, {**self.networks, **_averaged(updates)}, self.training)
-
-    def _retry(self, error: DivergedError) -> Retry:
-        """How to go on after a divergence; the error itself if that was the last that is allowed."""
-        training, allowed = self.training, self.config.divergence
-        if training.retries >= allowed.retries:
-            raise error
-        retry = Retry(training.retries + 1, training.lr_scale * allowed.lr_factor)
-        self.tracker.say(
-            f"{error}; back to the last good checkpoint, retry {retry.number} of {allowed.retries}, "
-            f"at {retry.lr_scale:g} times the learning rates"
-        )
-        return retry
+    def validate(self, phase: Phase, updates: Updates) -> bool:
+        """Measure and draw the networks as they are now, or their weight average; whether they are the best so far."""
+        return self.results.validate(phase, {**self.networks, **_averaged(updates)}, self.training)
 
     def _measure(self, prepare: Preparation) -> None:
         """Let a phase measure the training data before its first step; all ranks take rank 0's result."""

@@ -31,12 +31,14 @@ from savae_dist.files import make_folder, remove_drafts, write_json, write_text
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.run import checkpoint
+from savae_dist.run.best import KeepBest, forget_lost
 from savae_dist.run.hub import HubPush, fetch
 from savae_dist.run.initial import find_initial
 from savae_dist.run.network_sizes import check_sizes
 from savae_dist.run.process import Process
 from savae_dist.run.results import Results
-from savae_dist.run.run import Retry, Run
+from savae_dist.run.retry import Retry
+from savae_dist.run.run import Run
 from savae_dist.run.terms import check_terms
 from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
@@ -93,6 +95,8 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     reader = Reader(shards, order, budget_left(shards, data.bad_budget), data.cache, share=data.bad_budget)
     training_data = TrainingData(reader, builder, data.workers, pin=state.device.type == "cuda")
     validation = Validation(validation_shards, training_data, config.judge) if validation_shards else None
+    keep_best = KeepBest.of(config, phases[-1].name, validation is not None)
+    forget_lost(training, folder / "checkpoints", process.peers)
     begin_folder(config, folder, process, shards)
     if going_back is not None and process.status.writes:
         checkpoint.remove_after(folder / "checkpoints", training.total)
@@ -101,7 +105,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes, process.status.side)
     watch = Watch(networks, shards.spec.classes, training.warnings)
     hub = HubPush(config.hub, folder, process.status.side, process.status.writes)
-    results = Results(config, process, folder, phases, given, training_data, validation, tracker, watch, hub)
+    results = Results(config, process, folder, phases, given, training_data, validation, tracker, watch, hub, keep_best)
     return Run(config, process, folder, phases, networks, training_data, training, found, tracker, results)
 
 

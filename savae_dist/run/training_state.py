@@ -19,6 +19,8 @@ class TrainingState:
     gradient_shares: of each term, its part of the gradient at the decoder's output, as last measured.
     good: whether all weights were finite and no update was being skipped when it was saved.
     warnings: the signs that the run is sick which were told (`watch`).
+    best: of the validations that were compared, by `keep_best` (`run.best`); empty before there is one. judged: `total`
+        at the last of them. unimproved: how many in a row, up to it, were no better.
     retries, lr_scale: how often the run went back after a divergence, and the factor of its learning rates since.
     lanes: parallel streams through the shards. data: digest of the index. features: sha256 of each frozen feature
         network. config: the keys that identify a run (`config.identity`).
@@ -37,6 +39,9 @@ class TrainingState:
     config: dict[str, Any] = field(default_factory=dict)
     good: bool = True
     warnings: dict[str, str] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    judged: int = 0
+    unimproved: int = 0
     retries: int = 0
     lr_scale: float = 1.0
     format_version: int = FORMAT_VERSION

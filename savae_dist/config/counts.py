@@ -1,0 +1,15 @@
+"""Keys that count something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from savae_dist.errors import ConfigError
+
+
+def at_least_one(values: Mapping[str, Any]) -> None:
+    """ConfigError unless the numbers among these are 1 or more."""
+    for key, value in values.items():
+        if isinstance(value, int) and value < 1:
+            raise ConfigError(f"{key} must be at least 1, not {value}")
