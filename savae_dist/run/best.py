@@ -18,6 +18,7 @@ from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import ConfigError
 from savae_dist.run.checkpoint import folder_of
 from savae_dist.run.training_state import TrainingState
+from savae_dist.systems.phases import Phase
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class KeepBest:
     """by: `keep_best`, as it is set. metric: that it names; "" where no best is kept. last_phase: in which it is.
 
     patience: validations in a row without a better one after which the last phase ends; 0: it does not.
+    checkpoints: the folder in which those of the run lie.
     """
 
     by: str
@@ -32,17 +34,31 @@ class KeepBest:
     direction: Direction
     last_phase: str
     patience: int
+    checkpoints: Path
 
     @classmethod
-    def of(cls, config: RunConfig, last_phase: str, validated: bool) -> KeepBest:
+    def of(cls, config: RunConfig, last: Phase, validated: bool) -> KeepBest:
         """ConfigError where nothing is validated that could be the best."""
+        checkpoints = Path(config.output or ".") / "checkpoints"
         if config.keep_best is None:
-            return cls("", "", "lower", last_phase, 0)
+            return cls("", "", "lower", last.name, 0, checkpoints)
         if not validated:
             raise ConfigError(
                 f"keep_best={config.keep_best} needs a validation set: set data.hold_out=0.1 or data.validation"
             )
-        return cls(config.keep_best, *kept_by(config.keep_best), last_phase, config.patience)
+        return cls(config.keep_best, *kept_by(config.keep_best), last.name, config.patience, checkpoints)
+
+    def with_checkpoints(self, state: TrainingState, peers: Peers) -> KeepBest:
+        """Itself, once the best of `state` is forgotten where its checkpoint is gone, as rank 0 sees it.
+
+        That happens where a run goes on from an older checkpoint than its newest: the best of then gave way to a later
+        one, which is not there either.
+        """
+        if state.best:
+            place = folder_of(self.checkpoints, state.best["total"])
+            if not peers.each(lambda: {"there": place.is_dir()})[0]["there"]:
+                state.best = {}
+        return self
 
     def judged(self, metrics: Mapping[str, Any], at: TrainingState) -> bool:
         """Note in `at` what a validation there says; whether it is the best so far.
@@ -74,15 +90,3 @@ class KeepBest:
 
     def _better(self, value: float, than: float) -> bool:
         return value > than if self.direction == "higher" else value < than
-
-
-def forget_lost(state: TrainingState, checkpoints: Path, peers: Peers) -> None:
-    """Forget a best whose checkpoint is gone, as rank 0 sees it: it gave way to a better one that is not there either.
-
-    That happens where a run goes on from an older checkpoint than its newest.
-    """
-    if (
-        state.best
-        and not peers.each(lambda: {"there": folder_of(checkpoints, state.best["total"]).is_dir()})[0]["there"]
-    ):
-        state.best = {}

@@ -31,7 +31,7 @@ from savae_dist.files import make_folder, remove_drafts, write_json, write_text
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.run import checkpoint
-from savae_dist.run.best import KeepBest, forget_lost
+from savae_dist.run.best import KeepBest
 from savae_dist.run.hub import HubPush, fetch
 from savae_dist.run.initial import find_initial
 from savae_dist.run.network_sizes import check_sizes
@@ -82,21 +82,14 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     training = resume(config, start, networks, found, going_back)
 
     proportions = Proportions(tuple(data.weights), data.labelled_fraction, data.balance)
-    order = training_order(
-        shards,
-        proportions,
-        seed=config.seed,
-        lanes=training.lanes,
-        window=data.shuffle_window,
-        batch_size=split.size,
-    )
+    window, lanes = data.shuffle_window, training.lanes
+    order = training_order(shards, proportions, seed=config.seed, lanes=lanes, window=window, batch_size=split.size)
     check_cache(data, shards, order, split.ranks)
     state.wait_for_everyone()  # rank 0 writes only after all ranks have looked for an older run
     reader = Reader(shards, order, budget_left(shards, data.bad_budget), data.cache, share=data.bad_budget)
     training_data = TrainingData(reader, builder, data.workers, pin=state.device.type == "cuda")
     validation = Validation(validation_shards, training_data, config.judge) if validation_shards else None
-    keep_best = KeepBest.of(config, phases[-1].name, validation is not None)
-    forget_lost(training, folder / "checkpoints", process.peers)
+    keep_best = KeepBest.of(config, phases[-1], validation is not None).with_checkpoints(training, process.peers)
     begin_folder(config, folder, process, shards)
     if going_back is not None and process.status.writes:
         checkpoint.remove_after(folder / "checkpoints", training.total)

@@ -164,7 +164,7 @@ def test_the_last_phase_ends_where_nothing_gets_better(whole: Path, data: Path, 
 
 def test_which_is_better() -> None:
     at = TrainingState("b", step=1, total=5, origin=0)
-    keep = KeepBest("accuracy", "accuracy", "higher", "b", 2)
+    keep = KeepBest("accuracy", "accuracy", "higher", "b", 2, Path())
     assert not keep.judged({"accuracy": None}, at)
     assert not keep.judged({"accuracy": float("nan")}, at)
     assert keep.tired(at)
@@ -174,7 +174,7 @@ def test_which_is_better() -> None:
     at.total = 6
     assert not keep.judged({"accuracy": 0.5}, at)  # of equals the first
     assert (at.best["total"], at.judged, at.unimproved) == (5, 6, 1)
-    assert KeepBest("kl:lower", "kl", "lower", "b", 0).judged({"kl": 9.0}, at)  # another metric begins anew
+    assert KeepBest("kl:lower", "kl", "lower", "b", 0, Path()).judged({"kl": 9.0}, at)  # another metric begins anew
     at.phase = "a"
     assert not keep.judged({"accuracy": 1.0}, at)  # not all networks are trained
 
