@@ -32,7 +32,7 @@ def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Figures are built but left blank, and of training samples not built: that is most of a short run's time."""
     if "rendered" not in request.keywords:
         monkeypatch.setattr(Figure, "draw", lambda figure, renderer: None)
-        monkeypatch.setattr(TrainingFigures, "draw", lambda figures, pipeline, folder, worst: {})  # most runs of tests
+        monkeypatch.setattr(TrainingFigures, "draw", lambda *asked, **options: {})  # most runs of tests
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,20 @@
 """Measure a trained pipeline on a set of shards, and draw its figures.
 
     python tools/evaluate.py PIPELINE [SHARDS] OUT [--judge PIPELINE] [--features PIPELINE] [--training SHARDS]
-                             [--samples N] [--probes] [--nearest] [--seed N] [--gaming] [--trainer FILE.py]
+                             [--samples N] [--probes] [--nearest] [--seed N] [--gaming] [--mosaic]
+                             [--attributes RULE [--view PIPELINE] ...] [--trainer FILE.py]
     python tools/evaluate.py PIPELINE SHARDS OUT --anomaly --healthy SHARDS [--false-alarms RATE] [--in-a-row N]
 
 PIPELINE is a run, a saved or exported folder, or a Hub id. Without SHARDS a run is measured on what it held out, or on
-its data.validation. OUT gets metrics.json, the figures and a page of both, report.html; the numbers are printed as
-well. A judge is a pipeline with
-encoder and classifier, trained independently on the same kind of data. Frechet and kernel distances, precision, recall,
-density and coverage are taken on the features of the judge, or of the encoder of another pipeline (--features). Each
-number comes with its bootstrap interval and the number of samples that it is of. --probes and --nearest read the
-training set once more: what simple classifiers read from the codes, and how near generated samples are to training
-samples (minutes for 60,000 images). --gaming moves samples until the pipeline takes
-them for another class, and asks the judge.
+its data.validation. OUT gets metrics.json, the figures (PNG and SVG) and a page of both, report.html; the numbers are
+printed as well. A judge is a pipeline with encoder and classifier, trained independently on the same kind of data.
+Frechet and kernel distances, precision, recall, density and coverage are taken on the features of the judge, or of the
+encoder of another pipeline (--features). Each number comes with its bootstrap interval and the number of samples that
+it is of. --probes and --nearest read the training set once more: what simple classifiers read from the codes, and how
+near generated samples are to training samples (minutes for 60,000 images). --mosaic lays images out by t-SNE of their
+codes (a minute). --attributes draws what attributes of samples add to them, and with --training makes the table of
+linear SVMs that read them from the codes, and from those of each --view beside. --gaming moves samples until the
+pipeline takes them for another class, and asks the judge.
 Of signals, classes are also told by recording and machine, beside baselines that are fitted to --training, or to what a
 run was trained on; and of the decoder how much its windows differ, whether they copy training windows, and what
 classifiers learn from them that are tested on real ones.
@@ -32,15 +34,22 @@ from typing import Any
 
 import torch
 
-from savae_dist.data import Reader
+from savae_dist.data import Reader, Shards
 from savae_dist.data.card import facts
+from savae_dist.data.index.choice import Choice
 from savae_dist.errors import ConfigError, UserError
-from savae_dist.evaluation import anomaly, by_recording, report, sample_metrics, waveforms
+from savae_dist.evaluation import anomaly, attribute_table, by_recording, gallery, report, sample_metrics, waveforms
+from savae_dist.evaluation.attribute_svm import markdown
+from savae_dist.evaluation.attribute_table import CLASS, Opened
+from savae_dist.evaluation.attributes import LEAST
 from savae_dist.evaluation.by_recording import Windows
 from savae_dist.evaluation.comparable import Asked, measure_all
 from savae_dist.evaluation.feature_view import FeatureView
+from savae_dist.evaluation.gallery import Extras
 from savae_dist.evaluation.gaming import measure_gaming
+from savae_dist.files import read_object
 from savae_dist.load_config import load
+from savae_dist.pages import curves
 from savae_dist.pages.evaluation import note_evaluation, write_evaluation
 from savae_dist.pipeline.codes import SOURCES
 from savae_dist.pipeline.pipeline import Pipeline
@@ -65,6 +74,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--probes", action="store_true", help="classes read from codes; encodes a part of --training")
     parser.add_argument("--nearest", action="store_true", help="nearest training samples; compares all of --training")
     parser.add_argument("--seed", type=int, default=0, help="of the samples and intervals (%(default)s)")
+    parser.add_argument("--mosaic", action="store_true", help="images laid out by their codes (t-SNE)")
+    parser.add_argument("--attributes", help="as data.attributes, json:load,size; or `class`: the classes are those")
+    parser.add_argument("--view", action="append", default=[], help="one more pipeline whose codes those SVMs see")
     parser.add_argument("--sampler", choices=SOURCES, help="what codes of samples are drawn from; usually the first")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     parser.add_argument("--anomaly", action="store_true", help="alarms on machines, in place of all other metrics")
@@ -83,6 +95,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--gaming needs --judge: else nobody says whether the class has changed")
     if (options.probes or options.nearest) and not options.training:
         parser.error("--probes and --nearest need --training")
+    if options.view and not (options.attributes and options.training):
+        parser.error("--view needs --attributes and --training")
+    if options.attributes and not options.shards:
+        parser.error("--attributes needs SHARDS to be named")
     return options
 
 
@@ -140,6 +156,38 @@ def paged(pipeline: Pipeline, reader: Reader, options: argparse.Namespace) -> No
     write_evaluation(options.out)
 
 
+def opened(source: str, options: argparse.Namespace) -> Opened:
+    """A set with the attributes that were asked for, as each pipeline takes it."""
+    rule = None if options.attributes == CLASS else options.attributes
+    shards = Shards.open(source, choice=Choice(attributes=rule))
+    return lambda pipeline: report.reader_of(shards, pipeline, source)
+
+
+def where(source: str) -> str:
+    """The run and the step of a pipeline, for titles; what it was called where it is no run's."""
+    folder, summary = Path(source).absolute(), read_object(Path(source) / "summary.json")
+    if folder.parent.name == "checkpoints":
+        return f"{folder.parents[1].name}, step {int(folder.name.rpartition('-')[2]):,}"
+    return f"{folder.name}, step {sum(summary['steps'].values()):,}" if "steps" in summary else source
+
+
+def attribute_svms(pipeline: Pipeline, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print and write OUT/attributes.md; what goes into metrics.json. Nothing unless it was asked for."""
+    if not (options.attributes and options.training):
+        return {}
+    views = {name: Pipeline.from_pretrained(name).to(pipeline.device) for name in options.view}
+    training, tested = (opened(source, options) for source in (options.training, options.shards))
+    by_class, views = options.attributes == CLASS, {options.pipeline: pipeline, **views}
+    found = attribute_table.measure(views, training, tested, by_class, options.seed)
+    if not found:
+        raise ConfigError(f"--attributes {options.attributes}: none is known of {LEAST} samples with and without it")
+    sets = f"fitted to {options.training} and tested on {options.shards}"
+    text = markdown(found, f"Linear SVMs on posterior means, {sets}; accuracy in %, with 95 % intervals.")
+    (options.out / "attributes.md").write_text(text)
+    print(text)
+    return {"attributes": attribute_table.as_dict(found)}
+
+
 def measured(pipeline: Pipeline, reader: Reader, judge: Pipeline | None, options: argparse.Namespace) -> None:
     """Measure, draw, print and write OUT/metrics.json."""
     training = report.open_reader(options.training, pipeline) if options.training else None
@@ -147,19 +195,24 @@ def measured(pipeline: Pipeline, reader: Reader, judge: Pipeline | None, options
         training = training or trained(options.pipeline, pipeline)
     view = seen_by(pipeline, judge, options)
     asked = Asked(options.samples, options.sampler, view, options.probes, options.nearest, options.seed)
-    values = measure_all(pipeline, reader, training, judge, asked).as_dict()
+    found = measure_all(pipeline, reader, training, judge, asked)
+    values = found.as_dict()
     drawn = report.first(reader)
     x, y = normalise(drawn.x, pipeline.spec), drawn.y
     if options.gaming and judge is not None:
         values |= measure_gaming(pipeline, judge, x, y)
     signals = of_signals(pipeline, reader, training, judge, options) if pipeline.spec.kind == "signal" else {}
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "metrics.json").write_text(json.dumps(values | signals, indent=2) + "\n")
-    report.write_figures(pipeline, x, y, options.out / "figures", worst=True)
+    svms = attribute_svms(pipeline, options)
+    (options.out / "metrics.json").write_text(json.dumps(values | signals | svms, indent=2) + "\n")
+    known = attribute_table.attributes(reader, drawn.id.numpy(), y.numpy(), options.attributes == CLASS)
+    extras = Extras(known, found.confusion, curves.read(Path(options.pipeline)), options.mosaic)
+    figures = report.draw_figures(pipeline, x, y, worst=True) | gallery.draw(pipeline, x, y, extras)
+    report.save_figures(figures, options.out / "figures", where(options.pipeline), ("png", "svg"))
     paged(pipeline, reader, options)
     print(report.table(values))
-    for name, found in signals.items():
-        print(TABLES[name](found))
+    for name, one in signals.items():
+        print(TABLES[name](one))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -170,9 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             enter(options.trainer)
         pipeline = Pipeline.from_pretrained(options.pipeline).to(device)
         judge = Pipeline.from_pretrained(options.judge).to(device) if options.judge else None
-        reader = (
-            report.open_reader(options.shards, pipeline) if options.shards else validated(options.pipeline, pipeline)
-        )
+        reader = opened(options.shards, options)(pipeline) if options.shards else validated(options.pipeline, pipeline)
         if options.anomaly:
             alarms(pipeline, reader, options)
         else:

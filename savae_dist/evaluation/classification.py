@@ -58,4 +58,8 @@ def macro_auroc_draws(probabilities: np.ndarray, label: np.ndarray, weights: np.
     present = [one for one in np.unique(label) if (label != one).any()]
     if not present:
         return np.full(len(weights), np.nan)
-    return np.nanmean([aurocs(probabilities[:, one], label == one, weights) for one in present], axis=0)
+    areas = np.array([aurocs(probabilities[:, one], label == one, weights) for one in present])
+    known = ~np.isnan(areas)
+    with np.errstate(invalid="ignore"):  # a draw may hold one class alone
+        means: np.ndarray = np.where(known, areas, 0).sum(0) / known.sum(0)
+    return means

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from savae_dist.data import Reader
@@ -28,7 +27,7 @@ from savae_dist.evaluation.bootstrap import LEVEL, RESAMPLES, Interval, Resampli
 from savae_dist.evaluation.feature_view import FeatureView
 from savae_dist.evaluation.frechet import RESAMPLES as FRECHET_RESAMPLES
 from savae_dist.evaluation.frechet import Moments, frechet_distance, frechet_with_interval
-from savae_dist.evaluation.gathered import FeatureSet, Gathered, gather
+from savae_dist.evaluation.gathered import FeatureSet, Gathered, codes_of, gather
 from savae_dist.evaluation.kernel_distance import kernel_distance_with_interval
 from savae_dist.evaluation.neighbours import DENSITY_NEIGHBOURS, Nearest, quality
 from savae_dist.pipeline.codes import Source
@@ -41,12 +40,16 @@ Unmeasured = float | None
 
 @dataclass
 class Measured:
-    """Numbers by name, None where one does not apply; n: how many samples a number is of."""
+    """Numbers by name, None where one does not apply; n: how many samples a number is of.
+
+    confusion: int `[classes, classes]`, see `classification.confusion`; None without labels or a classifier.
+    """
 
     values: dict[str, Unmeasured] = field(default_factory=dict)
     intervals: dict[str, Interval] = field(default_factory=dict)
     n: dict[str, int] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
+    confusion: np.ndarray | None = None
 
     def note(self, name: str, value: float, interval: Interval | None, n: int) -> None:
         self.values[name], self.n[name] = value, n
@@ -98,7 +101,7 @@ def measure_all(
         )
         measured.values |= of_samples
         measured.n |= {name: asked.samples for name, value in of_samples.items() if value is not None}
-        _generated(measured, pipeline, found, training, reader, asked)
+        _generated(measured, pipeline, found, training, reader, judge, asked)
     if asked.probes and training is not None and "encoder" in pipeline.networks:
         _probes(measured, pipeline, training, found, drawn)
     measured.protocol = told(pipeline, reader, drawn, asked)
@@ -140,7 +143,8 @@ def _classes(measured: Measured, found: Gathered, drawn: Resampling) -> None:
     label, probabilities = found.all("label")[labelled], found.all("probabilities")[labelled]
     own, classes = Resampling.of(drawn.unit[labelled], drawn.seed), probabilities.shape[1]
     decided, once = probabilities.argmax(1), np.ones((1, len(label)))
-    value = float(np.nanmean(classification.f1(classification.confusion(label, decided, classes))))
+    measured.confusion = classification.confusion(label, decided, classes)
+    value = float(np.nanmean(classification.f1(measured.confusion)))
     draws = classification.macro_f1_draws(label, decided, classes, own)
     measured.note("macro_f1", value, ends(draws), len(label))
     area = classification.macro_auroc_draws(probabilities, label, once)[0]
@@ -170,16 +174,23 @@ def _generated(
     found: Gathered,
     training: Reader | None,
     reader: Reader,
+    judge: Pipeline | None,
     asked: Asked,
 ) -> None:
     """Distances of reconstructed and generated samples from real ones, and of generated ones from training samples."""
-    if asked.view is None and not (asked.nearest and training is not None):
+    if asked.view is None and judge is None and not (asked.nearest and training is not None):
         return
     made = pipeline.decoded(pipeline.latents(asked.samples, seed=asked.seed, sampler=asked.sampler))
     if asked.view is not None:
         generated = FeatureSet(asked.samples, seed=asked.seed)
         generated.add(asked.view.features(made), np.arange(len(made)))
         _distances(measured, found, generated, asked)
+        if judge is asked.view.pipeline and "gfid" in measured.intervals:  # the same distance by its older name
+            measured.intervals["frechet_distance"] = measured.intervals["gfid"]
+    if judge is not None:
+        weights = np.concatenate([*Resampling.of(np.arange(len(made)), asked.seed).weights()])
+        drawn = sample_metrics.judged(judge, made).measures(weights)
+        measured.intervals |= {name: ends(one) for name, one in drawn.items()}
     if asked.nearest and training is not None:
         real = normalise(report.first(reader).x, reader.shards.spec)[: asked.samples]
         _nearest(measured, made, real, training, asked.seed)
@@ -220,13 +231,8 @@ def _nearest(measured: Measured, made: Tensor, real: Tensor, training: Reader, s
 
 
 def _probes(measured: Measured, pipeline: Pipeline, training: Reader, found: Gathered, drawn: Resampling) -> None:
-    labels, codes = [], []
-    every = max(1, training.shards.size // PROBED)
-    for raw in report.raw_batches(training):
-        taken = raw.id % every == 0  # evenly over the set, which may be sorted by class
-        labels.append(raw.y[taken])
-        codes.append(pipeline.posterior(normalise(raw.x[taken], training.shards.spec)).mean.double().cpu())
-    seen = probes.Codes(torch.cat(codes).numpy(), torch.cat(labels).numpy())
+    here = codes_of(pipeline, training, PROBED)
+    seen = probes.Codes(here.z, here.y)
     tested = probes.Codes(found.all("z"), found.all("label"))
     own = Resampling.of(drawn.unit[tested.y >= 0], drawn.seed)
     measured.note_means(probes.probe(seen, tested), own)

@@ -14,22 +14,22 @@ import numpy as np
 import scipy.stats
 import torch
 from einops import rearrange
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from sklearn.decomposition import PCA
 from torch import Tensor
 
 from savae_dist.colours import COLOURS
+from savae_dist.evaluation.signal_rows import signal_rows, small_curves
 from savae_dist.pipeline.class_names import name_of
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
-from savae_dist.spectra import SEGMENT, log_spectrum
 
 MARKERS = "osD^vPX<>p*h"  # the next one after every ten classes, when the colours begin again
-REAL, OURS, UNLABELLED = "#404040", "#e76300", "#b0b0b0"
+UNLABELLED = "#b0b0b0"
 COLUMNS = 10  # images in a row
 REPRODUCED = {"image": 3 * COLUMNS, "signal": 10}  # samples beside their reconstructions
 MAX_ROWS = 20  # rows that are labelled with names
@@ -39,11 +39,21 @@ LABELS_IN_LEGEND = 20  # with more classes their numbers are written into the sc
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
-    """Write a figure as PNG, in a folder that is made if it is not there."""
+    """Write a figure as its name ends, `.png` or `.svg`, in a folder that is made if it is not there."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_figure(path, dpi=dpi)
+    metadata = {"Date": None} if path.suffix == ".svg" else None  # so that equal figures are equal files
+    with rc_context({"svg.hashsalt": path.stem}):
+        FigureCanvasAgg(figure).print_figure(path, dpi=dpi, metadata=metadata)
     return path
+
+
+def add_to_title(figure: Figure, more: str) -> None:
+    """A line below the title: of the figure, or of its first axes where it has none of its own."""
+    if above := figure.get_suptitle():
+        figure.suptitle(f"{above}\n{more}", fontsize=11)
+    else:
+        figure.axes[0].set_title(f"{figure.axes[0].get_title()}\n{more}")
 
 
 def class_name(label: int, spec: DataSpec) -> str:
@@ -85,14 +95,14 @@ def reconstructions(x: Tensor, x_hat: Tensor, y: Tensor, spec: DataSpec, of: str
     """Samples and their reconstructions: images one above the other; signals as overlaid curves and spectra."""
     if spec.kind == "signal":
         names = [class_name(label, spec) for label in y.tolist()]
-        title = f"Originals and their reconstructions (decoded posterior means){_of(of)}"
-        return _signal_rows([[a, b] for a, b in zip(x, x_hat, strict=True)], names, title, spec)
+        title = f"Originals and their reconstructions (decoded posterior means){suffix(of)}"
+        return signal_rows([[a, b] for a, b in zip(x, x_hat, strict=True)], names, title, spec)
     bands = -(-len(x) // COLUMNS)
     height, width = 1 + 2 * spec.shape[1] / spec.shape[2], min(len(x), COLUMNS)
     figure = Figure(
         figsize=(0.95 * width + 0.6, 0.95 * (height - 1) * bands + 0.35 * bands + 0.5), layout="constrained"
     )
-    title = f"Originals above, their reconstructions (decoded posterior means) below{_of(of)}"
+    title = f"Originals above, their reconstructions (decoded posterior means) below{suffix(of)}"
     figure.suptitle(title, fontsize=11)
     for axes, start in zip(np.atleast_1d(figure.subplots(bands, 1)), range(0, len(x), COLUMNS), strict=True):
         part = slice(start, start + COLUMNS)
@@ -102,7 +112,7 @@ def reconstructions(x: Tensor, x_hat: Tensor, y: Tensor, spec: DataSpec, of: str
         axes.set_xticks([cell * (k + 0.5) - 0.5 for k in range(len(names))], names, fontsize=8)
         axes.xaxis.tick_top()
         axes.set_yticks([(spec.shape[1] + 2) * (k + 0.5) - 0.5 for k in (0, 1)], ["original", "reconstr."], fontsize=8)
-        _bare(axes)
+        bare(axes)
     return figure
 
 
@@ -113,8 +123,8 @@ def samples(pipeline: Pipeline, seed: int = 0) -> Figure:
     spec, title = pipeline.spec, f"Samples from {drawn[pipeline.codes.usual(None)]}"
     if spec.kind == "signal":
         x = pipeline.decoded(pipeline.latents(8, seed=seed))
-        return _signal_rows([[window] for window in x], [f"sample {n + 1}" for n in range(len(x))], title, spec)
-    return _image_rows(pipeline.decoded(pipeline.latents(8 * COLUMNS, seed=seed)), [], title, spec)
+        return signal_rows([[window] for window in x], [f"sample {n + 1}" for n in range(len(x))], title, spec)
+    return image_rows(pipeline.decoded(pipeline.latents(8 * COLUMNS, seed=seed)), [], title, spec)
 
 
 def samples_of_each(pipelines: Mapping[str, Pipeline], seed: int = 0) -> Figure:
@@ -123,8 +133,8 @@ def samples_of_each(pipelines: Mapping[str, Pipeline], seed: int = 0) -> Figure:
     each = COLUMNS if spec.kind == "image" else 1
     x = torch.cat([pipeline.decoded(pipeline.latents(each, seed=seed)).cpu() for pipeline in pipelines.values()])
     if spec.kind == "signal":
-        return _signal_rows([[window] for window in x], list(pipelines), "Samples", spec)
-    return _image_rows(x, list(pipelines), "Samples", spec)
+        return signal_rows([[window] for window in x], list(pipelines), "Samples", spec)
+    return image_rows(x, list(pipelines), "Samples", spec)
 
 
 def samples_by_class(pipeline: Pipeline, seed: int = 0) -> Figure:
@@ -139,15 +149,15 @@ def samples_by_class(pipeline: Pipeline, seed: int = 0) -> Figure:
     each = COLUMNS if spec.kind == "image" else 1
     x = pipeline.decoded(torch.cat([pipeline.latents(each, label, seed) for label in labels]))
     if spec.kind == "signal":
-        return _signal_rows([[window] for window in x], names, title, spec)
-    return _image_rows(x, names, title, spec)
+        return signal_rows([[window] for window in x], names, title, spec)
+    return image_rows(x, names, title, spec)
 
 
 def latent_space(z: Tensor, y: Tensor, spec: DataSpec, of: str = "") -> Figure:
     """Codes `[n, K]` coloured by class: as they are for K = 2, else their two principal components."""
     codes, label_of = z.detach().float().cpu().numpy()[:MAX_POINTS], y.cpu().numpy()[:MAX_POINTS]
     places, title, names = _plane(codes)
-    title += _of(of)
+    title += suffix(of)
     figure = Figure(figsize=(8.4, 6.4), layout="constrained")
     axes = figure.subplots()
     labels = [int(label) for label in np.unique(label_of)]
@@ -182,7 +192,7 @@ def latent_grid(pipeline: Pipeline, codes: Tensor | None = None, of: str = "") -
     mean, std, name = np.zeros(2), np.ones(2), "the prior N(0, I)"
     if codes is not None:
         mean, std = codes.double().mean(0).cpu().numpy(), codes.double().std(0, correction=0).cpu().numpy()
-        name = f"a Gaussian fitted to the codes{_of(of)}"
+        name = f"a Gaussian fitted to the codes{suffix(of)}"
     first, second = (mean[k] + std[k] * quantiles for k in (0, 1))
     places = np.stack([np.tile(first, count), np.repeat(second[::-1], count)], 1)  # the highest z2 is the top row
     x = pipeline.decoded(torch.as_tensor(places, dtype=torch.float32))
@@ -190,12 +200,12 @@ def latent_grid(pipeline: Pipeline, codes: Tensor | None = None, of: str = "") -
     axes = figure.subplots()
     axes.set(title=f"Decoded latent plane: {count} x {count} quantiles of {name}", xlabel="z1", ylabel="z2")
     if spec.kind == "image":
-        picture = mosaic(x, count, pad=0)
+        picture = mosaic(x, count)
         axes.imshow(
             picture, extent=(0, count, 0, count), aspect=picture.shape[0] / picture.shape[1], interpolation="nearest"
         )
     else:
-        _small_curves(axes, x[:, 0].cpu().numpy(), count)
+        small_curves(axes, x[:, 0].cpu().numpy(), count)
     shown = np.arange(count)[:: max(1, count // 10)]
     axes.set_xticks(shown + 0.5, [f"{first[k]:.2f}" for k in shown], fontsize=8)
     axes.set_yticks(shown + 0.5, [f"{second[k]:.2f}" for k in shown], fontsize=8)
@@ -222,17 +232,18 @@ def _plane(codes: np.ndarray) -> tuple[np.ndarray, str, tuple[str, str]]:
     )
 
 
-def _of(samples: str) -> str:
+def suffix(samples: str) -> str:
+    """The end of a title that says which samples these are."""
     return f": {samples}" if samples else ""
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
     """Take away the frame and the tick marks."""
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
-def _image_rows(x: Tensor, names: list[str], title: str, spec: DataSpec) -> Figure:
+def image_rows(x: Tensor, names: list[str], title: str, spec: DataSpec) -> Figure:
     """Rows of `COLUMNS` images, named at the left."""
     rows, longest = -(-len(x) // COLUMNS), max(map(len, names), default=0)
     ratio = spec.shape[1] / spec.shape[2]
@@ -242,58 +253,5 @@ def _image_rows(x: Tensor, names: list[str], title: str, spec: DataSpec) -> Figu
     axes.imshow(mosaic(x, COLUMNS), interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([(spec.shape[1] + 2) * (k + 0.5) - 0.5 for k in range(len(names))], names, fontsize=9)
-    _bare(axes)
+    bare(axes)
     return figure
-
-
-def _signal_rows(rows: list[list[Tensor]], names: list[str], title: str, spec: DataSpec) -> Figure:
-    """A named row per list of windows: curves at the left, spectra at the right, of the first channel.
-
-    A list holds one generated window, or a sample and its reconstruction.
-    """
-    figure = Figure(figsize=(11, 1.25 * len(rows) + 1.0), layout="constrained")
-    channel = f" (channel 1 of {spec.shape[0]})" if spec.shape[0] > 1 else ""
-    figure.suptitle(title + channel, fontsize=11)
-    grid = figure.subplots(len(rows), 2, sharex="col", squeeze=False, width_ratios=(3, 2))
-    rate, unit = (
-        (spec.rate / 1000, "kHz") if spec.rate > 2000 else (spec.rate or 1.0, "Hz" if spec.rate else "1/sample")
-    )
-    styles = ((REAL, 0.7, "original"), (OURS, 0.8, "reconstruction")) if len(rows[0]) == 2 else ((OURS, 0.7, ""),)
-    for (left, right), windows, name in zip(grid, rows, names, strict=True):
-        for window, (colour, width, label) in zip(windows, styles, strict=True):
-            curve = window[:1].detach().double().cpu().numpy()
-            spectrum = log_spectrum(curve[None])[0, 0]
-            time = np.arange(curve.shape[1]) / (spec.rate / 1000 if spec.rate else 1)
-            frequency = np.arange(1, len(spectrum) + 1) * rate / min(SEGMENT, curve.shape[1])
-            left.plot(time, curve[0], color=colour, linewidth=width, alpha=0.85, label=label)
-            right.plot(frequency, spectrum, color=colour, linewidth=width + 0.3, alpha=0.9)
-        left.set_ylabel(name, fontsize=9)
-        for axes in (left, right):
-            axes.tick_params(labelsize=8)
-            axes.margins(x=0)
-            axes.grid(alpha=0.25, linewidth=0.5)
-    grid[0, 0].set_title("normalised amplitude", fontsize=9)
-    grid[0, 1].set_title("power spectral density [dB]", fontsize=9)
-    grid[-1, 0].set_xlabel("time [ms]" if spec.rate else "time [samples]", fontsize=9)
-    grid[-1, 1].set_xlabel(f"frequency [{unit}]", fontsize=9)
-    figure.align_ylabels(grid[:, 0])
-    if len(styles) == 2:
-        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    return figure
-
-
-def _small_curves(axes: Axes, windows: np.ndarray, count: int) -> None:
-    """Draw windows `[count ** 2, length]` as a grid of count x count curves, row by row, all on one scale.
-
-    Each has a cell of side 1 in the square [0, count] x [0, count].
-    """
-    limit = max(float(np.abs(windows).max()), 1e-12)
-    along = np.linspace(0.06, 0.94, windows.shape[1])
-    column, row = np.meshgrid(np.arange(count), np.arange(count)[::-1])
-    curves = np.stack([column.reshape(-1, 1) + along, row.reshape(-1, 1) + 0.5 + 0.45 * windows / limit], -1)
-    axes.add_collection(LineCollection(list(curves), colors=COLOURS[0], linewidths=0.5))
-    axes.set(xlim=(0, count), ylim=(0, count), aspect="equal")
-    axes.set_xticks(np.arange(count + 1), minor=True)
-    axes.set_yticks(np.arange(count + 1), minor=True)
-    axes.grid(which="minor", alpha=0.3, linewidth=0.5)
-    axes.tick_params(which="minor", length=0)

@@ -111,3 +111,24 @@ def units_of(reader: Reader, ids: np.ndarray) -> np.ndarray:
     if reader.shards.spec.kind == "signal" and len(own := recordings(reader.shards, RECORDING)):
         return (own.rows(ids) >> np.uint64(1)).astype(np.int64)  # a hash of 64 bits, which must not be negative
     return ids.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class CodesOfSet:
+    """Of m samples that lie evenly over a set: posterior means z float64 `[m, K]`, labels and ids int64 `[m]`."""
+
+    z: np.ndarray
+    y: np.ndarray
+    id: np.ndarray
+
+
+def codes_of(pipeline: Pipeline, reader: Reader, most: int) -> CodesOfSet:
+    """About `most` samples, or all where there are fewer; evenly, because a set may be sorted by class."""
+    every = max(1, reader.shards.size // most)
+    z, y, ids = [], [], []
+    for raw in raw_batches(reader):
+        taken = raw.id % every == 0
+        z.append(pipeline.posterior(normalise(raw.x[taken], reader.shards.spec)).mean.double().cpu().numpy())
+        y.append(raw.y[taken].numpy())
+        ids.append(raw.id[taken].numpy())
+    return CodesOfSet(*(np.concatenate(each) for each in (z, y, ids)))

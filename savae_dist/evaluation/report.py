@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def reader_of(shards: Shards, pipeline: Pipeline, source: str) -> Reader:
     other = pipeline.spec.pictures is None and shards.spec.shape != pipeline.spec.shape
     if other or shards.spec.kind != pipeline.spec.kind:
         raise ConfigError(f"{source} holds {shards.spec.shape}, and the pipeline takes {pipeline.spec.shape}")
-    shards = shards.with_spec(pipeline.spec)
+    shards = shards.with_spec(replace(pipeline.spec, attributes=shards.spec.attributes))
     if shards.foreign:
         print(f"{source}: {shards.foreign} samples are of classes not trained on: unlabelled", file=sys.stderr)
     return Reader(shards, sequential(shards), bad_budget=shards.size)
@@ -124,18 +125,19 @@ def draw_figures(pipeline: Pipeline, x: Tensor, y: Tensor, of: str = "", worst: 
     return drawn
 
 
-def write_figures(
-    pipeline: Pipeline,
-    x: Tensor,
-    y: Tensor,
-    folder: str | Path,
-    step: int | None = None,
-    of: str = "",
-    worst: bool = False,
-) -> dict[str, Figure]:
-    """Draw the figures of `draw_figures`, save each as `NAME.png` or `NAME-STEP.png` in the folder, and return them."""
-    suffix = "" if step is None else f"-{step:08d}"
-    drawn = draw_figures(pipeline, x, y, of, worst)
+def save_figures(drawn: Mapping[str, Figure], folder: Path, where: str = "", formats: Sequence[str] = ("png",)) -> None:
+    """Each as `NAME.FORMAT` in the folder. where: a line below every title, such as the run and the step."""
     for name, figure in drawn.items():
-        figures.save(figure, Path(folder) / f"{name}{suffix}.png")
+        if where:
+            figures.add_to_title(figure, where)
+        for ending in formats:
+            figures.save(figure, folder / f"{name}.{ending}")
+
+
+def write_figures(
+    pipeline: Pipeline, x: Tensor, y: Tensor, folder: str | Path, where: str = "", of: str = "", worst: bool = False
+) -> dict[str, Figure]:
+    """Draw the figures of `draw_figures`, save each as `NAME.png` in the folder, and return them; where: see above."""
+    drawn = draw_figures(pipeline, x, y, of, worst)
+    save_figures(drawn, Path(folder), where)
     return drawn

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.special
 import torch
 from torch import Tensor
 
@@ -30,31 +31,32 @@ class Judged:
     features: np.ndarray
     probabilities: np.ndarray
 
-    @property
-    def confidence(self) -> float:
-        """Mean probability of the most probable class."""
-        return float(self.probabilities.max(1).mean())
+    def measures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The three numbers `[draws]`, where each sample counts so many times, weights `[draws, n]`.
 
-    @property
-    def class_balance(self) -> float:
-        """Entropy of the mean prediction over the largest possible: 1 for equally frequent classes, 0 for one only."""
-        classes = self.probabilities.shape[1]
-        return entropy(self.probabilities.mean(0)) / np.log(classes) if classes > 1 else 1.0
-
-    @property
-    def inception_score(self) -> float:
-        """exp of the predictions' mean KL divergence from the mean prediction, from 1 to the number of classes.
-
-        Salimans 2016, with the judge in place of Inception.
+        - judge_confidence: mean probability of the most probable class.
+        - class_balance: entropy of the mean prediction over the largest possible: 1 for equally frequent classes, 0 for
+          one only.
+        - inception_score: exp of the predictions' mean KL divergence from the mean prediction, from 1 to the number of
+          classes (Salimans 2016, with the judge in place of Inception).
         """
-        each = np.mean([entropy(row) for row in self.probabilities])
-        return float(np.exp(entropy(self.probabilities.mean(0)) - each))
+        shares, classes = weights / weights.sum(1, keepdims=True), self.probabilities.shape[1]
+        mixed = entropy(shares @ self.probabilities)
+        return {
+            "judge_confidence": shares @ self.probabilities.max(1),
+            "class_balance": mixed / np.log(classes) if classes > 1 else np.ones(len(weights)),
+            "inception_score": np.exp(mixed - shares @ entropy(self.probabilities)),
+        }
+
+    def once(self) -> dict[str, float]:
+        """The same of each sample once."""
+        return {name: float(one[0]) for name, one in self.measures(np.ones((1, len(self.probabilities)))).items()}
 
 
-def entropy(probabilities: np.ndarray) -> float:
-    """Entropy of one distribution `[classes]`, in nats."""
-    positive = probabilities[probabilities > 0]
-    return float(-(positive * np.log(positive)).sum())
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """Entropy of distributions `[n, classes]` in nats, `[n]`."""
+    found: np.ndarray = scipy.special.entr(probabilities).sum(1)
+    return found
 
 
 def judged(judge: Pipeline, x: Tensor) -> Judged:
@@ -79,7 +81,7 @@ def measure_samples(
 
     And with a judge:
 
-    - judge_confidence, class_balance, inception_score: see `Judged`.
+    - judge_confidence, class_balance, inception_score: see `Judged.measures`.
     - frechet_distance: between the generated and the real samples.
     - frechet_floor: between `count` real samples and the other real ones, which is what a perfect generator would get;
       None if there are fewer than 2 `count`.
@@ -108,9 +110,7 @@ def measure_samples(
         "frechet_distance": frechet_distance(Gaussian.of(ours.features), everything),
         "prior_frechet_distance": None if source == "prior" else _of_prior(pipeline, everything, judge, count, seed),
         "frechet_floor": _floor(theirs, count, seed),
-        "judge_confidence": ours.confidence,
-        "class_balance": ours.class_balance,
-        "inception_score": ours.inception_score,
+        **ours.once(),
         **measure_classes(pipeline, torch.cat(labels), everything, judge, count, seed, sampler),
     }
 

@@ -166,6 +166,7 @@ class Results:
             # Figures refer to themselves, so those of the last time are still held: up to 80 MB until Python looks.
             gc.collect()
             with self.process.status.side.spared("figures"):
-                figures = self.drawn.draw(pipeline, self.folder / "figures", worst)
+                where = f"{self.folder.name}, step {step:,}"
+                figures = self.drawn.draw(pipeline, self.folder / "figures", where, worst)
                 for name, figure in figures.items() if log else ():
                     self.tracker.figure(name, figure, step)

@@ -57,14 +57,15 @@ class Validation:
         total = rank_sums(torch.tensor(list(sums.values()), dtype=torch.float64))
         return metrics.summarise(dict(zip(sums, total.tolist(), strict=True)))
 
-    def draw(self, pipeline: Pipeline, folder: Path, worst: bool = False) -> dict[str, Figure]:
+    def draw(self, pipeline: Pipeline, folder: Path, where: str = "", worst: bool = False) -> dict[str, Figure]:
         """Write figures of the first samples into `folder`, and return them by name; OSError if that cannot be.
 
-        worst: also those of them that are reconstructed worst, for which all must be decoded.
+        where: the run and the step, for the titles. worst: also those of them that are reconstructed worst, for which
+        all must be decoded.
         """
         folder.mkdir(exist_ok=True)  # not its parents: a run's folder that is gone is not made anew without its rest
         batch = self.builder.batch(report.first(self.reader))
-        return report.write_figures(pipeline, batch.x, batch.y, folder, worst=worst)
+        return report.write_figures(pipeline, batch.x, batch.y, folder, where, worst=worst)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         split = self.builder.split
@@ -84,11 +85,11 @@ class TrainingFigures:
         """The stored order, since the training order would take its first samples from many shards."""
         return Reader(self.shards, sequential(self.shards), bad_budget=self.shards.size)
 
-    def draw(self, pipeline: Pipeline, folder: Path, worst: bool = False) -> dict[str, Figure]:
+    def draw(self, pipeline: Pipeline, folder: Path, where: str = "", worst: bool = False) -> dict[str, Figure]:
         """As `Validation.draw`."""
         folder.mkdir(exist_ok=True)
         batch = self.builder.batch(report.first(self.reader))
-        return report.write_figures(pipeline, batch.x, batch.y, folder, of="training data", worst=worst)
+        return report.write_figures(pipeline, batch.x, batch.y, folder, where, of="training data", worst=worst)
 
 
 def in_one_line(values: dict[str, Any]) -> str:

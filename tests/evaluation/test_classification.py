@@ -38,3 +38,5 @@ def test_the_mean_over_classes_in_each_draw() -> None:
         assert area == pytest.approx(np.mean(each))
         assert mean == pytest.approx(f1_score(LABEL[row], DECIDED[row], average="macro"))
     assert np.isnan(macro_auroc_draws(probabilities, np.zeros(90, int), np.ones((1, 90)))).all()
+    alone = (LABEL == 2).astype(float)[None]
+    assert np.isnan(macro_auroc_draws(probabilities, LABEL, alone)).all()  # a draw that holds one class alone

@@ -67,8 +67,9 @@ def test_every_number_has_its_count_and_nearly_every_one_an_interval(measured: M
     there = {name for name, value in measured.values.items() if value is not None}
     assert there <= measured.n.keys()
     without = there - measured.intervals.keys()
-    of_samples = {"sample_sharpness", "judge_confidence", "inception_score", "class_balance", "label_agreement"}
-    assert without <= of_samples | {name for name in there if name.endswith(("_distance", "_floor"))}
+    of_samples = {"sample_sharpness", "label_agreement", "label_frechet_distance", "prior_frechet_distance"}
+    assert without <= of_samples | {"frechet_floor", "gfid_floor"}
+    assert measured.intervals["frechet_distance"] == measured.intervals["gfid"]
     for name, (low, high) in measured.intervals.items():
         value = measured.values[name]
         assert value is not None

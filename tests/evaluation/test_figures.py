@@ -57,9 +57,10 @@ def test_every_figure_that_applies_is_written(spec, latent_dim, labelled, expect
     y = torch.arange(n) % spec.classes if labelled else torch.full((n,), -1)
     if labelled:
         pipeline.posteriors = collect_posteriors(pipeline.networks["encoder"], [(x, y)])
-    drawn = report.write_figures(pipeline, x, y, tmp_path / "figures", step=12)
+    drawn = report.write_figures(pipeline, x, y, tmp_path / "figures", "mnist, step 12")
     assert drawn.keys() == expected
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{name}-00000012.png" for name in expected}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{name}.png" for name in expected}
+    assert all("mnist, step 12" in text_of(figure) for figure in drawn.values())
     for path in (tmp_path / "figures").iterdir():
         with Image.open(path) as picture:
             assert min(picture.size) > 150

@@ -79,7 +79,16 @@ def test_judges_that_are_certain_or_at_a_loss(
     rows: np.ndarray, confidence: float, balance: float, score: float
 ) -> None:
     found = Judged(np.zeros((len(rows), 1)), rows)
-    assert (found.confidence, found.class_balance, found.inception_score) == pytest.approx((confidence, balance, score))
+    assert list(found.once().values()) == pytest.approx((confidence, balance, score))
+
+
+def test_samples_that_count_several_times() -> None:
+    rows = np.random.default_rng(0).dirichlet(np.ones(4), 12)
+    weights = np.random.default_rng(1).integers(0, 4, (3, 12)).astype(float)
+    found = Judged(np.zeros((12, 1)), rows).measures(weights)
+    for number, times in enumerate(weights.astype(int)):
+        repeated = Judged(np.zeros((1, 1)), np.repeat(rows, times, 0)).once()
+        assert {name: one[number] for name, one in found.items()} == pytest.approx(repeated)
 
 
 def judge_of(spec: DataSpec) -> Pipeline:

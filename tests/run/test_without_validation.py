@@ -6,6 +6,7 @@ import gc
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,9 @@ def test_a_run_without_a_validation_set_draws_training_samples(
         4,
         6,
     ]  # each phase in its middle and at its end; the posteriors come last
-    titles = {name: figure.get_suptitle() or figure.axes[0].get_title() for name, figure in drawn[-1].items()}
+    whole = {name: figure.get_suptitle() or figure.axes[0].get_title() for name, figure in drawn[-1].items()}
+    assert all(title.endswith("\nrun, step 4") for title in whole.values())  # two steps of each phase
+    titles = {name: title.splitlines()[0] for name, title in whole.items()}
     assert {name for name, title in titles.items() if title.endswith(": training data")} == {
         "latent_space",
         "reconstructions",
@@ -170,9 +173,9 @@ def test_figures_of_earlier_drawings_are_not_held(data: Path, tmp_path: Path, mo
     """They refer to themselves, and Python alone may leave dozens of them about, of megabytes each."""
     alive, earlier = [], {id(one) for one in gc.get_objects() if type(one) is Figure}
 
-    def draw(figures: TrainingFigures, pipeline: Pipeline, folder: Path, worst: bool) -> dict[str, Figure]:
+    def draw(figures: TrainingFigures, pipeline: Pipeline, folder: Path, *asked: Any) -> dict[str, Figure]:
         alive.append(sum(type(one) is Figure and id(one) not in earlier for one in gc.get_objects()))
-        return DRAW(figures, pipeline, folder, worst)
+        return DRAW(figures, pipeline, folder, *asked)
 
     monkeypatch.setattr(TrainingFigures, "draw", draw)
     gc.disable()

@@ -34,7 +34,7 @@ def test_evaluate_says_what_does_not_apply(
         values[name] is None for name in ("accuracy", "reconstruction_mse", "kl", "class_flip_rate", "sharpness")
     )
     assert all(values[name] > 0 for name in ("class_mean_mse", "frechet_distance", "frechet_floor", "sample_sharpness"))
-    assert {path.stem for path in (out / "figures").iterdir()} == {"samples"}
+    assert {path.stem for path in (out / "figures").iterdir()} - {"training_curves"} == {"samples"}
     printed = capsys.readouterr().out
     assert "frechet_distance" in printed
     assert "reconstruction_mse" in next(line for line in printed.splitlines() if line.startswith("does not apply"))
@@ -100,3 +100,38 @@ def test_a_run_is_measured_on_what_it_held_out(data: Path, tmp_path: Path, capsy
     assert "neither data.validation nor data.hold_out: name shards" in capsys.readouterr().err
     assert evaluate.main([str(tmp_path / "held" / "pipeline"), str(tmp_path / "out")]) == 2
     assert "is no run's folder" in capsys.readouterr().err
+
+
+def test_evaluate_reads_attributes_from_codes_and_draws_them(
+    data: Path, judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the classes, with a second view, which is the same one here."""
+    out, other = tmp_path / "out", judge / "pipeline"
+    both = ["--training", str(data), "--attributes", "class", "--view", str(other), "--features", str(other)]
+    assert (
+        evaluate.main([str(judge), str(data), str(out), *both, "--probes", "--nearest", "--mosaic", "--samples", "9"])
+        == 0
+    )
+    values = json.loads((out / "metrics.json").read_text())
+    table = (out / "attributes.md").read_text()
+    assert table in capsys.readouterr().out
+    assert list(values["attributes"]) == ["most frequent", str(judge), str(other), "all views"]
+    assert values["attributes"][str(judge)] == values["attributes"][str(other)]
+    assert values["protocol"]["features"] == f"last hidden layer of the conv_encoder of {other}"
+    assert values["nearest_training_real"] == 0  # they are the training samples
+    assert values["nearest_training"] > 0
+    assert 0 < values["linear_probe"] <= 1
+    drawn = {"attribute_vectors", "attribute_arithmetic", "code_mosaic", "interpolation", "confusion_matrix"}
+    assert drawn <= {path.stem for path in (out / "figures").glob("*.svg")}
+    assert drawn <= {path.stem for path in (out / "figures").glob("*.png")}
+    for wrong in (["--view", str(other)], ["--probes"], ["--nearest"]):
+        with pytest.raises(SystemExit):
+            evaluate.main([str(judge), str(data), str(out), *wrong])
+        assert "--training" in capsys.readouterr().err
+
+
+def test_titles_name_the_run_and_the_step(judge: Path) -> None:
+    checkpoint = next((judge / "checkpoints").iterdir())
+    assert evaluate.where(str(judge)) == f"{judge.name}, step 4"  # two phases of two
+    assert evaluate.where(str(checkpoint)) == f"{judge.name}, step {int(checkpoint.name.split('-')[1])}"
+    assert evaluate.where("somebody/model") == "somebody/model"
