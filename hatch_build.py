@@ -1,4 +1,4 @@
-"""Build hook: a wheel carries the tools and the presets inside the package; a checkout uses its own folders."""
+"""Build hook: a wheel carries the tools and launch_configs inside the package; a checkout uses its own folders."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-INSIDE = {"launch_configs/runs": "savae_dist/presets", "tools": "savae_dist/tools"}
+INSIDE = {"launch_configs": "savae_dist/launch_configs", "tools": "savae_dist/tools"}
 
 
-class ToolsAndPresets(BuildHookInterface):
+class ToolsAndConfigurations(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version != "editable":
             build_data["force_include"].update(INSIDE)

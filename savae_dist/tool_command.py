@@ -1,12 +1,15 @@
-"""How one program of ours starts another, and how it ends by an error."""
+"""How one program of ours starts another, takes its arguments, and ends by an error."""
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from savae_dist import __version__
 from savae_dist.errors import ConfigError, UserError
 
 # A wheel carries tools/ inside the package; a checkout has it beside the package.
@@ -22,6 +25,17 @@ def tool_command(name: str) -> list[str]:
 def as_typed(tool: str, arguments: Sequence[str] | None) -> str:
     """The command line of a tool, to be typed again; arguments: what its `main` was given, None for the program's."""
     return shlex.join(["python", f"tools/{tool}.py", *(sys.argv[1:] if arguments is None else arguments)])
+
+
+def tool_parser(description: str, **options: Any) -> argparse.ArgumentParser:
+    """The parser of a tool's arguments; every tool says its version."""
+    return with_version(argparse.ArgumentParser(description=description, **options))
+
+
+def with_version(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser, with `--version`."""
+    parser.add_argument("--version", action="version", version=f"savae_dist {__version__}")
+    return parser
 
 
 def ended_by(error: Exception, tool: str) -> int:

@@ -18,6 +18,7 @@ from savae_dist.config.identity import to_yaml
 from savae_dist.distributed.environment import is_main, leave_word
 from savae_dist.errors import Preempted, UserError
 from savae_dist.streams import spared_streams
+from savae_dist.tool_command import tool_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="savae_dist.train", description="Train an adversarial VAE.")
+    parser = tool_parser(prog="savae_dist.train", description="Train an adversarial VAE.")
     parser.add_argument("config", nargs="*", metavar="PRESET|FILE.yaml|key=value", help="what to train, and changes")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     parser.add_argument(

@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "data.reading": frozenset({"data.order", "data.index", "data.remote", "data.formats", "data.processes"}),
     "data.packing": frozenset(
         {"data.order", "data.index", "data.remote", "data.formats", "data.processes", "files", "locks"}
-        | {"import_file", "origin"}
+        | {"import_file", "origin", "tool_command"}
     ),
     "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote", "files"}),
     "distributed": frozenset({"config", "precision", "locks"}),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import pytest
 from helpers.launching import ROOT
 
+import savae_dist
 from savae_dist.tool_command import tool_command
+from savae_dist.train import main as train
 
 START = """
 import subprocess, sys
@@ -25,6 +30,19 @@ def inside() -> dict[str, str]:
     tree = ast.parse((ROOT / "hatch_build.py").read_text())
     (value,) = (node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "INSIDE")
     return ast.literal_eval(value)
+
+
+def test_every_tool_is_a_command_of_one_naming_and_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    of_a_checkout = {"tables"}  # writes its docs
+    tools = {path.stem for path in (ROOT / "tools").glob("*.py")} - of_a_checkout
+    assert {name: target for name, target in commands.items() if name != "savae-train"} == {
+        f"savae-{tool.replace('_', '-')}": f"savae_dist.tools.{tool}:main" for tool in tools
+    }
+    for main in (train, *(importlib.import_module(f"tools.{tool}").main for tool in sorted(tools | of_a_checkout))):
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main(["--version"])
+        assert capsys.readouterr().out == f"savae_dist {savae_dist.__version__}\n"
 
 
 def test_a_checkout_has_them_beside_the_package() -> None:

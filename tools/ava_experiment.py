@@ -24,10 +24,11 @@ from savae_dist.sweeps import ava_experiment as experiment
 from savae_dist.sweeps import results, running
 from savae_dist.sweeps.ava_experiment import MEMBERS
 from savae_dist.sweeps.trials import ENDED
+from savae_dist.tool_command import tool_parser
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Nguyen 2023's experiment: AVA1 to AVA5 and a VAE on ten images.")
+    parser = tool_parser(description="Nguyen 2023's experiment: AVA1 to AVA5 and a VAE on ten images.")
     parser.add_argument("out", type=Path, help="folder of the runs, of results.csv and table.md")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="of the two presets")
     parser.add_argument("--members", default=",".join(MEMBERS), help="of the comparison (%(default)s)")

@@ -18,7 +18,7 @@ from savae_dist.errors import UserError
 from savae_dist.load_config import load
 from savae_dist.sweeps.trials import named
 from savae_dist.systems import SAVAE
-from savae_dist.tool_command import tool_command
+from savae_dist.tool_command import tool_command, tool_parser
 
 # As in the hand-written loop: these steps have no end for a schedule to lead to.
 CONSTANT = "optimizers.vec.schedule=constant"
@@ -79,7 +79,7 @@ def common_options(
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmark", description="Measure the trainer on this machine.")
+    parser = tool_parser(prog="benchmark", description="Measure the trainer on this machine.")
     what = parser.add_subparsers(required=True, metavar="WHAT")
 
     common = common_options(5, 2.0, networks=True, threads=True)

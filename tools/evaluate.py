@@ -56,13 +56,13 @@ from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 from savae_dist.sets import open_shards
 from savae_dist.systems.own import enter
-from savae_dist.tool_command import as_typed, ended_by
+from savae_dist.tool_command import as_typed, ended_by, tool_parser
 
 TABLES = {"by_recording": by_recording.table, "decoder": waveforms.table}  # of signals
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure a trained pipeline on shards, and draw its figures.")
+    parser = tool_parser(description="Measure a trained pipeline on shards, and draw its figures.")
     parser.add_argument("pipeline", help="a run's folder, a saved pipeline, or a repository on the Hub")
     parser.add_argument("shards", nargs="?", help="a folder made by make_shards.py, or a brace pattern of tars")
     parser.add_argument("out", type=Path, help="folder for metrics.json and the figures")

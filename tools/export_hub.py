@@ -12,7 +12,6 @@ a run with keep_best=METRIC, finished or not, in place of the last ones.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +22,11 @@ from savae_dist.pipeline.export import export
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.own import enter
 from savae_dist.systems.papers import citation_of
+from savae_dist.tool_command import tool_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Write a finished run as Hub-ready folders with model cards.")
+    parser = tool_parser(description="Write a finished run as Hub-ready folders with model cards.")
     parser.add_argument("run", help="a run's folder, a saved pipeline, or a repository on the Hub")
     parser.add_argument("out", type=Path, help="a new folder, or an earlier export to replace")
     parser.add_argument("--best", action="store_true", help="the best validation's networks; the run has keep_best")

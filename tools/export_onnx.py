@@ -29,14 +29,14 @@ from savae_dist.pipeline.model_card import model_card
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.runtimes import MANY, export_all, told
 from savae_dist.systems.own import enter
-from savae_dist.tool_command import ended_by
+from savae_dist.tool_command import ended_by, tool_parser
 
 MAX_LOSS = 0.01
 MOST = 20_480  # samples that INT8 is measured on
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="A trained pipeline as ONNX and torch.export, checked against torch.")
+    parser = tool_parser(description="A trained pipeline as ONNX and torch.export, checked against torch.")
     parser.add_argument("pipeline", help="a run's folder, a checkpoint, a saved pipeline, or a repository on the Hub")
     parser.add_argument("out", type=Path, help="a new folder, or an earlier export to replace")
     parser.add_argument("--shards", help="samples to check with: a folder made by make_shards.py, or a pattern of tars")

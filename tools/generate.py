@@ -26,14 +26,14 @@ from savae_dist.pipeline.codes import SOURCES
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.sample_files import FORMATS, usual_format, write_samples
 from savae_dist.systems.own import enter
-from savae_dist.tool_command import ended_by
+from savae_dist.tool_command import ended_by, tool_parser
 
 EACH = "each"
 MOST = 20  # draws for each sample that is wanted, before a class is given up
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="New samples of a trained pipeline, as files.")
+    parser = tool_parser(description="New samples of a trained pipeline, as files.")
     parser.add_argument("pipeline", help="a run's folder, a checkpoint, a saved pipeline, or a repository on the Hub")
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--label", metavar="NAME", help="a class by its name or number, or each")

@@ -14,10 +14,11 @@ from pathlib import Path
 from savae_dist.config.members import FORMS
 from savae_dist.data import Shards, check_usable, index_set, survey
 from savae_dist.errors import UserError
+from savae_dist.tool_command import tool_parser
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="index_shards", description="Index WebDataset tars and say what they hold.")
+    parser = tool_parser(prog="index_shards", description="Index WebDataset tars and say what they hold.")
     parser.add_argument("shards", nargs="+", metavar="SHARDS", help="folders, tars or brace patterns")
     parser.add_argument("--out", metavar="FOLDER", help="of the index, and then data.train; default: beside the shards")
     parser.add_argument("--x", metavar="ENDING", help="of the samples' members: jpg, left.png or jpg|png; as data.x")

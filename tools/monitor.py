@@ -24,14 +24,14 @@ from savae_dist.evaluation.bearings import BEARINGS, fault_frequencies
 from savae_dist.evaluation.by_recording import Windows
 from savae_dist.evaluation.monitoring import Alarm, draw, most_probable, watch
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.tool_command import ended_by
+from savae_dist.tool_command import ended_by, tool_parser
 
 ALARM = 1  # exit code
 LINES = ("bpfo", "bpfi", "bsf", "ftf")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Watch recordings with a trained pipeline; exit code 1 on an alarm.")
+    parser = tool_parser(description="Watch recordings with a trained pipeline; exit code 1 on an alarm.")
     parser.add_argument("pipeline", help="a run's folder, a saved pipeline, or a repository on the Hub")
     parser.add_argument("files", nargs="+", type=Path, help="recordings, as make_shards.py recordings reads them")
     parser.add_argument("--healthy", required=True, help="shards of recordings of healthy machines, for the threshold")

@@ -26,11 +26,11 @@ from savae_dist.errors import UserError
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.predictions import columns, rows
 from savae_dist.systems.own import enter
-from savae_dist.tool_command import ended_by
+from savae_dist.tool_command import ended_by, tool_parser
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Classes and scores of files, as a CSV.")
+    parser = tool_parser(description="Classes and scores of files, as a CSV.")
     parser.add_argument("pipeline", help="a run's folder, a checkpoint, a saved pipeline, or a repository on the Hub")
     parser.add_argument("files", nargs="+", help="pictures or recordings, folders of them, or URLs")
     parser.add_argument("--out", type=Path, metavar="FILE.csv", help="where to write it, instead of the terminal")

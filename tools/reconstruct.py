@@ -24,11 +24,11 @@ from savae_dist.pipeline.predictions import reconstructed
 from savae_dist.pipeline.sample_files import FORMATS, usual_format, write_samples
 from savae_dist.preprocess import denormalise, normalise
 from savae_dist.systems.own import enter
-from savae_dist.tool_command import ended_by
+from savae_dist.tool_command import ended_by, tool_parser
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Reconstructions of files by a trained pipeline, as files.")
+    parser = tool_parser(description="Reconstructions of files by a trained pipeline, as files.")
     parser.add_argument("pipeline", help="a run's folder, a checkpoint, a saved pipeline, or a repository on the Hub")
     parser.add_argument("files", nargs="+", help="pictures or recordings, folders of them, or URLs")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")

@@ -10,7 +10,6 @@ differ, into `comparison.html` here. Everything is inside: nothing is fetched wh
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +19,11 @@ from savae_dist.pages.comparison import write_comparison
 from savae_dist.pages.evaluation import is_evaluation, write_evaluation
 from savae_dist.pages.run import write_run
 from savae_dist.pages.sweep import is_sweep, write_sweep
-from savae_dist.tool_command import ended_by
+from savae_dist.tool_command import ended_by, tool_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="One HTML page of a run, or of several side by side.")
+    parser = tool_parser(description="One HTML page of a run, or of several side by side.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, an evaluation or a sweep")
     parser.add_argument("--out", type=Path, metavar="FILE.html", help="where the page goes")
     options = parser.parse_intermixed_args(argv)

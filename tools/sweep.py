@@ -38,11 +38,11 @@ from savae_dist.sweeps.results import COLUMNS, Row
 from savae_dist.sweeps.running import OWN
 from savae_dist.sweeps.trials import Trial, combine, split
 from savae_dist.systems.own import enter
-from savae_dist.tool_command import as_typed
+from savae_dist.tool_command import as_typed, tool_parser
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train every combination of some values, and tabulate the results.")
+    parser = tool_parser(description="Train every combination of some values, and tabulate the results.")
     parser.add_argument("config", help="presets or YAML files, separated by commas, or a comparison")
     parser.add_argument("out", type=Path, help="folder of the runs and of results.csv")
     parser.add_argument("axes", nargs="*", metavar="key=v1,v2", help="values to combine; one value is for all runs")

@@ -8,7 +8,6 @@ code is 1 if one is not what the code gives.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from savae_dist.load_config import load
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.papers import Published
 from savae_dist.systems.phases import Update
+from savae_dist.tool_command import tool_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -92,7 +92,7 @@ def renewed(text: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    parser = argparse.ArgumentParser(description="Check the tables in README.md and docs/ against the code.")
+    parser = tool_parser(description="Check the tables in README.md and docs/ against the code.")
     parser.add_argument("--write", action="store_true", help="write them anew")
     options = parser.parse_args(argv)
     pages = {path: path.read_text() for path in (root / "README.md", *sorted((root / "docs").glob("*.md")))}

@@ -23,7 +23,7 @@ from savae_dist.untrusted import shown
 
 PRESET_FOLDERS = (
     Path(__file__).parents[2] / "launch_configs" / "runs",  # in a checkout
-    Path(__file__).parents[1] / "presets",  # in an installed wheel
+    Path(__file__).parents[1] / "launch_configs" / "runs",  # in an installed wheel
 )
 DEFAULT = "demo"
 INTERPOLATION = "${"

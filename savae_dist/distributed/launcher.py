@@ -25,18 +25,25 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from savae_dist.distributed.environment import CODES, word_left
 from savae_dist.errors import ConfigError, Preempted, RankLost
 
+FOLDERS = (
+    Path(__file__).parents[2] / "launch_configs" / "accelerate",  # in a checkout
+    Path(__file__).parents[1] / "launch_configs" / "accelerate",  # in an installed wheel
+)
 KILLED = 128  # and the signal's number: the code by which a shell tells of it
 
 
 def launch(given: str, arguments: Sequence[str]) -> int:
     """Start the trainers with these arguments, and wait for them: their exit code.
 
-    given: a launch file, and options of the launcher behind it. ConfigError if it cannot be used.
+    given: a launch file, or the name of one of ours, and options of the launcher behind it. ConfigError if it cannot be
+    used.
     """
-    file, *options = shlex.split(given) or [""]
-    if not Path(file).is_file():
-        raise ConfigError(f"--launch {given}: there is no launch file {file}; see launch_configs/accelerate")
-    words = ["--config_file", file, *options, *_program(), *arguments]
+    name, *options = shlex.split(given) or [""]
+    file = next((path for path in (Path(name), *(folder / name for folder in FOLDERS)) if path.is_file()), None)
+    if file is None:
+        ours = sorted(path.name for folder in FOLDERS for path in folder.glob("*.yaml"))
+        raise ConfigError(f"--launch {given}: there is no launch file {name}; ours are {', '.join(ours)}")
+    words = ["--config_file", str(file), *options, *_program(), *arguments]
     logging.disable(logging.ERROR)  # why a trainer ended it has said itself, and torch would add its own lines
     with tempfile.TemporaryDirectory(prefix="savae_dist-") as folder:
         os.environ[CODES] = folder

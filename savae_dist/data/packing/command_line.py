@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from savae_dist.data.packing.readers import READERS
+from savae_dist.tool_command import with_version
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -186,6 +187,7 @@ def kinds_of(parser: Parser) -> dict[str, Parser]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="make_shards", description="Pack a source into indexed WebDataset shards.")
+    with_version(parser)
     kinds = kinds_of(parser)
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
