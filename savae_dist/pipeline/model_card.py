@@ -152,7 +152,7 @@ def _metrics(summary: Mapping[str, Any], spec: DataSpec) -> str:
 def _pictures(facts: CardFacts) -> str:
     """The run's own figures of its validation set, which lie beside the card."""
     shown = [f"![{path.stem.replace('_', ' ')}]({path.name})" for path in facts.pictures]
-    return "## Pictures\n\nOf samples of the validation set.\n\n" + "\n\n".join(shown) if shown else ""
+    return "## Pictures\n\nOf samples of the validation set, and of new ones.\n\n" + "\n\n".join(shown) if shown else ""
 
 
 def _as_trained(system: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
