@@ -9,18 +9,17 @@ the step of that validation; else one of its last validation. Sorted by name, or
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from savae_dist.errors import UserError
 from savae_dist.pages.listing import found, lines
-from savae_dist.tool_command import ended_by
+from savae_dist.tool_command import ended_by, tool_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="The runs in a folder, as a table.")
+    parser = tool_parser(description="The runs in a folder, as a table.")
     parser.add_argument("folder", type=Path, help="with runs below it, at any depth")
     parser.add_argument("--by", default="", metavar="METRIC", help="sort by it, the best first")
     options = parser.parse_args(argv)
