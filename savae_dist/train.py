@@ -1,16 +1,18 @@
 """Entry point: configuration -> data, system, networks -> phases -> pipeline.
 
-accelerate launch -m savae_dist.train [PRESET or FILE.yaml] [key=value ...] [--print-config | --check]
+accelerate launch -m savae_dist.train [PRESET or FILE.yaml] [key=value ...] [--print-config | --check | --plan]
 savae-train --launch FILE ... starts Accelerate's launcher itself, and ends with the trainers' own line and code.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn
 
 from savae_dist.config import names
@@ -19,6 +21,8 @@ from savae_dist.distributed.environment import is_main, leave_word
 from savae_dist.errors import Preempted, UserError
 from savae_dist.streams import spared_streams
 from savae_dist.tool_command import tool_parser
+
+BANDWIDTH = 10.0  # Gbit per second between two processes, where `--bandwidth` names no other
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +37,10 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument(
         "--check", action="store_true", help="do everything up to the first step, and say what is there"
     )
+    parser.add_argument("--plan", action="store_true", help="say what the run needs, and how fast it would be on more")
+    parser.add_argument(
+        "--bandwidth", type=float, metavar="GBIT", help=f"per second between two processes, for --plan ({BANDWIDTH:g})"
+    )
     parser.add_argument(
         "--launch",
         metavar="FILE",
@@ -40,6 +48,8 @@ def _main(argv: Sequence[str] | None) -> int:
         "quotes: --launch 'FILE --num_processes 4'",
     )
     options = parser.parse_intermixed_args(argv)
+    if options.bandwidth is not None and not (options.plan and 0 < options.bandwidth < math.inf):
+        parser.error(f"--bandwidth={options.bandwidth:g} goes with --plan, and must be a positive number")
     try:
         # Where a program has loaded the systems, it may have entered its own: `load` asks the registry.
         if "savae_dist.systems" not in sys.modules:
@@ -52,11 +62,16 @@ def _main(argv: Sequence[str] | None) -> int:
 def _launch(options: argparse.Namespace) -> int:
     from savae_dist.distributed.launcher import launch
 
-    flags = ["--print-config"] * options.print_config + ["--check"] * options.check
+    flags = ["--print-config"] * options.print_config + ["--check"] * options.check + _plan_flags(options)
     try:
         return launch(options.launch, [*options.config, *flags])
     except UserError as error:
         return told(error)
+
+
+def _plan_flags(options: argparse.Namespace) -> list[str]:
+    bandwidth = [] if options.bandwidth is None else [f"--bandwidth={options.bandwidth:g}"]
+    return ["--plan", *bandwidth] if options.plan else []
 
 
 def told(error: UserError) -> int:
@@ -71,6 +86,7 @@ def _run(options: argparse.Namespace) -> int:
     # Imported here, since these load torch, which takes longer than to find a misspelt key.
     from savae_dist.distributed.signals import has_peers, leave
     from savae_dist.load_config import load
+    from savae_dist.run import plan, start_report
     from savae_dist.run.lifecycle import train
 
     try:
@@ -78,7 +94,9 @@ def _run(options: argparse.Namespace) -> int:
         if options.print_config:
             print(to_yaml(config), end="")
             return 0
-        return train(config, options.check)
+        if options.plan:
+            return train(config, partial(plan.report, gigabits=options.bandwidth or BANDWIDTH))
+        return train(config, start_report.check if options.check else None)
     except UserError as error:
         code = told(error)
     except Exception:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,12 +25,17 @@ from savae_dist.run.run import Run
 from savae_dist.run.setup import open_run
 from savae_dist.run.status_file import Status
 
+Report = Callable[[Run], str]
 
-def train(config: RunConfig, check: bool = False) -> int:
-    """Train, or continue, the run that `config` describes; its folder's status.json tells how it ended."""
+
+def train(config: RunConfig, report: Report | None = None) -> int:
+    """Train, or continue, the run that `config` describes; its folder's status.json tells how it ended.
+
+    report: what is told of the run, ready to train, in place of training it.
+    """
     check_output(Path(config.output or "."))
     folder_lock = FolderLock(Path(config.output or "."))
-    status = Status(None if check else folder_lock, is_main())
+    status = Status(None if report else folder_lock, is_main())
 
     def give_up(message: str, code: int) -> None:
         status.end(Preempted.__name__, code, message, alone=True)
@@ -40,7 +45,7 @@ def train(config: RunConfig, check: bool = False) -> int:
     with folder_lock, Stop(give_up, world_size(), launcher=launch.launcher()) as stop:
         try:
             stop.open()
-            report = _train(config, check, folder_lock, status, stop)
+            told_of = _train(config, report, folder_lock, status, stop)
         except BaseException as error:
             told = told_by(error)
             if told is not None:
@@ -53,26 +58,26 @@ def train(config: RunConfig, check: bool = False) -> int:
             status.end("failed", 1, f"{type(error).__name__}: {error}", alone=True)
             raise
         status.end("done", 0)
-    if check and is_main():
-        print(report)
+    if report and is_main():
+        print(told_of)
     return 0
 
 
-def _train(config: RunConfig, check: bool, folder_lock: FolderLock, status: Status, stop: Stop) -> str:
+def _train(config: RunConfig, report: Report | None, folder_lock: FolderLock, status: Status, stop: Stop) -> str:
     state = launch.start(config.precision, config.timeout)
     peers = Peers(state, config.timeout)
     status.join(peers.launch, peers.node, peers.nodes)
     stop.join(peers)
     peers.check_alike(as_dict(config))
     peers.check_shared(folder_lock.folder)
-    if not check:
+    if not report:
         folder_lock.acquire(peers)
     process = Process(state, peers, stop, status, launch.zero_stage())
     retry: Retry | None = None
     while True:
         with opened(config, process, retry) as run:
-            if check:
-                return start_report.check(run)
+            if report:
+                return report(run)
             status.begin()
             run.tracker.say(start_report.describe(run))
             write_about(run)

@@ -11,6 +11,9 @@ import pytest
 from helpers.launching import SMALL, shards, side_by_side
 from safetensors.numpy import load_file
 
+from savae_dist.load_config import load
+from savae_dist.run import plan
+
 pytestmark = pytest.mark.distributed
 
 # Profiles the iterations of both phases one by one, from the vote before one to that before the next.
@@ -95,13 +98,16 @@ def test_nothing_but_what_the_mathematics_needs(options: list[str], tmp_path: Pa
         "vec": size["encoder"] + size["classifier"],
         "decoder": critic_steps * size["critic"] + size["decoder"],
     }
+    phases = {phase.name: phase for phase in load([*SMALL, *options]).system.phases()}
     collectives = {"vec": 2, "decoder": critic_steps + 1}  # DDP's first bucket ends at 1 MiB, and the VEC has more
     for number, iteration in enumerate(seen[1:], 2):  # in the first, DDP does not know its buckets yet
         phase, step = ("vec", number) if number <= STEPS else ("decoder", number - STEPS)
         floats = [size for name, kind, size in iteration if (name, kind) == ("all_reduce", "float") and size > 4]
         reduced, measured = ([size for size in floats if (size > FEW) is large] for large in (True, False))
         assert (sum(reduced), len(reduced)) == (gradients[phase], collectives[phase]), number
-        assert [size for name, kind, size in iteration if (name, kind) == ("all_reduce", "long int")] == [8]
+        votes = [size for name, kind, size in iteration if (name, kind) == ("all_reduce", "long int")]
+        assert votes == [8]
+        assert sum(reduced) + sum(votes) == plan.reduced(phases[phase], size)  # and `--plan` says so beforehand
         metrics = [size for name, kind, size in iteration if (name, kind) == ("all_reduce", "double")]
         ends = step == STEPS  # and is logged, and saved before and after batch norms are computed anew
         logged, compared = step % LOG_EVERY == 0, phase == "decoder" and step % LOG_EVERY == 0
