@@ -11,11 +11,11 @@ SERIAL := distributed or faults
 # Threads of several processes on shared cores spin against each other; one each is 2-5 times faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test quick lint docs format clean
+.PHONY: help demo test quick lint docs gpu-check format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
 
 demo: $(VENV)/.core ## set up and train the embedded default
 	$(BIN)/accelerate launch --quiet --config_file launch_configs/accelerate/cpu_1.yaml -m savae_dist.train
@@ -34,6 +34,9 @@ lint: $(VENV)/.dev ## ruff and mypy, changing nothing
 
 docs: $(VENV)/.dev ## the documentation as a site in site/; a broken link ends it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+gpu-check: $(VENV)/.core ## what a few minutes on one GPU can tell, in build/gpu
+	$(BIN)/python tools/benchmark.py gpu build/gpu
 
 format: $(VENV)/.dev ## let ruff put imports and layout right
 	$(BIN)/ruff check --fix .

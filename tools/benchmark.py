@@ -1,7 +1,7 @@
 """Measure the trainer.
 
 `step`: beside a hand-written loop. `systems`: each system beside the others. `data`: beside other loaders. `scaling`:
-beside processes that never talk.
+beside processes that never talk. `gpu`: what a few minutes on one GPU can tell, as JSON and a page.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from savae_dist.benchmarks import comparisons, scaling
+from savae_dist.benchmarks import comparisons, gpu_check, scaling
 from savae_dist.benchmarks.setting import PAPER, in_numbers
 from savae_dist.errors import UserError
 from savae_dist.load_config import load
@@ -52,6 +52,11 @@ def scale(a: argparse.Namespace) -> Iterator[str]:
     words = [*(f"--{name}={value}" for name, value in options.items()), *a.changes]
     scaling.start_ranks([*tool_command("benchmark"), "scaling", *words], a.processes)
     return iter(())
+
+
+def gpu(a: argparse.Namespace) -> Iterator[str]:
+    config = load([*PAPER, f"data.batch_size={a.batch}", "precision=bf16", CONSTANT])
+    return gpu_check.check(config, a.out, a.device, a.limit, a.seconds)
 
 
 def data(a: argparse.Namespace) -> Iterator[str]:
@@ -107,6 +112,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     several.add_argument("--phase", default="both", help="vec, decoder or both, or a phase of another system")
     several.add_argument("changes", nargs="*", metavar="key=value", help="of the demo's configuration")
     several.set_defaults(measure=scale)
+
+    device = what.add_parser("gpu", help="sizes and widths in order of worth on one GPU, as JSON and a page")
+    device.add_argument("out", type=Path, metavar="OUT", help="folder for gpu.json and gpu.md")
+    device.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    device.add_argument("--limit", type=float, default=450.0, help="seconds after which no other cell is begun")
+    device.add_argument("--seconds", type=float, default=2.0, help="per loop")
+    device.add_argument("--batch", type=int, default=128, help="samples per optimiser step")
+    device.set_defaults(measure=gpu)
 
     common = common_options(5, 1.0)
     batches = what.add_parser(

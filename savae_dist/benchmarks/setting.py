@@ -46,8 +46,9 @@ def in_numbers(config: RunConfig) -> RunConfig:
     return auto.resolve(config, SHAPE, {})
 
 
-def synthetic(folder: Path) -> Shards:
-    """Pack 28x28 images of noise with labels of ten classes."""
-    x = np.random.default_rng(0).integers(0, 256, (SYNTHETIC, *SHAPE[1:]), np.uint8)
+def synthetic(folder: Path, shape: tuple[int, ...] = SHAPE) -> Shards:
+    """Pack noise with labels of ten classes: grey images of this shape, or windows where it is (1, length)."""
+    rng, size = np.random.default_rng(0), (SYNTHETIC, *shape[1:])
+    x = rng.integers(0, 256, size, np.uint8) if len(shape) == 3 else rng.standard_normal(size, np.float32)
     pack(x, np.arange(SYNTHETIC) % 10, folder, shard_size=SYNTHETIC // 4)
     return Shards.open(folder)

@@ -59,17 +59,18 @@ def trainer(
     reduce: bool = True,
     workers: int = 0,
     keep: bool = False,
+    compile: bool = False,
 ) -> Loop:
     """The way a run goes: shards, reader, loader, builder, engine; without `reduce` each rank trains on its own.
 
     split: this rank's share of each batch; all of it if left out. keep: the posteriors of a frozen encoder are kept, as
-    in a run whose phase reads each sample often enough (`posterior_cache`).
+    in a run whose phase reads each sample often enough (`posterior_cache`). compile: each update.
     """
     config, spec = setting.config, setting.shards.spec
     split = split or BatchSplit(config.data.batch_size)
     networks = setting.networks()
     active = [update for update in phase.updates if update.active]
-    options: dict[str, Any] = {"precision": config.precision, "ddp": config.ddp}
+    options: dict[str, Any] = {"precision": config.precision, "ddp": config.ddp, "compile": compile}
     updates = {u.name: PreparedUpdate(u, phase, networks, config.optimizers[u.name], **options) for u in active}
     for prepared in updates.values() if not reduce else ():
         assert isinstance(prepared.parallel, Replicas)

@@ -49,6 +49,7 @@ signals.leave(code)  # a profiler is open
 
 
 STEPS, LOG_EVERY = 6, 4
+NETWORKS = [*SMALL, "system.reconstruction_weight=0"]  # the paper's alone
 FEW = 200  # bytes of what is measured, not trained
 SUMS_OF_PIXELS = 8 * 2 * 150  # two for each of the 12x12 pixels and a few more: how generated samples differ
 BYTES = {"float": 4, "double": 8, "long int": 8, "int": 4}
@@ -60,8 +61,7 @@ def traffic(run: Path, data: Path, *options: str) -> list[list[tuple[str, str, i
     To the sixth belong the end of its phase and the beginning of the next. An iteration ends with the next one's vote.
     """
     words = [
-        *SMALL,
-        "system.reconstruction_weight=0",  # the paper's networks alone
+        *NETWORKS,
         "networks.width=2",
         "networks.norm=group",
         f"max_steps={STEPS}",
@@ -98,7 +98,7 @@ def test_nothing_but_what_the_mathematics_needs(options: list[str], tmp_path: Pa
         "vec": size["encoder"] + size["classifier"],
         "decoder": critic_steps * size["critic"] + size["decoder"],
     }
-    phases = {phase.name: phase for phase in load([*SMALL, *options]).system.phases()}
+    phases = {phase.name: phase for phase in load([*NETWORKS, *options]).system.phases()}
     collectives = {"vec": 2, "decoder": critic_steps + 1}  # DDP's first bucket ends at 1 MiB, and the VEC has more
     for number, iteration in enumerate(seen[1:], 2):  # in the first, DDP does not know its buckets yet
         phase, step = ("vec", number) if number <= STEPS else ("decoder", number - STEPS)
