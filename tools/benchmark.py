@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from savae_dist.benchmarks import comparisons, gpu_check, scaling
 from savae_dist.benchmarks.setting import PAPER, in_numbers
@@ -83,6 +84,16 @@ def common_options(
     return parser
 
 
+def gpu_options(what: Any) -> None:
+    device = what.add_parser("gpu", help="sizes and widths in order of worth on one GPU, as JSON and a page")
+    device.add_argument("out", type=Path, metavar="OUT", help="folder for gpu.json and gpu.md")
+    device.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    device.add_argument("--limit", type=float, default=450.0, help="seconds after which no other cell is begun")
+    device.add_argument("--seconds", type=float, default=2.0, help="per loop")
+    device.add_argument("--batch", type=int, default=128, help="samples per optimiser step")
+    device.set_defaults(measure=gpu)
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = tool_parser(prog="benchmark", description="Measure the trainer on this machine.")
     what = parser.add_subparsers(required=True, metavar="WHAT")
@@ -113,13 +124,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     several.add_argument("changes", nargs="*", metavar="key=value", help="of the demo's configuration")
     several.set_defaults(measure=scale)
 
-    device = what.add_parser("gpu", help="sizes and widths in order of worth on one GPU, as JSON and a page")
-    device.add_argument("out", type=Path, metavar="OUT", help="folder for gpu.json and gpu.md")
-    device.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    device.add_argument("--limit", type=float, default=450.0, help="seconds after which no other cell is begun")
-    device.add_argument("--seconds", type=float, default=2.0, help="per loop")
-    device.add_argument("--batch", type=int, default=128, help="samples per optimiser step")
-    device.set_defaults(measure=gpu)
+    gpu_options(what)
 
     common = common_options(5, 1.0)
     batches = what.add_parser(
