@@ -14,16 +14,8 @@ from savae_dist.config.schema import RunConfig
 # Keys that may change when a run is resumed: they alter neither the mathematics nor the order of the data.
 FREE_KEYS = {
     *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
-    *(
-        "keep_best",
-        "judge",
-        "compile",
-        "accumulate",
-        "ddp.bucket_mb",
-        "posterior_cache",
-        "timeout",
-        "debug.check_ranks",
-    ),
+    *("keep_best", "trackers"),
+    *("judge", "compile", "accumulate", "ddp.bucket_mb", "posterior_cache", "timeout", "debug.check_ranks"),
     *("divergence.retries", "divergence.lr_factor"),
     *("data.workers", "data.lanes", "data.cache", "data.validation", "data.bad_budget"),
     *("data.cache_dir", "data.cache_bytes", "data.outage_limit"),

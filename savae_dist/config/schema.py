@@ -18,6 +18,7 @@ from savae_dist.config.members import check_members
 from savae_dist.config.metric_names import check_best
 from savae_dist.config.pictures import as_lists
 from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig
+from savae_dist.config.trackers import check_trackers
 from savae_dist.errors import ConfigError
 
 Auto = Literal["auto"]
@@ -250,6 +251,7 @@ class RunConfig:
     resume: str = "auto"  # auto, never, or a repository that a run pushed its checkpoints to
     hub: HubConfig = field(default_factory=HubConfig)
     max_steps: int | None = None  # caps every phase, for trials
+    trackers: list[str] = field(default_factory=list)  # of experiments, beside TensorBoard (`config.trackers`)
     log_every: int = 50
     validate_every: int = 1000
     checkpoint_every: int = 1000
@@ -270,6 +272,7 @@ class RunConfig:
         """ConfigError for values that the types allow and that cannot work; ranks are checked at the launch."""
         counts = ("accumulate", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints")
         at_least_one({key: getattr(self, key) for key in (*counts, "nonfinite_limit", "max_steps")})
+        check_trackers(self.trackers)
         check_best(self.keep_best, self.patience, self.judge)
         self.networks.check()
         self.data.check()

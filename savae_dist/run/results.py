@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from savae_dist.config.hub import datasets_of
+from savae_dist.config.identity import as_dict
 from savae_dist.config.schema import RunConfig
 from savae_dist.distributed.launch import describe
 from savae_dist.networks import Network
@@ -101,6 +102,7 @@ class Results:
         self._draw(pipeline, at.total, log=not again, worst=True)
         if metrics and not again:
             self._record(metrics, at.total)
+            self.tracker.hparams(as_dict(self.config), validated(metrics), at.total)
         with side.spared("report.html"):
             write_run(self.folder, outcome="done")
         measured = self.validation is not None
@@ -158,8 +160,7 @@ class Results:
 
     def _record(self, metrics: Mapping[str, Any], step: int) -> None:
         """Add a validation to the curves."""
-        numbers = {f"validation/{name}": value for name, value in metrics.items() if value is not None}
-        self.tracker.scalars(numbers, step)
+        self.tracker.scalars(validated(metrics), step)
 
     def _draw(self, pipeline: Pipeline, step: int, log: bool = True, worst: bool = False) -> None:
         if self.process.state.is_main_process:
@@ -170,3 +171,8 @@ class Results:
                 figures = self.drawn.draw(pipeline, self.folder / "figures", where, worst)
                 for name, figure in figures.items() if log else ():
                     self.tracker.figure(name, figure, step)
+
+
+def validated(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that were measured, as curves name them."""
+    return {f"validation/{name}": value for name, value in metrics.items() if value is not None}

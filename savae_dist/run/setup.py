@@ -35,6 +35,7 @@ from savae_dist.run.best import KeepBest
 from savae_dist.run.hub import HubPush, fetch
 from savae_dist.run.initial import find_initial
 from savae_dist.run.network_sizes import check_sizes
+from savae_dist.run.outside_trackers import OutsideTrackers
 from savae_dist.run.process import Process
 from savae_dist.run.results import Results
 from savae_dist.run.retry import Retry
@@ -95,9 +96,11 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
         checkpoint.remove_after(folder / "checkpoints", training.total)
     total = sum(config.capped(phase.steps) for phase in phases)
     # Made last, because it must be closed: an error before this line leaves no progress bar open.
-    tracker = Tracker(folder / "tensorboard", total, training.total, process.status.writes, process.status.side)
+    writes, side = process.status.writes, process.status.side
+    outside = OutsideTrackers(config.trackers, folder, identity.digest(config), identity.as_dict(config), side)
+    tracker = Tracker(folder / "tensorboard", total, training.total, writes, side, outside)
     watch = Watch(networks, shards.spec.classes, training.warnings)
-    hub = HubPush(config.hub, folder, process.status.side, process.status.writes)
+    hub = HubPush(config.hub, folder, side, writes)
     results = Results(config, process, folder, phases, given, training_data, validation, tracker, watch, hub, keep_best)
     return Run(config, process, folder, phases, networks, training_data, training, found, tracker, results)
 

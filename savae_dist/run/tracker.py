@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import summary
@@ -13,6 +14,7 @@ from torch.utils.tensorboard._utils import figure_to_image
 from tqdm import tqdm
 
 from savae_dist.run.events import EventFile
+from savae_dist.run.outside_trackers import OutsideTrackers, plain
 from savae_dist.run.side_outputs import SideOutputs
 
 
@@ -45,11 +47,19 @@ class Tracker:
     It is silent on all but the main process.
 
     total, done: iterations of the whole run, and those that an earlier launch has done. side: where it is told that
-    TensorBoard's file cannot be written.
+    TensorBoard's file cannot be written. outside: further trackers, which get every scalar too.
     """
 
-    def __init__(self, folder: Path, total: int, done: int, main: bool, side: SideOutputs | None = None) -> None:
-        self.main, self.side = main, side or SideOutputs()
+    def __init__(
+        self,
+        folder: Path,
+        total: int,
+        done: int,
+        main: bool,
+        side: SideOutputs | None = None,
+        outside: OutsideTrackers | None = None,
+    ) -> None:
+        self.main, self.side, self.outside = main, side or SideOutputs(), outside
         self.events = EventFile(folder, first=done + 1)
         self.terminal = main and sys.stderr.isatty()
         self.phase = ""
@@ -78,6 +88,15 @@ class Tracker:
         if self.main:
             with self.side.spared("TensorBoard's file"):
                 self.events.append([summary.scalar(name, value) for name, value in values.items()], step)
+            if self.outside is not None:
+                self.outside.log(values, step)
+
+    def hparams(self, configuration: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+        """The configuration beside the last metrics, as TensorBoard's HPARAMS compares runs."""
+        if self.main:
+            keys = {key: plain(value) for key, value in configuration.items()}
+            with self.side.spared("TensorBoard's file"):
+                self.events.append([*summary.hparams(keys, dict(metrics))], step)
 
     def figure(self, name: str, figure: Figure, step: int) -> None:
         if self.main:
@@ -99,3 +118,5 @@ class Tracker:
 
     def close(self) -> None:
         self.bar.close()
+        if self.outside is not None:
+            self.outside.close()

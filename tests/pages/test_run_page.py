@@ -82,7 +82,7 @@ def test_a_run_under_way(runs: dict[str, Path], tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().out.strip() == str(run / "report.html")
     assert RunFolder(run).steps == {"vec": (2, 2), "decoder": (1, 2)}
     text = check_page(run / "report.html").text
-    for words in ("Preempted", "at the last validation, after 3 steps in all", "reconstruction_mse"):
+    for words in ("Preempted", "at the last validation, after 4 steps in all", "reconstruction_mse"):
         assert words in text
 
 
