@@ -66,7 +66,15 @@ def test_each_rule(field: str, without: str, within: str) -> None:
 
 def test_every_need_that_a_field_states_has_its_row() -> None:
     sections = [type(value) for value in vars(RunConfig()).values()]
-    classes = {OptimizerConfig, *sections, *map(type, SYSTEMS.values())} - {type(None), dict, list, int, float, bool, str}
+    classes = {OptimizerConfig, *sections, *map(type, SYSTEMS.values())} - {
+        type(None),
+        dict,
+        list,
+        int,
+        float,
+        bool,
+        str,
+    }
     stated = {f"{one.__name__}.{key.name}" for one in classes for key in fields(one) if NEEDS in key.metadata}
     assert {field for field, _, _ in RULES} == stated
 
