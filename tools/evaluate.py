@@ -11,8 +11,8 @@ printed as well. A judge is a pipeline with encoder and classifier, trained inde
 Frechet and kernel distances, precision, recall, density and coverage are taken on the features of the judge, or of the
 encoder of another pipeline (--features). Each number comes with its bootstrap interval and the number of samples that
 it is of. --probes and --nearest read the training set once more: what simple classifiers read from the codes, and how
-near generated samples are to training samples (minutes for 60,000 images). --mosaic lays images out by t-SNE of their
-codes (a minute). --attributes draws what attributes of samples add to them, and with --training makes the table of
+near generated samples are to training samples (half a minute for 60,000 images). --mosaic lays images out by t-SNE of
+their codes (seconds). --attributes draws what attributes of samples add to them, and with --training makes the table of
 linear SVMs that read them from the codes, and from those of each --view beside. --gaming moves samples until the
 pipeline takes them for another class, and asks the judge.
 Of signals, classes are also told by recording and machine, beside baselines that are fitted to --training, or to what a
@@ -132,7 +132,7 @@ def alarms(pipeline: Pipeline, reader: Reader, options: argparse.Namespace) -> N
 def seen_by(pipeline: Pipeline, judge: Pipeline | None, options: argparse.Namespace) -> FeatureView | None:
     """The features in which sets of samples are compared."""
     if options.features is None:
-        return None if judge is None else FeatureView.of(judge, options.judge, pipeline.spec)
+        return None if judge is None else FeatureView(judge, options.judge, pipeline.spec)  # measure_all checks it
     encoder = Pipeline.from_pretrained(options.features).to(pipeline.device)
     return FeatureView.of(encoder, options.features, pipeline.spec)
 
