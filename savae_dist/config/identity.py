@@ -14,6 +14,7 @@ from savae_dist.config.schema import RunConfig
 # Keys that may change when a run is resumed: they alter neither the mathematics nor the order of the data.
 FREE_KEYS = {
     *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
+    *("checkpoint_minutes", "checkpoint_background"),
     *("keep_best", "trackers"),
     *("judge", "compile", "accumulate", "ddp.bucket_mb", "posterior_cache", "timeout", "debug.check_ranks"),
     *("divergence.retries", "divergence.lr_factor"),

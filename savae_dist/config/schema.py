@@ -255,6 +255,8 @@ class RunConfig:
     log_every: int = 50
     validate_every: int = 1000
     checkpoint_every: int = 1000
+    checkpoint_minutes: float | None = None
+    checkpoint_background: bool = True
     keep_checkpoints: int = 3
     keep_best: str | None = None  # METRIC or METRIC:lower|higher: the checkpoint of the best validation stays, too
     patience: int = 0  # the last phase ends after so many validations in a row that are no better; 0: never
@@ -274,12 +276,9 @@ class RunConfig:
         at_least_one({key: getattr(self, key) for key in (*counts, "nonfinite_limit", "max_steps")})
         check_trackers(self.trackers)
         check_best(self.keep_best, self.patience, self.judge)
-        self.networks.check()
-        self.data.check()
-        self.ddp.check()
-        self.hub.check()
+        for check in (self.networks.check, self.data.check, self.ddp.check, self.hub.check, self.debug.check):
+            check()
         check_resume(self.resume)
-        self.debug.check()
         self.divergence.check()
         for term, schedule in self.schedules.items():
             schedule.check(f"schedules.{term}")
@@ -287,6 +286,8 @@ class RunConfig:
             adaptive.check(f"adaptive.{term}")
         if self.posterior_cache < 0:
             raise ConfigError(f"posterior_cache must not be negative, not {self.posterior_cache}")
+        if self.checkpoint_minutes is not None and not 0 < self.checkpoint_minutes < math.inf:
+            raise ConfigError(f"checkpoint_minutes must be positive or null, not {self.checkpoint_minutes}")
         if not 1 <= self.timeout < 1e6:
             raise ConfigError(f"timeout is seconds, from 1 to a million, not {self.timeout}")
         if not 0 <= self.seed < 2**63:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -52,25 +52,25 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
         config: a mapping of more keys for config.json; those that a network is loaded by are always its own.
         """
-        named = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self.init_arguments}
-        config = {**(config or {}), **named}
         if unknown := hub.keys() - HUB_SAVING:
             raise TypeError(
                 f"save_pretrained() takes no {min(unknown)!r}; for the Hub it takes {', '.join(HUB_SAVING)}"
             )
         if hub:
-            return super().save_pretrained(save_directory, config=config, **hub)
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
+            return super().save_pretrained(save_directory, config=json.loads(self.config_text(config)), **hub)
+        (folder := Path(save_directory)).mkdir(parents=True, exist_ok=True)
         self._save_pretrained(folder)
-        write_text(folder / CONFIG_NAME, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        write_text(folder / CONFIG_NAME, self.config_text(config))
         return None
+
+    def config_text(self, more: Mapping[str, Any] | None = None) -> str:
+        """What config.json holds; more: further keys, which do not replace those that a network is loaded by."""
+        named = {"model_type": self.model_type, "format_version": FORMAT_VERSION, **self.init_arguments}
+        return json.dumps({**(more or {}), **named}, indent=2, sort_keys=True) + "\n"
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Save copies: under ZeRO parameters are pieces of one flat tensor, which the mixin's own method refuses."""
-        tensors = {
-            name: value.clone(memory_format=torch.contiguous_format) for name, value in self.state_dict().items()
-        }
+        tensors = {name: one.clone(memory_format=torch.contiguous_format) for name, one in self.state_dict().items()}
         write_bytes(save_directory / SAFETENSORS_SINGLE_FILE, save(tensors, metadata={"format": "pt"}))
 
     @classmethod

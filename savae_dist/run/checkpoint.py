@@ -10,45 +10,60 @@ that is saved again is found as `.step-00001200.HEX.old` while the new one takes
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file
-from torch import Tensor
+from safetensors.torch import load_file, load_model
 
 from savae_dist.errors import CheckpointError, SaveError, printable
 from savae_dist.files import OLD, discard, draft_of, make_folder, publish, remove_replaced
 from savae_dist.networks import FeatureNetwork, Network
-from savae_dist.networks.base import PIPELINE
 from savae_dist.networks.stored import fit, tensor_forms
+from savae_dist.run.checkpoint_contents import Contents, Savable, sha256
 from savae_dist.run.checkpoint_schema import MANIFEST, OPTIONAL_VALUES, RESTORE, STATE, VALUES
 from savae_dist.run.side_outputs import SideOutputs
 from savae_dist.run.training_state import FORMAT_VERSION, TrainingState
-from savae_dist.training.optim import WeightAverage
 from savae_dist.untrusted import SIZE, Misfit, check, content, parse, read_object, reason, record, shown, whole
 
 PREFIX = "step-"
 NAME = re.compile(rf"{PREFIX}([0-9]{{8,18}})|\.{PREFIX}([0-9]{{8,18}})\.[0-9a-f]+\{OLD}")
 
-UpdateState = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by parameter name, and plain values
+
+Signature = list[tuple[str, int, int, int]] | None  # name, size, time and inode of every file; None: not known
 
 
-class Savable(Protocol):
-    """The part of a `PreparedUpdate` that a checkpoint needs."""
+class Verified:
+    """The checkpoints that were found whole; while their files stay as they are, these are not read again."""
 
-    averages: dict[str, WeightAverage[Network]]
+    def __init__(self) -> None:
+        self._seen: dict[str, Signature] = {}
 
-    def state(self) -> UpdateState: ...
+    def note(self, checkpoint: Path) -> None:
+        """Take it for whole as it is now."""
+        self._seen[checkpoint.name] = _signature(checkpoint)
 
-    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None: ...
+    def problem(self, checkpoint: Path) -> str | None:
+        """As the function `problem`."""
+        signature = _signature(checkpoint)
+        if signature is not None and signature == self._seen.get(checkpoint.name):
+            return None
+        found = problem(checkpoint)
+        if found is None:
+            self._seen[checkpoint.name] = signature
+        return found
+
+
+def _signature(checkpoint: Path) -> Signature:
+    try:
+        files = [(str(path.relative_to(checkpoint)), path.lstat()) for path in sorted(checkpoint.rglob("*"))]
+    except OSError:
+        return None
+    return [(name, file.st_size, file.st_mtime_ns, file.st_ino) for name, file in files]
 
 
 def save(
@@ -57,21 +72,27 @@ def save(
     updates: Mapping[str, Savable],
     state: TrainingState,
     keep: int,
-    write: bool = True,
     side: SideOutputs | None = None,
     pipeline: str = "",
 ) -> Path:
+    """`write` what training holds now, while it waits."""
+    return write(folder, Contents.of(networks, updates, state, pipeline), keep, side)
+
+
+def write(
+    folder: Path,
+    contents: Contents,
+    keep: int,
+    side: SideOutputs | None = None,
+    verified: Verified | None = None,
+) -> Path:
     """Write `folder/step-N`, then remove all but the newest `keep`, the best and the ends of phases; SaveError.
 
-    All ranks must call it, since each may hold a part of the optimisers' states; `write` is true on one of them.
-    side: where it is told that an old one could not be removed, which is tried again at the next call. pipeline: the
-    text of a `pipeline.json`, by which the folder is loaded as one; "": none.
+    Never twice at once. side: where it is told that an old one could not be removed, which is tried again at the next
+    call. verified: which of them were found whole before.
     """
-    states = {name: update.state() for name, update in updates.items()}
-    target = folder_of(folder, state.total)
-    if not write:
-        return target
-    draft, side = draft_of(target), side or SideOutputs()
+    target = folder_of(folder, contents.state.total)
+    draft, side, verified = draft_of(target), side or SideOutputs(), verified or Verified()
     try:
         # A run's folder that was removed is not made again: its configuration and logs would be missing.
         if not folder.parent.is_dir():
@@ -80,15 +101,16 @@ def save(
             make_folder(folder)
         with side.spared("an old checkpoint", "removed"):  # now, to have its space
             sweep(folder)
-        _write(draft, networks, updates, states, state, pipeline)
+        contents.write(draft)
         # The target may exist already: as a damaged checkpoint, or as the same state saved before.
         publish(draft, target)
     except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
         shutil.rmtree(draft, ignore_errors=True)
         raise not_saved(target, "the checkpoint", folder.parent, error) from error
+    verified.note(target)  # its manifest was made from what was read there
     with side.spared("an old checkpoint", "removed"):
         remove_replaced(target)
-        _remove_old(folder, keep, state.best.get("total", -1))
+        _remove_old(folder, keep, contents.state.best.get("total", -1), verified)
     return target
 
 
@@ -98,41 +120,6 @@ def not_saved(path: Path, what: str, folder: Path, error: Exception) -> SaveErro
     if not folder.is_dir():
         advice = f"{folder} was removed while the run was at work in it: start anew, there or in another `output`"
     return SaveError(f"{path}: {what} could not be written ({error}); {advice}")
-
-
-def _write(
-    draft: Path,
-    networks: Mapping[str, Network],
-    updates: Mapping[str, Savable],
-    states: Mapping[str, UpdateState],
-    state: TrainingState,
-    pipeline: str,
-) -> None:
-    (draft / "updates").mkdir(parents=True)
-    for name, network in networks.items():
-        if not isinstance(network, FeatureNetwork):  # it never changes; `state.features` holds its digest
-            network.save_pretrained(draft / "networks" / name)
-    for name, update in updates.items():
-        tensors, values = states[name]
-        tensor_file, value_file = (draft / "updates" / f"{name}{suffix}" for suffix in (".safetensors", ".json"))
-        value_file.write_text(json.dumps(values, indent=1))
-        save_file({k: v.contiguous() for k, v in tensors.items()}, tensor_file)
-        shutil.copymode(value_file, tensor_file)  # safetensors makes files that only their owner may read
-        for network_name, average in update.averages.items():
-            average.network.save_pretrained(draft / "ema" / network_name)
-    if pipeline:
-        (draft / PIPELINE).write_text(pipeline)
-    (draft / "state.json").write_text(json.dumps(asdict(state), indent=1))
-    files = sorted(path for path in draft.rglob("*") if path.is_file())
-    manifest = {
-        path.relative_to(draft).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)} for path in files
-    }
-    (draft / "manifest.json").write_text(json.dumps(manifest, indent=1))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sweep(folder: Path) -> None:
@@ -146,12 +133,12 @@ def folder_of(checkpoints: Path, total: int) -> Path:
     return checkpoints / f"{PREFIX}{total:08d}"
 
 
-def _remove_old(folder: Path, keep: int, best: int) -> None:
+def _remove_old(folder: Path, keep: int, best: int, verified: Verified) -> None:
     """Remove all but the newest `keep`, the newest good one, that of the step `best`, and the ends of phases.
 
     Damaged checkpoints are not counted and never deleted: they may be the only copy.
     """
-    states = {path: read_state(path) for path in checkpoints(folder) if problem(path) is None}
+    states = {path: read_state(path) for path in checkpoints(folder) if verified.problem(path) is None}
     good = next((path for path, state in states.items() if state.good), None)
     passing = [path for path, state in states.items() if not state.phase_end]
     for path in passing[keep:]:
@@ -194,7 +181,7 @@ def problem(checkpoint: Path) -> str | None:
             path = checkpoint / name
             if not path.is_file():
                 return f"{name} is missing"
-            if path.stat().st_size != entry["size"] or _sha256(path) != entry["sha256"]:
+            if path.stat().st_size != entry["size"] or sha256(path) != entry["sha256"]:
                 return f"{name} was changed or cut"
     except (OSError, Misfit) as error:
         return f"manifest.json cannot be read ({reason(error)})"

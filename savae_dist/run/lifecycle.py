@@ -106,5 +106,6 @@ def opened(config: RunConfig, process: Process, retry: Retry | None = None) -> I
     try:
         yield run
     finally:
+        run.saves.close()
         run.results.hub.close()
         run.tracker.close()

@@ -113,6 +113,9 @@ def report(run: Run) -> list[str]:
     steps = [step for phase in phases for step in phase.steps]
     most = max(steps, key=lambda step: step.bytes(split.rows))
     kept = sum(tensor_bytes([n]) for n in run.networks.values() if not isinstance(n, FeatureNetwork))
+    saved = kept + max(phase.saved for phase in phases)
+    copied = saved if run.config.checkpoint_background else 0
+    there += copied if device.type == "cpu" else 0
 
     def needed(accumulate: int) -> int:
         samples = replace(split, accumulate=accumulate).rows
@@ -126,7 +129,7 @@ def report(run: Run) -> list[str]:
         f"            {size(there)} before it, {size(most.fixed[moment])} for any batch, "
         f"{size(most.each[moment])} a sample",
         *fitting(split, needed, memory_of(device), any(batch_norms(n) for n in run.networks.values())),
-        f"checkpoint  {size(kept + max(phase.saved for phase in phases))}",
+        f"checkpoint  {size(saved)}{', and as much memory of rank 0 for the copy that is written' * bool(copied)}",
     ]
 
 

@@ -81,8 +81,11 @@ class Results:
         self.hub.checkpoint()
         return better
 
-    def finish(self, networks: Mapping[str, Network], at: TrainingState) -> None:
-        """Measure, export the pipeline with what it draws codes from, and say where everything lies."""
+    def finish(self, networks: Mapping[str, Network], at: TrainingState, saves: Mapping[str, Any]) -> None:
+        """Measure, export the pipeline with what it draws codes from, and say where everything lies.
+
+        saves: what the checkpoints cost, for summary.json.
+        """
         pipeline = self._pipeline(self.phases[-1], networks)
         metrics = self._metrics(pipeline)
         self.keep_best.judged(metrics, at)
@@ -94,6 +97,7 @@ class Results:
         if self.validation is not None and self.validation.shared:
             side.tell("groups on both sides", self.validation.shared)
         summary = {**metrics, **self._told(at)}
+        summary |= {"checkpoints": saves} if saves else {}
         again = (self.folder / "summary.json").is_file()  # finished by an earlier launch, which logged the figures
         # An earlier "done" must not stand in status.json while the pipeline is being replaced.
         self.process.status.begin(again=True)

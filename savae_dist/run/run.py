@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import tee
@@ -12,7 +11,7 @@ from types import SimpleNamespace
 import torch
 
 from savae_dist.config.schema import RunConfig
-from savae_dist.distributed.reduce import rank_means, rank_sums
+from savae_dist.distributed.reduce import rank_means
 from savae_dist.distributed.signals import Halt
 from savae_dist.errors import DivergedError, SaveError
 from savae_dist.networks import Network
@@ -20,6 +19,7 @@ from savae_dist.run import checkpoint, posterior_cache
 from savae_dist.run.process import Process
 from savae_dist.run.results import Results
 from savae_dist.run.retry import Retry
+from savae_dist.run.saves import Saves
 from savae_dist.run.tracker import Clock, Tracker
 from savae_dist.run.training_data import TrainingData
 from savae_dist.run.training_state import TrainingState
@@ -31,8 +31,6 @@ from savae_dist.training.gradient_shares import read_out
 from savae_dist.training.posteriors import Posteriors
 
 MEASURED = 2048  # training samples that a phase may measure before its first step
-# Seconds before each further try to save: an error of a disk or of a network file system may pass.
-SAVE_AGAIN = (0.5, 2.0, 5.0)
 
 Updates = Mapping[str, PreparedUpdate]
 
@@ -42,7 +40,6 @@ class Run:
     """A run at the start, or where its newest checkpoint left it; `setup.open_run` puts it together.
 
     training: where it stands. resumed_from: the checkpoint that it goes on from. updates: of the phase that it is in.
-    saved: `training.total` of its newest checkpoint.
     """
 
     config: RunConfig
@@ -56,10 +53,10 @@ class Run:
     tracker: Tracker
     results: Results
     updates: Updates = field(default_factory=dict, init=False)
-    saved: int = field(init=False)
+    saves: Saves = field(init=False)
 
     def __post_init__(self) -> None:
-        self.saved = self.training.total
+        self.saves = Saves(self.folder, self.config, self.process, self.tracker, self.training.total)
 
     def steps(self, phase: Phase) -> int:
         return self.config.capped(phase.steps)
@@ -84,12 +81,15 @@ class Run:
         try:
             for phase in self.remaining_phases():
                 self.train(phase)
-            self.results.finish(self.networks, self.training)
+            self.results.finish(self.networks, self.training, self.saves.report())
         except Halt as halt:
-            if self.training.total != self.saved:
-                self.save(self.updates)
+            if not isinstance(halt.error, SaveError):
+                if self.training.total != self.saves.begun:
+                    self.save(self.updates)
+                self.saves.settle()
             raise halt.told(f"{self.training.phase} step {self.training.step}") from halt
         except DivergedError as error:
+            self.saves.settle()  # it may be the one to go back to
             retry = Retry.after(error, self.training, self.config.divergence)
             self.tracker.say(retry.told(error, self.config.divergence))
             return retry
@@ -111,7 +111,7 @@ class Run:
         clock = Clock()
         if keep_best.overdue(training, config.validate_every, last) and self.validate(phase, updates):
             self.save(updates)
-        for step in run_phase(plan, self.data.planned(ahead), updates, builder, self.process.stop.together):
+        for step in run_phase(plan, self.data.planned(ahead), updates, builder, self.saves.together):
             clock.tick()
             training.total, training.step = training.total + 1, step
             self.tracker.advance(phase.name)
@@ -133,7 +133,8 @@ class Run:
         Where a best is kept the validation comes first: what is saved then knows of it, so that it is not made again.
         """
         step, config, best = self.training.step, self.config, bool(self.results.keep_best.metric)
-        saves, better = step % config.checkpoint_every == 0, False
+        saves = step % config.checkpoint_every == 0 or (step % config.log_every == 0 and self.saves.due())
+        better = False
         if saves and not best:
             self.save(updates)
         if step % config.validate_every == 0:
@@ -142,42 +143,16 @@ class Run:
             self.save(updates)
 
     def save(self, updates: Updates) -> None:
-        """Write a checkpoint, on rank 0; SaveError on every rank if it fails each time that it is tried."""
-        parameters = (p for network in self.networks.values() for p in network.parameters())
-        finite = all(bool(torch.isfinite(parameter).all()) for parameter in parameters)
-        self.training.good = finite and not any(int(update.skipped_in_a_row) for update in updates.values())
-        with self.process.stop.patient():
-            for pause in (*SAVE_AGAIN, None):
-                message = self._try_to_save(updates)
-                failed, gone = rank_sums(torch.tensor([bool(message), not self.folder.is_dir()], dtype=torch.float64))
-                if not failed:
-                    self.saved = self.training.total
-                    return
-                if pause is None or gone:
-                    raise SaveError(message or "rank 0 could not save; see status.json")
-                self.tracker.say(f"savae_dist: {message}; trying again")
-                time.sleep(pause)
-
-    def _try_to_save(self, updates: Updates) -> str:
-        """Why rank 0 could not write a checkpoint; empty if it could, and on the other ranks."""
-        folder, write, keep = (
-            self.folder / "checkpoints",
-            self.process.state.is_main_process,
-            self.config.keep_checkpoints,
-        )
-        try:
-            side, pipeline = self.process.status.side, self._pipeline_of(updates)
-            checkpoint.save(folder, self.networks, updates, self.training, keep, write, side, pipeline)
-        except SaveError as error:
-            return str(error)
-        return ""
-
-    def _pipeline_of(self, updates: Updates) -> str:
-        phase = next(phase for phase in self.phases if phase.name == self.training.phase)
-        return self.results.checkpointed(phase, self.networks, _averaged(updates))
+        """Begin to write a checkpoint, on rank 0; SaveError on every rank if the one before could not be written."""
+        state = replace(self.training, good=not any(int(update.skipped_in_a_row) for update in updates.values()))
+        phase = next(phase for phase in self.phases if phase.name == state.phase)
+        pipeline = self.results.checkpointed(phase, self.networks, _averaged(updates))
+        self.saves.begin(self.networks, updates, state, pipeline)
 
     def validate(self, phase: Phase, updates: Updates) -> bool:
         """Measure and draw the networks as they are now, or their weight average; whether they are the best so far."""
+        if self.config.hub.push is not None:
+            self.saves.settle()  # the newest checkpoint is pushed
         return self.results.validate(phase, {**self.networks, **_averaged(updates)}, self.training)
 
     def _measure(self, prepare: Preparation) -> None:
@@ -270,7 +245,7 @@ class Run:
     def _end(self, phase: Phase, updates: Updates, clock: Clock) -> None:
         """End a phase: take the averaged weights, make buffers equal on all ranks, save a checkpoint and validate."""
         recalibration = phase.recalibrate if self.steps(phase) else None  # without steps all is as it was given
-        if recalibration is not None and self.training.total != self.saved:
+        if recalibration is not None and self.training.total != self.saves.begun:
             self.save(updates)  # first: the data are read once more, and may be out of reach
         for update in updates.values():
             for name, average in update.averages.items():
@@ -289,6 +264,8 @@ class Run:
             update.close()
         if phase is not self.phases[-1] and self.steps(phase):  # the last one is measured when the run finishes
             self.validate(phase, updates)
+        # The workers of the next phase are forked, and would keep open the files that are being written.
+        self.saves.settle()
 
 
 def _averaged(updates: Updates) -> dict[str, Network]:

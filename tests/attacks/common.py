@@ -78,9 +78,9 @@ def made_data(folder: Path, count: int = 32) -> None:
             path.unlink()
 
 
-def train(folder: Path, *arguments: str, number: int = -1, half: bool = False) -> forked.Ended:
-    """Train the small run in `folder`; it dies before file operation `number`, if that is given."""
-    return forked.train([*SMALL, *arguments], folder, KilledBefore(folder, number, half))
+def train(folder: Path, *arguments: str, number: int = -1, half: bool = False, writer: bool = False) -> forked.Ended:
+    """Train the small run in `folder`; it dies before file operation `number`, if that is given, as `KilledBefore`."""
+    return forked.train([*SMALL, *arguments], folder, KilledBefore(folder, number, half, writer))
 
 
 def result(run: Path) -> dict[str, str]:

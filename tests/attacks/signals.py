@@ -24,6 +24,7 @@ from helpers import forked
 
 from savae_dist.data import Reader, Shards
 from savae_dist.run import checkpoint
+from savae_dist.run.checkpoint_contents import Contents
 from savae_dist.run.results import Results
 from savae_dist.run.run import Run
 from savae_dist.run.status_file import Status
@@ -39,7 +40,8 @@ POINTS: dict[str, tuple[Any, str, int]] = {
     "first iteration": (PreparedUpdate, "step", 0),
     "data wait": (Reader, "__getitem__", 2),
     "validation": (Validation, "measure", 3),
-    "saving": (checkpoint, "save", 4),
+    "saving": (Contents, "of", 4),
+    "writing": (checkpoint, "write", 4),  # in the thread, while training goes on
     "phase end": (Run, "_end", 6),
     "finishing": (Results, "finish", 12),
 }
@@ -62,7 +64,7 @@ class Case(NamedTuple):
 CASES = [
     *(Case(point, to) for point in POINTS for to in ("only", "both")),
     *(Case(point, "rank 1") for point in ("first iteration", "data wait")),
-    *(Case(point, "both", slow=True) for point in ("data wait", "validation", "saving", "finishing")),
+    *(Case(point, "both", slow=True) for point in ("data wait", "validation", "saving", "writing", "finishing")),
 ]
 
 

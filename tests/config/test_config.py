@@ -193,6 +193,7 @@ def test_updates_do_not_share_an_optimiser_configuration() -> None:
         ("optimizers.vec.name=adamax", ["optimizers.vec.name", "adamw"]),
         ("optimizers.vec.schedule=cosin", ["optimizers.vec.schedule", "cosine"]),
         # impossible values
+        *[(f"checkpoint_minutes={bad}", ["checkpoint_minutes", "positive"]) for bad in ("0", "-1", ".inf")],
         *[(f"{key}=0", [key, "at least 1"]) for key in ("accumulate", "max_steps", "log_every", "validate_every")],
         *[(f"{key}=0", [key, "at least 1"]) for key in ("checkpoint_every", "keep_checkpoints", "nonfinite_limit")],
         *[(f"{key}=0", [key, "at least 1"]) for key in ("data.batch_size", "data.shuffle_window", "data.lanes")],

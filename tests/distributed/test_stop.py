@@ -57,7 +57,7 @@ Figure.draw = lambda figure, renderer: None  # blank: they take most of a short 
 CASES = {
     "data": (engine, "_read", 3, [stalls, signalled]),
     "validation": (metrics, "measure", 1, [signalled, lambda: None]),
-    "save": (checkpoint, "save", 1, [lambda: signalled(4), lambda: None]),
+    "save": (checkpoint, "write", 1, [lambda: signalled(4), lambda: None]),
 }
 for name, (home, function, call, events) in CASES.items():
     arguments = [*sys.argv[2:], f"output={sys.argv[1]}/{name}"]

@@ -33,6 +33,7 @@ class Operation:
     `rename`, `unlink`, `mkdir`, `rmdir`; or `promise`, which is none: `path` was now told to be safe.
 
     file: a number of the file itself, whatever its name. data: what is written at `offset`; at `fsync` all of it.
+    writer: whether the thread that writes checkpoints did it.
     """
 
     kind: str
@@ -41,17 +42,19 @@ class Operation:
     file: int = -1
     offset: int = 0
     data: bytes = b""
+    writer: bool = False
 
 
 class Watch:
     """Replaces the functions that change files by ones that call `begin` first; with `deadly` the process is killed
-    before that operation, counted from 0, with `half` in the midst of it if it writes.
+    before that operation, counted from 0, with `half` in the midst of it if it writes. With `writer` those count that
+    the thread does which writes checkpoints, else those of all others.
 
     Nothing is flushed to the disk in truth: that takes long, and what is killed is not affected by it.
     """
 
-    def __init__(self, folder: Path, deadly: int = -1, half: bool = False) -> None:
-        self.folder, self.deadly, self.half = str(folder), deadly, half
+    def __init__(self, folder: Path, deadly: int = -1, half: bool = False, writer: bool = False) -> None:
+        self.folder, self.deadly, self.half, self.writer = str(folder), deadly, half, writer
         self.operations: list[Operation] = []
         self.count, self._files, self._inodes = 0, 0, dict[int, int]()
         self.lock = threading.RLock()  # TensorBoard writes in a thread
@@ -86,11 +89,15 @@ class Watch:
     def begin(self, operation: Operation) -> Iterator[None]:
         """Around the operation itself: count it, perhaps die, and note it when it is done."""
         with self.lock:
-            if self.count == self.deadly and not (self.half and operation.kind == "write"):
+            if self.due() and not (self.half and operation.kind == "write"):
                 os.kill(os.getpid(), signal.SIGKILL)
-            self.count += 1
+            self.count += in_writer() == self.writer
             yield
-            self.operations.append(operation)
+            self.operations.append(replace(operation, writer=in_writer()))
+
+    def due(self) -> bool:
+        """Whether this thread is at the operation before which the process dies."""
+        return self.count == self.deadly and in_writer() == self.writer
 
     def promise(self, what: str) -> None:
         with self.lock:
@@ -116,7 +123,7 @@ def _replace_open(watch: Watch) -> None:
         def write(self, data: Any) -> int:
             content = bytes(data)
             with watch.lock:
-                dies = watch.half and watch.count == watch.deadly
+                dies = watch.half and watch.due()
                 if dies:
                     super().write(content[: len(content) // 2])
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -220,16 +227,25 @@ def _replace_os(watch: Watch) -> None:
     os.mkdir, os.rmdir = of_one_path("mkdir", os.mkdir), of_one_path("rmdir", os.rmdir)
 
 
+def in_writer() -> bool:
+    """Whether this is the thread that writes checkpoints."""
+    return threading.current_thread().name.startswith("checkpoint")
+
+
 @dataclass(frozen=True)
 class KilledBefore:
-    """Kill the process before its operation `number`, or `half` way through it; -1: never."""
+    """Kill the process before its operation `number`, or `half` way through it; -1: never.
+
+    writer: before that of the thread that writes checkpoints, whatever the others have done by then.
+    """
 
     folder: Path
     number: int = -1
     half: bool = False
+    writer: bool = False
 
     def __call__(self) -> Any:
-        return Watch(self.folder, self.number, self.half).installed()
+        return Watch(self.folder, self.number, self.half, self.writer).installed()
 
 
 @dataclass(frozen=True)
@@ -242,10 +258,10 @@ class Recorded:
     @contextmanager
     def __call__(self) -> Iterator[None]:
         watch = Watch(self.folder)
-        saved, finished = checkpoint.save, Results.finish
+        written, finished = checkpoint.write, Results.finish
 
-        def save(*arguments: Any, **more: Any) -> Path:
-            path = saved(*arguments, **more)
+        def write(*arguments: Any, **more: Any) -> Path:
+            path = written(*arguments, **more)
             watch.promise(path.name)
             return path
 
@@ -253,7 +269,7 @@ class Recorded:
             finished(*arguments)
             watch.promise("pipeline")
 
-        checkpoint.save, Results.finish = save, finish
+        checkpoint.write, Results.finish = write, finish
         with watch.installed():
             yield
         lines = [json.dumps({**asdict(one), "data": one.data.decode("latin-1")}) for one in watch.operations]

@@ -293,14 +293,14 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
 
 def seal(folder: Path) -> None:
     """The manifest of a damaged checkpoint made anew, so that what is behind it is loaded."""
-    from savae_dist.run.checkpoint import _sha256
+    from savae_dist.run.checkpoint_contents import sha256
 
     for manifest in folder.rglob("manifest.json"):
         if manifest.is_symlink() or not manifest.is_file():
             continue
         files = (p for p in sorted(manifest.parent.rglob("*")) if p.is_file() and p != manifest)
         entries = {
-            p.relative_to(manifest.parent).as_posix(): {"size": p.stat().st_size, "sha256": _sha256(p)}
+            p.relative_to(manifest.parent).as_posix(): {"size": p.stat().st_size, "sha256": sha256(p)}
             for p in files
             if not p.is_symlink()
         }

@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 from savae_dist import files
 from savae_dist.config.schema import OptimizerConfig
 from savae_dist.errors import CheckpointError, SaveError
-from savae_dist.networks import Encoder
-from savae_dist.run import checkpoint
+from savae_dist.networks import Encoder, Network
+from savae_dist.run import checkpoint, checkpoint_contents
+from savae_dist.run.background_save import BackgroundSave
 from savae_dist.run.checkpoint import (
     checkpoints,
     load_all_networks,
@@ -32,6 +33,7 @@ from savae_dist.run.checkpoint import (
     read_state,
     save,
 )
+from savae_dist.run.checkpoint_contents import Contents
 from savae_dist.run.side_outputs import SideOutputs
 from savae_dist.run.training_state import FORMAT_VERSION, TrainingState
 from savae_dist.systems import SAVAE
@@ -334,13 +336,25 @@ class Killed(BaseException):
     """In place of SIGKILL."""
 
 
+def background_save(folder: Path, networks: dict[str, Network], state: TrainingState) -> None:
+    """As `save` that keeps one, by the thread of a run."""
+    writer = BackgroundSave(folder, 1, False, SideOutputs(), print)
+    try:
+        writer.begin(Contents.of(networks, {}, state))
+        writer.wait()
+    finally:
+        writer.close()
+
+
 @pytest.mark.parametrize("first", [40, 41])
+@pytest.mark.parametrize("background", [False, True])
 def test_killed_before_any_operation_a_whole_one_is_found(
-    first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    background: bool, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one checkpoint kept; 41: the step that is there is saved again, as its phase's end."""
     networks = {"critic": SMALL.build(IMAGE, 4, "batch", 2)["critic"]}
     operations = [(Path, "rename"), (Path, "replace"), (Path, "mkdir"), (os, "unlink"), (os, "rmdir"), (os, "fsync")]
+    operations += [(Path, "write_text"), (checkpoint_contents, "save_file")]
     found = []
     for last in range(200):
         folder, left = tmp_path / str(last), iter(range(last))
@@ -349,7 +363,10 @@ def test_killed_before_any_operation_a_whole_one_is_found(
             for place, what in operations:
                 patch.setattr(place, what, killed_after(left, vars(place)[what]))
             try:
-                save(folder, networks, {}, state(41, phase_end=True), keep=1)
+                if background:
+                    background_save(folder, networks, state(41, phase_end=True))
+                else:
+                    save(folder, networks, {}, state(41, phase_end=True), keep=1)
                 break
             except Killed:
                 found.append(newest(folder))
@@ -442,7 +459,13 @@ def no_space(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize(
     ("place", "what"),
-    [(Path, "replace"), (Path, "write_text"), (checkpoint, "save_file"), (checkpoint, "publish"), (os, "fsync")],
+    [
+        (Path, "replace"),
+        (Path, "write_text"),
+        (checkpoint_contents, "save_file"),
+        (checkpoint, "publish"),
+        (os, "fsync"),
+    ],
 )
 def test_an_interrupted_write_leaves_what_was_there(
     place: object, what: str, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -492,15 +515,15 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from savae_dist.run import checkpoint
+from savae_dist.run import checkpoint, checkpoint_contents
 from savae_dist.run.training_state import TrainingState
 from savae_dist.networks import ConvCritic
-write = checkpoint._sha256
+write = checkpoint_contents.sha256
 def killed(path):
     if path.name == sys.argv[2]:
         os.kill(os.getpid(), signal.SIGKILL)
     return write(path)
-checkpoint._sha256 = killed
+checkpoint_contents.sha256 = killed
 checkpoint.save(Path(sys.argv[1]), {"critic": ConvCritic((1, 12, 10), 4)}, {},
                 TrainingState("vec", 40, 40, 0), 3)
 """

@@ -14,8 +14,8 @@ from helpers.launching import SMALL, equal, scalars, status, train, weights
 from savae_dist.data import pack
 from savae_dist.run import checkpoint
 from savae_dist.run.checkpoint import checkpoints, newest_good, read_state
+from savae_dist.run.checkpoint_contents import Contents
 from savae_dist.run.run import Run
-from savae_dist.run.training_state import TrainingState
 from savae_dist.run.warning_signs import worse_than_class_means
 from savae_dist.systems.phases import Phase
 from savae_dist.train import main
@@ -70,16 +70,16 @@ def test_going_back_and_on_with_lower_rates(
     assert rates[24] < rates[8]
 
     # Killed after the retry's first checkpoint: the count and the rate are in it.
-    save = checkpoint.save
+    write = checkpoint.write
 
-    def once(folder: Path, networks: object, updates: object, state: TrainingState, *rest: object) -> Path:
-        path = save(folder, networks, updates, state, *rest)
-        if state.retries and state.total == 16:
+    def once(folder: Path, contents: Contents, *rest: object) -> Path:
+        path = write(folder, contents, *rest)
+        if contents.state.retries and contents.state.total == 16:
             raise Killed
         return path
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", once)
+        patch.setattr(checkpoint, "write", once)
         with pytest.raises(Killed):
             main(words(data, *retry, f"output={killed}"))
     assert main(words(data, *retry, f"output={killed}")) == 0

@@ -17,7 +17,8 @@ from helpers.stores import Web, web
 
 from savae_dist.evaluation import metrics
 from savae_dist.pipeline import Pipeline
-from savae_dist.run import checkpoint, run, setup, validation
+from savae_dist.run import background_save, checkpoint, setup, validation
+from savae_dist.run.checkpoint_contents import Contents
 from savae_dist.train import main
 from savae_dist.training import engine
 from savae_dist.training.engine import PreparedUpdate
@@ -47,7 +48,7 @@ POINTS: dict[str, tuple[Any, str, int, list[int]]] = {
     "validation": (metrics, "measure", 1, [2]),
     "the figures": (validation.report, "write_figures", 1, [2]),
     "the last iteration of a phase": (PreparedUpdate, "step", 4, [4]),
-    "a save": (checkpoint, "_write", 1, [4]),
+    "a save": (checkpoint, "write", 1, [4]),
     "finishing": (Pipeline, "save_pretrained", 1, [4, 7]),
     "the last figures": (validation.report, "write_figures", 4, [4, 7]),
 }
@@ -175,8 +176,8 @@ def test_an_error_of_the_disk_may_pass(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Once: the save is tried again. Always: 74, after some seconds."""
-    monkeypatch.setattr(run, "SAVE_AGAIN", (0.01, 0.01))
-    write, calls, output = checkpoint._write, [], tmp_path / "run"
+    monkeypatch.setattr(background_save, "SAVE_AGAIN", (0.01, 0.01))
+    write, calls, output = Contents.write, [], tmp_path / "run"
 
     def failing(*parts: Any) -> None:
         calls.append(None)
@@ -184,7 +185,7 @@ def test_an_error_of_the_disk_may_pass(
             raise OSError(errno.EIO, "Input/output error")
         write(*parts)
 
-    monkeypatch.setattr(checkpoint, "_write", failing)
+    monkeypatch.setattr(Contents, "write", failing)
     assert main([*arguments, "max_steps=1", f"output={output}"]) == code
     assert capsys.readouterr().err.count("Input/output error); free space") == min(failures, 3)
     assert status(output)["exit_code"] == code

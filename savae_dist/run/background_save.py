@@ -1,0 +1,80 @@
+"""One checkpoint at a time, written by a thread while training goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from savae_dist.errors import SaveError
+from savae_dist.run import checkpoint
+from savae_dist.run.checkpoint import Verified
+from savae_dist.run.checkpoint_contents import Contents, HostMemory
+from savae_dist.run.side_outputs import SideOutputs
+
+# Seconds before each further try to save: an error of a disk or of a network file system may pass.
+SAVE_AGAIN = (0.5, 2.0, 5.0)
+
+
+class BackgroundSave:
+    """Writes checkpoints into `folder`, and keeps the newest `keep`; SaveError where it is asked how that went.
+
+    The thread meets no other rank: a collective of its own would mix with those of training. How it went the main
+    threads tell each other (`Saves`).
+
+    waits: `begin` returns when all is written, and no second copy of the tensors is held.
+    seconds: for which it wrote, in all.
+    """
+
+    def __init__(self, folder: Path, keep: int, waits: bool, side: SideOutputs, say: Callable[[str], None]) -> None:
+        self.seconds = 0.0
+        self._folder, self._keep, self._waits, self._side, self._say = folder, keep, waits, side, say
+        self._verified, self._memory = Verified(), HostMemory()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def begin(self, contents: Contents) -> None:
+        """Begin to write; the one before must have been waited for, since its tensors lie in the same memory."""
+        assert self._writing is None
+        if self._waits:
+            self._writing = self._thread.submit(self._write, contents)
+            wait([self._writing])
+        else:
+            self._writing = self._thread.submit(self._write, *self._memory.copy(contents))
+
+    def check(self) -> None:
+        """SaveError if what is being written has failed by now."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until nothing is being written; SaveError if that has failed each time that it was tried."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def close(self) -> None:
+        """Wait for what is being written; if the run ends for another reason, its error is only told."""
+        self._thread.shutdown()
+        try:
+            self.wait()
+        except SaveError as error:
+            self._say(f"savae_dist: {error}")
+
+    def _write(self, contents: Contents, arrived: Callable[[], None] | None = None) -> None:
+        if arrived is not None:
+            arrived()
+        start = time.perf_counter()
+        for pause in SAVE_AGAIN:
+            try:
+                checkpoint.write(self._folder, contents, self._keep, self._side, self._verified)
+                break
+            except SaveError as error:
+                if not self._folder.parent.is_dir():
+                    raise
+                self._say(f"savae_dist: {error}; trying again")
+            time.sleep(pause)
+        else:
+            checkpoint.write(self._folder, contents, self._keep, self._side, self._verified)
+        self.seconds += time.perf_counter() - start
