@@ -86,13 +86,13 @@ def test_a_kill_changes_nothing(
     killed: str, newest: int, whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Around step 4, where the best is found; the run stops there without being able to save."""
-    output, save, measure, calls = tmp_path / "run", checkpoint.save, metrics.measure, []
+    output, write, measure, calls = tmp_path / "run", checkpoint.write, metrics.measure, []
 
     def dying(*arguments: Any, **options: Any) -> Path:
-        if arguments[3].total == 4 and killed == "between validation and save":
+        if arguments[1].state.total == 4 and killed == "between validation and save":
             raise KeyError("killed")
-        path = save(*arguments, **options)
-        if arguments[3].total == 4:
+        path = write(*arguments, **options)
+        if arguments[1].state.total == 4:
             raise KeyError("killed")
         return path
 
@@ -102,7 +102,7 @@ def test_a_kill_changes_nothing(
             raise KeyError("killed")
         return measure(*arguments)
 
-    monkeypatch.setattr(checkpoint, "save", dying)
+    monkeypatch.setattr(checkpoint, "write", dying)
     monkeypatch.setattr(metrics, "measure", cut_off)
     with pytest.raises(KeyError, match="killed"):
         main(words(data, output))
