@@ -13,7 +13,7 @@ from savae_dist.preprocess import DataSpec
 
 # What a run's summary holds of the training, not of the validation set.
 TRAINING = ("steps", "training_hours", "trained_on", "samples_per_second", "seed", "sampler", "gradient_shares")
-NO_METRICS = (*TRAINING, "training_data", "warnings", "best")
+NO_METRICS = (*TRAINING, "training_data", "warnings", "best", "checkpoints")
 # The error that answers every sample with the mean of its class has, by the metric that stands beside it.
 BASELINES = {
     "reconstruction_mse": "class_mean_mse",

@@ -88,7 +88,7 @@ def export(folder: Path, pipeline: Pipeline, summary: Mapping[str, Any], side: S
     """Write the pipeline, and summary.json; SaveError if the pipeline cannot be written."""
     target = folder / "pipeline"
     try:
-        target.mkdir(exist_ok=True)  # not its parents: see `checkpoint.save`
+        target.mkdir(exist_ok=True)  # not its parents: see `checkpoint.write`
         pipeline.save_pretrained(target)
     except (OSError, SafetensorError) as error:
         raise not_saved(target, "the pipeline", folder, error) from error
