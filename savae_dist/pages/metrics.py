@@ -94,8 +94,11 @@ def wilson(share: float, count: int) -> tuple[float, float] | None:
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
-def tables(values: Mapping[str, Any]) -> list[Table]:
-    """The groups of values that name several things to compare, such as classifiers, each as a table."""
+def tables(values: Mapping[str, Any], within: str = "") -> list[Table]:
+    """The groups of values that name several things to compare, such as classifiers, each as a table, at any depth.
+
+    within: the title of the group that these are of.
+    """
     found = []
     for title, group in values.items():
         members = {name: table_of(one) for name, one in table_of(group).items() if title != INTERVALS}
@@ -104,7 +107,10 @@ def tables(values: Mapping[str, Any]) -> list[Table]:
             head = list(dict.fromkeys(name for one in compared.values() for name in numbers(one)))
             lines = [[name, *(cell(one, column) for column in head)] for name, one in compared.items()]
             note = group.get("note", "")
-            found.append(Table(title.replace("_", " "), ["", *head], lines, note if isinstance(note, str) else ""))
+            named = within + title.replace("_", " ")
+            found.append(Table(named, ["", *head], lines, note if isinstance(note, str) else ""))
+        if title != INTERVALS:
+            found += tables(table_of(group), f"{within}{title.replace('_', ' ')}: ")
     return found
 
 

@@ -44,6 +44,7 @@ def test_what_compares_several_things_is_a_table() -> None:
     (found,) = tables({"accuracy": 0.5, "by_recording": group, "intervals": {"accuracy": [0.1, 0.2]}})
     assert (found.title, found.head, found.note) == ("by recording", ["", "auroc"], "shared")
     assert found.rows == [["ours", "0.9 [0.8, 1]"], ["chance", "0.5"]]
+    assert [one.title for one in tables({"decoder": {"windows": 9, "trained_on": group}})] == ["decoder: trained on"]
 
 
 def test_baselines_have_the_direction_of_what_they_stand_beside() -> None:
