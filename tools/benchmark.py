@@ -1,7 +1,8 @@
 """Measure the trainer.
 
 `step`: beside a hand-written loop. `systems`: each system beside the others. `data`: beside other loaders. `scaling`:
-beside processes that never talk. `gpu`: what a few minutes on one GPU can tell, as JSON and a page.
+beside processes that never talk. `gpu`: what a few minutes on one GPU can tell, as JSON and a page. `saves`:
+checkpoints written by a thread, beside those that are waited for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from savae_dist.benchmarks import comparisons, gpu_check, scaling
+from savae_dist.benchmarks import saves as saving
 from savae_dist.benchmarks.setting import PAPER, in_numbers
 from savae_dist.errors import UserError
 from savae_dist.load_config import load
@@ -60,6 +62,10 @@ def gpu(a: argparse.Namespace) -> Iterator[str]:
     return gpu_check.check(config, a.out, a.device, a.limit, a.seconds)
 
 
+def saves(a: argparse.Namespace) -> Iterator[str]:
+    return saving.report([int(size) for size in a.sizes.split(",")], a.rounds, a.folder)
+
+
 def data(a: argparse.Namespace) -> Iterator[str]:
     if a.source == "photos":
         keys = {"networks.width": a.width, "data.batch_size": a.batch, "data.workers": a.workers or 2}
@@ -82,6 +88,14 @@ def common_options(
     if threads:
         parser.add_argument("--threads", type=int, default=2, help="of torch")
     return parser
+
+
+def save_options(what: Any) -> None:
+    each = what.add_parser("saves", help="how long training waits for a checkpoint, written by a thread and waited for")
+    each.add_argument("--sizes", default="10,100,1000", metavar="N,N", help="of the state, in MB")
+    each.add_argument("--rounds", type=int, default=3, help="saves of each size and kind, after a first one")
+    each.add_argument("--folder", type=Path, help="where to save; a temporary folder, which is removed")
+    each.set_defaults(measure=saves)
 
 
 def gpu_options(what: Any) -> None:
@@ -125,7 +139,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     several.set_defaults(measure=scale)
 
     gpu_options(what)
-
+    save_options(what)
     common = common_options(5, 1.0)
     batches = what.add_parser(
         "data", parents=[common], help="samples per second, beside the webdataset and datasets libraries"

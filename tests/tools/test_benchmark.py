@@ -222,3 +222,14 @@ def test_it_starts_as_a_file():
     result = subprocess.run(started, env=environment(), capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert "--samples=1" in result.stderr
+
+
+def test_saves_by_a_thread_and_waited_for(tmp_path, capsys):
+    assert benchmark.main(["saves", "--sizes", "1,9", "--rounds", "1", "--folder", str(tmp_path)]) == 0
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[:2] for row in rows] == [["1", "MB"], ["9", "MB"]]
+    for waited, share, whole, synchronous in (row.split()[2:] for row in rows):
+        assert 0 <= float(waited) <= float(whole)
+        assert float(synchronous) > 0
+        assert share.endswith("%")
+    assert list(tmp_path.iterdir()) == []
