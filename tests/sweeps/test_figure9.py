@@ -120,12 +120,12 @@ def test_distances_of_centroids_by_hand() -> None:
 
 
 def test_a_figure_is_the_mean_of_the_last_five_validations(tmp_path: Path) -> None:
-    """The last is in summary.json; of a step that a resumed run validated again the later counts."""
+    """The last is in summary.json, and counts once; of a step that a resumed run validated again the later counts."""
     trial = Trial((), {}, load(["judge_mnist"]), tmp_path)
     assert measured.selection(trial) is None
     write_json(tmp_path / "status.json", {"outcome": "done", "exit_code": 0})
-    write_json(tmp_path / "summary.json", dict.fromkeys(MEASURES, 1.0))
-    for launch, steps in enumerate([(1, 2, 3, 4), (4, 5, 6)]):
+    write_json(tmp_path / "summary.json", {**dict.fromkeys(MEASURES, 1.0), "steps": {"decoder": 7}})
+    for launch, steps in enumerate([(1, 2, 3, 4), (4, 5, 6), (7,)]):
         tracker = Tracker(tmp_path / "tensorboard", 9, steps[0] - 1, main=True)
         for step in steps:
             tracker.scalars({f"validation/{name}": 10.0 * step + launch for name in MEASURES}, step)

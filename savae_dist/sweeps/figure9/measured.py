@@ -43,10 +43,10 @@ def selection(trial: Trial) -> Values | None:
     summary = read_object(trial.folder / "summary.json")
     last = {}
     for measure in MEASURES:
-        # A resumed run writes a validation again: the later one counts. The last of all is in summary.json alone.
+        # A resumed run writes a validation again: the later one counts. Earlier versions logged none at the run's end.
         by_step = dict(zip(*drawn.get(f"validation/{measure}", ((), ())), strict=True))
-        values = [*(by_step[step] for step in sorted(by_step)), float(summary[measure])]
-        last[measure] = statistics.mean(values[-LAST:])
+        by_step[sum(summary["steps"].values())] = float(summary[measure])
+        last[measure] = statistics.mean([by_step[step] for step in sorted(by_step)][-LAST:])
     return last
 
 
