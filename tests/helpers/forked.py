@@ -13,6 +13,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 from helpers.launching import ROOT, free_port
+from matplotlib.figure import Figure
 
 # What a short run loads by its end. Processes are forked before any of them has started a thread.
 LOADED = ["helpers.forked", "savae_dist.train", "savae_dist.load_config", "savae_dist.run.lifecycle"]
@@ -69,9 +70,14 @@ def _start_server() -> None:
         os.environ.update(before)
 
 
-def _rank(arguments: list[str], folder: Path, log: Path, around: Around, variables: dict[str, str]) -> None:
-    from matplotlib.figure import Figure
+def plain_figure() -> Figure:
+    """With one empty plot, which takes a title."""
+    figure = Figure()
+    figure.subplots()
+    return figure
 
+
+def _rank(arguments: list[str], folder: Path, log: Path, around: Around, variables: dict[str, str]) -> None:
     from savae_dist.evaluation import report
     from savae_dist.train import main
 
@@ -82,7 +88,7 @@ def _rank(arguments: list[str], folder: Path, log: Path, around: Around, variabl
     os.environ.update(variables)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it, as do its children
     Figure.draw = lambda figure, renderer: None  # blank, and one only: they take most of a short run's time
-    report.draw_figures = lambda *_: {"samples": Figure()}
+    report.draw_figures = lambda *_: {"samples": plain_figure()}
     with around():
         code = main(arguments)
     sys.exit(code)
