@@ -74,8 +74,10 @@ def build_index(
             run_jobs(range(settled, len(paths)), scan, processes, "indexing")
             results = [json.loads((Path(folder) / str(number)).read_text()) for number in range(len(paths))]
             write_index(home, results, class_names, rate, common.choice, made)
+            whole = draft_of(home / INDEX)
             for file in sorted(made.iterdir(), key=lambda file: (file.name == INDEX, file.name)):
-                publish(file, home / file.name)
+                publish(file, whole if file.name == INDEX else home / file.name)
+        publish(whole, home / INDEX)  # here: once it is there, nothing is left that another start would have to remove
     except OSError as error:
         raise SaveError(f"{home} cannot be written ({error}); free some space or name another folder") from error
 

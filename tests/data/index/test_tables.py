@@ -333,3 +333,20 @@ def test_broken_index_is_named(tmp_path):
         with pytest.raises(DataError) as caught:
             read(Shards.open(folder))
         one_line(caught, "does not fit its index")
+
+
+def test_a_kill_at_the_last_moment_leaves_nothing_beside_the_index(tmp_path, monkeypatch):
+    """An index that is there is never made again, so that nobody would remove what was left beside it."""
+    x, left = images(3), []
+
+    def publish(draft: Path, target: Path) -> None:
+        real(draft, target)
+        if target.name == tables.INDEX:
+            left.extend(path.name for path in target.parent.iterdir() if path.name.startswith("."))
+
+    real = tables.publish
+    monkeypatch.setattr(tables, "publish", publish)
+    shard = foreign(tmp_path / "a.tar", x, np.arange(3) % 2)
+    tables.build_index([shard], tmp_path / "index")
+    assert (tmp_path / "index" / tables.INDEX).is_file()
+    assert left == []
