@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "sets": frozenset({"data", "data.index", "config", "preprocess", "untrusted"}),
     "pipeline": frozenset(
         {"networks", "latents", "preprocess", "origin", "spectra", "files", "untrusted", "data.formats", "data.packing"}
+        | {"config"}  # the names of metrics
     ),
     "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config", "import_file"}),
     "load_config": frozenset({"config", "systems"}),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
 
 from savae_dist.benchmarks.setting import Step
+from savae_dist.run.about import processor
 
 WARM_UP = 3  # iterations: memory is allocated, kernels are chosen, DDP orders its buckets
 
@@ -53,10 +52,7 @@ def table(title: str, times: Mapping[str, np.ndarray], reference: str, batch: in
 
 def machine(device: torch.device) -> str:
     """Torch's version, the processor's model and the threads of torch."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    model = torch.cuda.get_device_name() if device.type == "cuda" else (models or [platform.machine()])[0]
+    model = torch.cuda.get_device_name() if device.type == "cuda" else processor()
     return f"torch {torch.__version__}, {model}, {torch.get_num_threads()} threads"
 
 

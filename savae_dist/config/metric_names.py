@@ -21,25 +21,29 @@ LOWER = (
     *("envelope_spectral_distance", "frechet_distance", "label_frechet_distance", "rfid", "rkid", "gfid", "gkid"),
 )
 DIRECTIONS: Mapping[str, Direction] = ChainMap(dict.fromkeys(HIGHER, "higher"), dict.fromkeys(LOWER, "lower"))
-# Metric -> the one that says how good it would be without what was learnt, or how good real samples are.
-BASELINES = {
+# Metric -> its value for a decoder that answers every sample with the mean of its class.
+CLASS_MEANS = {
     "reconstruction_mse": "class_mean_mse",
     "log_spectral_distance": "class_mean_log_spectral_distance",
     "envelope_spectral_distance": "class_mean_envelope_spectral_distance",
+}
+# Metric -> its baseline: the value without anything learnt, or that of real samples.
+BASELINES = {
+    **CLASS_MEANS,
     "frechet_distance": "frechet_floor",
     "gfid": "gfid_floor",
     "linear_probe": "most_frequent",
     "knn_probe": "most_frequent",
     "nearest_training": "nearest_training_real",
 }
-# Shares of samples that are counted one by one, with the samples that count.
+# Share of samples -> the samples among which it is counted.
 SHARES = {
     "accuracy": "labelled",
     "cluster_error": "labelled",
     "class_flip_rate": "all",
     "judge_flip_rate": "all",
 }
-# Metrics of a validation that say how good the networks are; the others are baselines.
+# The metrics of a validation that `keep_best` may name: all but the baselines.
 VALIDATED = (
     *("accuracy", "cluster_error", "reconstruction_mse", "class_flip_rate", "judge_flip_rate", "kl", "sharpness"),
     *("psnr", "ssim", "log_spectral_distance", "envelope_spectral_distance"),
@@ -47,7 +51,7 @@ VALIDATED = (
 
 
 def kept_by(keep_best: str) -> tuple[str, Direction]:
-    """The metric, and which way is better, of `METRIC`, `METRIC:lower` or `METRIC:higher`; ConfigError for no such."""
+    """`METRIC`, `METRIC:lower` or `METRIC:higher` as metric and better direction; ConfigError for anything else."""
     metric, colon, given = keep_best.partition(":")
     if metric not in VALIDATED:
         raise ConfigError(f"keep_best={keep_best}: {metric!r} is no metric of a validation{nearest(metric, VALIDATED)}")
@@ -60,7 +64,7 @@ def kept_by(keep_best: str) -> tuple[str, Direction]:
 
 
 def check_best(keep_best: str | None, patience: int, judge: str | None) -> None:
-    """ConfigError unless these keys of a run go together."""
+    """ConfigError unless these three keys of a run fit together."""
     if keep_best is not None and kept_by(keep_best)[0] == "judge_flip_rate" and judge is None:
         raise ConfigError(f"keep_best={keep_best} needs judge=PIPELINE, which tells the flips")
     if patience < 0:

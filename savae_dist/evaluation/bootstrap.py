@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,13 @@ def ends(draws: np.ndarray) -> Interval:
     """The percentile interval of a metric's values in the draws."""
     found: Interval = np.percentile(np.asarray(draws, float), (50 * (1 - LEVEL), 50 * (1 + LEVEL))).tolist()
     return found
+
+
+def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """`0.750 [0.667, 0.917]`; without an interval the value alone, and `-` without a value."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (" [{:.3f}, {:.3f}]".format(*interval) if interval else "")
 
 
 def scatter(value: float, draws: np.ndarray) -> Interval:
@@ -43,7 +50,7 @@ class Resampling:
 
     @classmethod
     def of(cls, unit: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> Resampling:
-        """Of samples whose units have any numbers."""
+        """Units may have any numbers here, such as hashes; they are counted from 0."""
         return cls(np.unique(unit, return_inverse=True)[1].reshape(-1), seed, resamples)
 
     @property
@@ -58,7 +65,7 @@ class Resampling:
             yield np.stack([np.bincount(row, minlength=self.units) for row in rows]).astype(np.float64)
 
     def weights(self) -> Iterator[np.ndarray]:
-        """The same of each sample, `[block, n]`."""
+        """How often each sample is in each draw, `[block, n]`: as often as its unit."""
         return (counts[:, self.unit] for counts in self.counts())
 
     def sums(self, values: np.ndarray) -> np.ndarray:
@@ -69,7 +76,10 @@ class Resampling:
 
 
 def mean_intervals(values: Mapping[str, np.ndarray], drawn: Resampling) -> dict[str, Interval]:
-    """The interval of the mean of each column `[n]`, NaN where a sample does not count; none of less than two units."""
+    """The interval of the mean of each column `[n]`, for those with two units or more.
+
+    A sample that does not count in a column is NaN there.
+    """
     columns = {name: one for name, one in values.items() if len(np.unique(drawn.unit[~np.isnan(one)])) > 1}
     if not columns:
         return {}

@@ -11,6 +11,7 @@ import torch
 
 from savae_dist.data import GROUP, RECORDING, Reader, on_both_sides, recordings, told_names
 from savae_dist.evaluation import baselines
+from savae_dist.evaluation.bootstrap import with_interval
 from savae_dist.evaluation.recordings import balanced_accuracy, by_machine, intervals, macro_auroc, vote
 from savae_dist.evaluation.report import raw_batches
 from savae_dist.pipeline.pipeline import Pipeline
@@ -89,14 +90,14 @@ def row(probabilities: np.ndarray, tested: Windows) -> dict[str, Any]:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """The same as lines for people."""
+    """The result of `compare` as lines of text."""
     rows = {name: values for name, values in found.items() if name != "note" and values}
     lines = [f"warning: {found['note']}"] if found["note"] else []
     if rows:
         count = next(iter(rows.values()))["recordings"]
         lines.append(f"{f'of {count:,} recordings, 95 % over recordings':40} balanced accuracy     macro AUROC")
     for name, values in rows.items():
-        measures = [with_interval(values, one) for one in ("balanced_accuracy", "macro_auroc")]
+        measures = measures_of(values)
         lines.append(f"{name:40} {measures[0]:21} {measures[1]}".rstrip())
     machines = sorted({machine for values in rows.values() for machine in values["machines"]})
     if rows:
@@ -107,9 +108,7 @@ def table(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def with_interval(values: Mapping[str, Any], name: str) -> str:
-    """`0.750 [0.667, 0.917]`"""
-    if values[name] is None:
-        return "-"
-    ends = values["intervals"].get(name)
-    return f"{values[name]:.3f}" + (" [{:.3f}, {:.3f}]".format(*ends) if ends else "")
+def measures_of(values: Mapping[str, Any]) -> list[str]:
+    """Balanced accuracy and macro AUROC of a `row`, each with its interval, as text."""
+    names = ("balanced_accuracy", "macro_auroc")
+    return [with_interval(values[name], values["intervals"].get(name)) for name in names]

@@ -1,14 +1,15 @@
-"""Whether generated samples lie among the real ones and all around them, by neighbours in the space of features."""
+"""Nearest neighbours: precision, recall, density and coverage of generated samples, and distances that tell copies."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 PRECISION_NEIGHBOURS = 3  # Kynkäänniemi 2019
 DENSITY_NEIGHBOURS = 5  # Naeem 2020
-ROWS = 512  # samples whose distances are held at once
+ROWS = 512  # samples whose distances to all others are held at once
 
 
 def radii(x: Tensor, neighbours: int) -> Tensor:
@@ -46,16 +47,35 @@ def quality(real: np.ndarray, made: np.ndarray) -> dict[str, np.ndarray]:
     return {name: values.double().numpy() for name, values in found.items()}
 
 
+def nearest_distances(
+    x: np.ndarray, known: np.ndarray, group: np.ndarray | None = None, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Root mean square difference `[n]` of each of x `[n, units]` from the nearest of `known` `[m, units]`.
+
+    group `[n]`, groups `[m]`: a sample is compared with other groups only; NaN where there is no other group.
+    """
+    found = np.full(len(x), np.nan)
+    for first in range(0, len(x), ROWS):
+        rows = slice(first, first + ROWS)
+        distances = cdist(x[rows], known) / np.sqrt(known.shape[1])
+        if group is not None and groups is not None:
+            distances[group[rows][:, None] == groups[None]] = np.inf
+        least = distances.min(1)
+        found[rows] = np.where(np.isinf(least), np.nan, least)
+    return found
+
+
 class Nearest:
-    """The distance of some samples from the nearest of a set that streams past: root mean square over elements."""
+    """As `nearest_distances`, to a set that is too large for memory and passes by in batches."""
 
     def __init__(self, x: Tensor) -> None:
         self.x = x.flatten(1).float().cpu()
         self.distance = torch.full((len(x),), torch.inf, dtype=torch.float64)
 
     def pass_by(self, others: Tensor) -> None:
-        """Some of the set, `[m, *shape]`."""
+        """Take account of the next samples of the set, `[m, *shape]`."""
         others = others.flatten(1).float().cpu()
-        found = others[torch.cdist(self.x, others).argmin(1)]  # its own distances are rounded: a copy must be at zero
+        # Only the place is taken from cdist, which rounds: the distance of a copy must be 0.
+        found = others[torch.cdist(self.x, others).argmin(1)]
         distance = (self.x - found).double().square().mean(1).sqrt()
         self.distance = torch.minimum(self.distance, distance)

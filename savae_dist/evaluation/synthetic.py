@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from savae_dist.evaluation import baselines
-from savae_dist.evaluation.by_recording import Windows, row, with_interval
+from savae_dist.evaluation.by_recording import Windows, measures_of, row
 from savae_dist.pipeline.class_names import name_of
 from savae_dist.pipeline.codes import Source
 from savae_dist.pipeline.pipeline import Pipeline
@@ -117,13 +117,13 @@ def trained_on(
 
 
 def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The same as lines for people."""
+    """The result of `trained_on` as lines of text."""
     told = [f"{'trained on, tested on real windows':40} windows  classifier                       balanced accuracy"]
     told[0] += "     macro AUROC"
     for name, each in found.items():
         for classifier, values in each.items():
             if classifier != "windows":
-                measures = [with_interval(values, one) for one in ("balanced_accuracy", "macro_auroc")]
+                measures = measures_of(values)
                 start = f"{name:40} {each['windows']:7,}  {classifier:32}"
                 told.append(f"{start} {measures[0]:21} {measures[1]}".rstrip())
     return told

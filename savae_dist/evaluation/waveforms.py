@@ -1,4 +1,4 @@
-"""What a decoder makes of signals: how much its windows differ, whether they copy, and what is learnt from them.
+"""The signals that a decoder makes: do they vary as real ones do, are they copies, and do classifiers learn from them?
 
 Windows are compared by their spectra, since their phases are random. Beside each number stands that of real windows.
 How near a reconstruction is to its window stands among the other metrics, see `metrics.summarise`.
@@ -11,19 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial.distance import cdist
 
 from savae_dist.evaluation import synthetic
-from savae_dist.evaluation.bootstrap import Resampling, mean_intervals
+from savae_dist.evaluation.bootstrap import Resampling, mean_intervals, with_interval
 from savae_dist.evaluation.by_recording import Windows
 from savae_dist.evaluation.metrics import check_judge
+from savae_dist.evaluation.neighbours import nearest_distances
 from savae_dist.evaluation.synthetic import Made
 from savae_dist.pipeline.codes import Source
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.spectra import log_spectrum
 
-AT_ONCE = 512  # windows whose distances to all training windows are held at a time
-MOST = 2000  # training windows, spread evenly, of which the nearest other one is looked for
+MOST = 2000  # at most so many training windows, evenly spread, are compared with all others
 
 Found = dict[str, Any]
 
@@ -73,9 +72,10 @@ def spread_and_copies(tested: Windows, training: Windows, x_hat: torch.Tensor, m
         "real, never seen": variance_ratio(spectra["real, never seen"], tested.y, known, training.y),
         "training": 1.0,
     }
-    distances = {kind: (nearest(each, known), tested.recording) for kind, each in spectra.items() if kind != "training"}
-    distances["made"] = distances["made"][0], np.zeros(len(made.x), np.uint64)
-    distances["training"] = nearest(known[some], known, numbers[some], numbers), own[some]
+    others = {kind: each for kind, each in spectra.items() if kind != "training"}
+    distances = {kind: (nearest_distances(each, known), tested.recording) for kind, each in others.items()}
+    distances["made"] = distances["made"][0], np.zeros(len(made.x), np.uint64)  # they belong to no recording
+    distances["training"] = nearest_distances(known[some], known, numbers[some], numbers), own[some]
     return {kind: {"variance": within[kind], "nearest": measured(*distances[kind])} for kind in spectra}
 
 
@@ -86,7 +86,7 @@ def flat_spectra(x: torch.Tensor) -> np.ndarray:
 
 
 def measured(values: np.ndarray, recording: np.ndarray) -> Found:
-    """The mean of values `[windows]` that are not nan, with its interval where recordings have names."""
+    """The mean of values `[windows]` without NaN, with its interval over recordings where these have names."""
     known, named = ~np.isnan(values), recording > 0
     intervals = mean_intervals({"mean": values[named]}, Resampling.of(recording[named])) if named.any() else {}
     return {"value": float(values[known].mean()) if known.any() else None, "interval": intervals.get("mean")}
@@ -99,46 +99,22 @@ def variance_within(spectra: np.ndarray, y: np.ndarray) -> dict[int, float]:
 
 
 def variance_ratio(ours: np.ndarray, y: np.ndarray, real: np.ndarray, y_real: np.ndarray) -> float | None:
-    """The mean over classes of the variance within our windows, over that of real ones; of the classes both have."""
+    """Variance within our classes over that within the real ones, of the classes that both have; None without any."""
     own, other = variance_within(ours, y), variance_within(real, y_real)
     both = sorted(own.keys() & other.keys())
     return sum(own[one] for one in both) / sum(other[one] for one in both) if both else None
 
 
-def nearest(
-    spectra: np.ndarray, known: np.ndarray, group: np.ndarray | None = None, groups: np.ndarray | None = None
-) -> np.ndarray:
-    """RMS difference in dB `[n]` of log spectra `[n, units]` to the nearest of `known` `[m, units]`.
-
-    group, groups: of either side; a window is not compared with those of its own group, nan where no other is.
-    """
-    found = np.full(len(spectra), np.nan)
-    for first in range(0, len(spectra), AT_ONCE):
-        rows = slice(first, first + AT_ONCE)
-        distances = cdist(spectra[rows], known) / np.sqrt(known.shape[1])
-        if group is not None and groups is not None:
-            distances[group[rows][:, None] == groups[None]] = np.inf
-        least = distances.min(1)
-        found[rows] = np.where(np.isinf(least), np.nan, least)
-    return found
-
-
 def table(found: Mapping[str, Any]) -> str:
-    """The same as lines for people."""
+    """The result of `compare` as lines of text."""
     tested = f"{found['windows']:,} real windows of {found['recordings']:,} recordings"
     lines = [f"decoder: {found['made']:,} windows made, seed {found['seed']}; {tested}; 95 % over recordings"]
     lines.append(f"{'':40} variance of spectra   nearest training window, dB")
     for kind, each in found["spectra"].items():
+        nearest = each["nearest"]
         variance = "-" if each["variance"] is None else f"{each['variance']:.3f}"
-        lines.append(f"{kind:40} {variance:21} {shown(each['nearest'])}")
+        lines.append(f"{kind:40} {variance:21} {with_interval(nearest['value'], nearest['interval'])}")
     if found["yield"]:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in found["yield"].items())
         lines.append(f"made windows that the judge confirms: {shares}")
     return "\n".join([*lines, *synthetic.lines(found["trained_on"])])
-
-
-def shown(one: Mapping[str, Any]) -> str:
-    """`8.199 [7.5, 8.9]`"""
-    if one["value"] is None:
-        return "-"
-    return f"{one['value']:.3f}" + ("" if one["interval"] is None else " [{:.3f}, {:.3f}]".format(*one["interval"]))

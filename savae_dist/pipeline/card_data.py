@@ -9,17 +9,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from savae_dist.config.metric_names import CLASS_MEANS
 from savae_dist.preprocess import DataSpec
 
-# What a run's summary holds of the training, not of the validation set.
+# Keys of a run's summary that tell of its training, not of its validation set.
 TRAINING = ("steps", "training_hours", "trained_on", "samples_per_second", "seed", "sampler", "gradient_shares")
 NO_METRICS = (*TRAINING, "training_data", "warnings", "best", "checkpoints")
-# The error that answers every sample with the mean of its class has, by the metric that stands beside it.
-BASELINES = {
-    "reconstruction_mse": "class_mean_mse",
-    "log_spectral_distance": "class_mean_log_spectral_distance",
-    "envelope_spectral_distance": "class_mean_envelope_spectral_distance",
-}
 
 
 @dataclass(frozen=True)
@@ -54,11 +49,11 @@ def metrics_of(summary: Mapping[str, Any]) -> dict[str, float]:
 def with_baselines(summary: Mapping[str, Any], classes: int) -> dict[str, tuple[float, str]]:
     """Each metric with its value and, in words, what it stands beside; a baseline is no metric of its own."""
     metrics = metrics_of(summary)
-    beside = {name: f"class mean {metrics[other]:.6g}" for name, other in BASELINES.items() if other in metrics}
+    beside = {name: f"class mean {metrics[other]:.6g}" for name, other in CLASS_MEANS.items() if other in metrics}
     if classes:
         beside["accuracy"] = f"chance {1 / classes:.6g}"
     beside["sharpness"] = "real samples 1"
-    return {name: (value, beside.get(name, "")) for name, value in metrics.items() if name not in BASELINES.values()}
+    return {name: (value, beside.get(name, "")) for name, value in metrics.items() if name not in CLASS_MEANS.values()}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

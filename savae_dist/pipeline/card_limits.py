@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from savae_dist.config.metric_names import CLASS_MEANS
 from savae_dist.errors import printable
-from savae_dist.pipeline.card_data import BASELINES, flat, metrics_of
+from savae_dist.pipeline.card_data import flat, metrics_of
 
-MANY = 0.05  # a share of samples from which on it is told that they come out wrong
-BLURRED, GRAINY = 0.5, 1.5  # times the sharpness of real samples
-WRONG = {  # metrics that are shares of samples, by what is then wrong with these
+MANY = 0.05  # from this share of wrong samples on, the card says so
+BLURRED, GRAINY = 0.5, 1.5  # limits of sharpness, relative to real samples
+WRONG = {  # share of samples -> what is wrong with them
     "class_flip_rate": "of the reconstructions are of another class than their sample, to the model's own classifier",
     "judge_flip_rate": "of the reconstructions are of another class than their sample, to an independent judge",
 }
 
 
 def shortcomings(summary: Mapping[str, Any]) -> list[str]:
-    """The measured figures that are bad, each as a sentence with its number, then what the run itself warned of."""
+    """A sentence for each metric that is bad, with its value; then the warnings of the run itself."""
     metrics = metrics_of(summary)
     found = []
-    for name, other in BASELINES.items():
+    for name, other in CLASS_MEANS.items():
         if name in metrics and other in metrics and metrics[name] >= metrics[other]:
             values = f"{metrics[name]:.4g} against {metrics[other]:.4g}"
             found.append(f"Its reconstructions are no nearer to their samples than class means: `{name}` {values}.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from savae_dist.evaluation import figures
 from savae_dist.files import read_object
+from savae_dist.pipeline.card_data import flat
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.sweeps import curves
 from savae_dist.sweeps.running import OWN
@@ -34,23 +35,12 @@ def row(trial: Trial) -> Row:
     asked = read_object(trial.folder / "evaluation" / "asked.json").get("shards")
     validation = trial.resolved.data.validation
     same = isinstance(validation, str) and asked in (OWN, str(Path(validation).absolute()))
-    if same:  # the run has their baselines
+    if same:  # the run measured the baselines of the same samples: keep them where the evaluation has none
         metrics = {name: value for name, value in metrics.items() if value is not None}
     numbers = {k: v for k, v in flat(summary | metrics).items() if k != "seed"}
     status = read_object(trial.folder / "status.json")
     end = {"outcome": status.get("outcome", "not started"), "exit_code": status.get("exit_code")}
     return {**trial.varied, **end, "training_seconds": seconds or None, **numbers, "folder": str(trial.folder)}
-
-
-def flat(values: Mapping[str, Any], before: str = "") -> dict[str, float]:
-    """All numbers, those of objects within objects by their path: `by_recording.model.macro_auroc`."""
-    found: dict[str, float] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{before}{key}.")
-        elif isinstance(value, int | float):
-            found[before + key] = value
-    return found
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:

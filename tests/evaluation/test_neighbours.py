@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from savae_dist.evaluation.neighbours import Nearest, quality
+from savae_dist.evaluation import neighbours
+from savae_dist.evaluation.neighbours import Nearest, nearest_distances, quality
 
 
 def sphere(points: np.ndarray, which: int, k: int) -> float:
@@ -48,3 +50,18 @@ def test_the_nearest_of_a_set_that_streams_past() -> None:
     expected = (x.double()[:, None] - others.double()).square().mean((2, 3, 4)).sqrt().amin(1)
     torch.testing.assert_close(nearest.distance, expected)
     assert nearest.distance[2] == 0
+
+
+def test_nearest_distances_by_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "ROWS", 3)
+    rng = np.random.default_rng(1)
+    known = rng.normal(size=(9, 4))
+    some = rng.normal(size=(7, 4))
+    expected = [min(np.sqrt(np.mean((a - b) ** 2)) for b in known) for a in some]
+    np.testing.assert_allclose(nearest_distances(some, known), expected)
+    np.testing.assert_allclose(nearest_distances(known[:1] + 3, known[:1]), 3)  # 3 dB everywhere
+    groups = np.repeat([1, 2, 3], 3)
+    apart = nearest_distances(known, known, groups, groups)
+    own = [min(np.sqrt(np.mean((known[i] - known[j]) ** 2)) for j in range(9) if j // 3 != i // 3) for i in range(9)]
+    np.testing.assert_allclose(apart, own)
+    assert np.isnan(nearest_distances(known, known, np.ones(9), np.ones(9))).all()

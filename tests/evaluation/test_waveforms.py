@@ -54,21 +54,6 @@ def test_variance_by_hand() -> None:
     assert waveforms.variance_ratio(ours[:1], y[:1], real, y) is None  # one window has no variance
 
 
-def test_nearest_by_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waveforms, "AT_ONCE", 3)
-    rng = np.random.default_rng(1)
-    known = rng.normal(size=(9, 4))
-    some = rng.normal(size=(7, 4))
-    expected = [min(np.sqrt(np.mean((a - b) ** 2)) for b in known) for a in some]
-    np.testing.assert_allclose(waveforms.nearest(some, known), expected)
-    np.testing.assert_allclose(waveforms.nearest(known[:1] + 3, known[:1]), 3)  # 3 dB everywhere
-    groups = np.repeat([1, 2, 3], 3)
-    apart = waveforms.nearest(known, known, groups, groups)
-    own = [min(np.sqrt(np.mean((known[i] - known[j]) ** 2)) for j in range(9) if j // 3 != i // 3) for i in range(9)]
-    np.testing.assert_allclose(apart, own)
-    assert np.isnan(waveforms.nearest(known, known, np.ones(9), np.ones(9))).all()
-
-
 def test_an_interval_is_of_recordings_not_of_windows() -> None:
     rng = np.random.default_rng(2)
     means = rng.normal(size=40)

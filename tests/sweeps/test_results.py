@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from savae_dist.pipeline.card_data import flat
 from savae_dist.sweeps import results, running
 from savae_dist.sweeps.running import OWN
 from savae_dist.sweeps.trials import combine
@@ -45,7 +46,7 @@ def test_what_an_evaluation_did_not_measure_hides_no_baseline(tmp_path: Path) ->
 
 def test_numbers_within_are_named_by_their_path() -> None:
     values = {"accuracy": 0.5, "by": {"model": {"auroc": 0.75, "name": "x", "ends": [0, 1]}, "none": None}}
-    assert results.flat(values) == {"accuracy": 0.5, "by.model.auroc": 0.75}
+    assert flat(values) == {"accuracy": 0.5, "by.model.auroc": 0.75}
 
 
 def test_an_evaluation_without_shards_is_of_each_run_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
