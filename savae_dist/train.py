@@ -37,9 +37,11 @@ def _main(argv: Sequence[str] | None) -> int:
     parser.add_argument(
         "--check", action="store_true", help="do everything up to the first step, and say what is there"
     )
-    parser.add_argument("--plan", action="store_true", help="say what the run needs, and how fast it would be on more")
     parser.add_argument(
-        "--bandwidth", type=float, metavar="GBIT", help=f"per second between two processes, for --plan ({BANDWIDTH:g})"
+        "--plan", action="store_true", help="predict memory, traffic and speed on 1 to 64 processes; train nothing"
+    )
+    parser.add_argument(
+        "--bandwidth", type=float, metavar="GBIT", help=f"Gbit/s between two processes, for --plan ({BANDWIDTH:g})"
     )
     parser.add_argument(
         "--launch",

@@ -1,8 +1,8 @@
 """Measure the trainer.
 
 `step`: beside a hand-written loop. `systems`: each system beside the others. `data`: beside other loaders. `scaling`:
-beside processes that never talk. `gpu`: what a few minutes on one GPU can tell, as JSON and a page. `saves`:
-checkpoints written by a thread, beside those that are waited for.
+beside processes that never talk. `gpu`: sizes and widths on one GPU within a time limit, as JSON and a page. `saves`:
+how long training waits for checkpoints, written by a thread and synchronously.
 """
 
 from __future__ import annotations
@@ -92,17 +92,17 @@ def common_options(
 
 def save_options(what: Any) -> None:
     each = what.add_parser("saves", help="how long training waits for a checkpoint, written by a thread and waited for")
-    each.add_argument("--sizes", default="10,100,1000", metavar="N,N", help="of the state, in MB")
+    each.add_argument("--sizes", default="10,100,1000", metavar="N,N", help="sizes of the state, in MB")
     each.add_argument("--rounds", type=int, default=3, help="saves of each size and kind, after a first one")
-    each.add_argument("--folder", type=Path, help="where to save; a temporary folder, which is removed")
+    each.add_argument("--folder", type=Path, help="where to save; default: a temporary folder")
     each.set_defaults(measure=saves)
 
 
 def gpu_options(what: Any) -> None:
-    device = what.add_parser("gpu", help="sizes and widths in order of worth on one GPU, as JSON and a page")
+    device = what.add_parser("gpu", help="sizes and widths on one GPU, the most telling first, as JSON and a page")
     device.add_argument("out", type=Path, metavar="OUT", help="folder for gpu.json and gpu.md")
     device.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    device.add_argument("--limit", type=float, default=450.0, help="seconds after which no other cell is begun")
+    device.add_argument("--limit", type=float, default=450.0, help="seconds after which no further cell is started")
     device.add_argument("--seconds", type=float, default=2.0, help="per loop")
     device.add_argument("--batch", type=int, default=128, help="samples per optimiser step")
     device.set_defaults(measure=gpu)

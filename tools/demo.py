@@ -25,7 +25,9 @@ from savae_dist.tool_command import ended_by, tool_parser
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = tool_parser(description="A local page of a trained pipeline.")
     parser.add_argument("pipeline", help="a run's folder, a checkpoint, a saved pipeline, or a repository on the Hub")
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="of the page; 0: any that is free")
+    parser.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="port of the page; 0: any free one (%(default)s)"
+    )
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     return parser.parse_args(argv)
 

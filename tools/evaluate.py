@@ -8,18 +8,24 @@
 PIPELINE is a run, a saved or exported folder, or a Hub id. Without SHARDS a run is measured on what it held out, or on
 its data.validation. OUT gets metrics.json, the figures (PNG and SVG) and a page of both, report.html; the numbers are
 printed as well. A judge is a pipeline with encoder and classifier, trained independently on the same kind of data.
-Frechet and kernel distances, precision, recall, density and coverage are taken on the features of the judge, or of the
-encoder of another pipeline (--features). Each number comes with its bootstrap interval and the number of samples that
-it is of. --probes and --nearest read the training set once more: what simple classifiers read from the codes, and how
-near generated samples are to training samples (half a minute for 60,000 images). --mosaic lays images out by t-SNE of
-their codes (seconds). --attributes draws what attributes of samples add to them, and with --training makes the table of
-linear SVMs that read them from the codes, and from those of each --view beside. --gaming moves samples until the
-pipeline takes them for another class, and asks the judge.
-Of signals, classes are also told by recording and machine, beside baselines that are fitted to --training, or to what a
-run was trained on; and of the decoder how much its windows differ, whether they copy training windows, and what
-classifiers learn from them that are tested on real ones.
+Each number comes with its bootstrap interval and the number of samples behind it.
+
+--judge says whether classes change in reconstructions, and scores generated samples. Its features are also those in
+which sets of samples are compared (Frechet and kernel distance, precision, recall, density, coverage), unless
+--features names another pipeline with an encoder; that one needs no classifier and may take other sizes of images.
+--probes fits simple classifiers to training codes, and --nearest finds the training sample nearest to each generated
+one; both read --training once more (half a minute for 60,000 images). --mosaic lays images out by t-SNE of their codes
+(seconds). --attributes draws the directions of the code that belong to attributes of samples; with --training it also
+makes a table of linear SVMs that predict them from the codes, of this pipeline and of each --view. --gaming moves
+samples until the pipeline's classifier changes its mind, and asks the judge whether the class has changed.
+
+On signals, classes are also measured by recording and machine, beside baselines that are fitted to --training, or to
+the training set of the run. Of the decoder are measured: the variance of its windows, their distance from training
+windows, and the accuracy on real windows of classifiers that were trained on made ones.
+
 With --anomaly the recordings of each machine of SHARDS are scored in the order of their names, beside baselines, and
-the alarms are told; thresholds come from the machines of --healthy, one left out at a time.
+the alarms are reported; thresholds come from the machines of --healthy, one left out at a time.
+
 Networks of one's own need the file that enters them, `--trainer FILE.py`.
 """
 
@@ -58,7 +64,7 @@ from savae_dist.sets import open_shards
 from savae_dist.systems.own import enter
 from savae_dist.tool_command import as_typed, ended_by, tool_parser
 
-TABLES = {"by_recording": by_recording.table, "decoder": waveforms.table}  # of signals
+TABLES = {"by_recording": by_recording.table, "decoder": waveforms.table}  # metrics of signals alone
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -67,22 +73,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("shards", nargs="?", help="a folder made by make_shards.py, or a brace pattern of tars")
     parser.add_argument("out", type=Path, help="folder for metrics.json and the figures")
     parser.add_argument("--judge", help="a pipeline whose classifier judges reconstructions and samples")
-    parser.add_argument("--features", help="a pipeline in whose encoder's features sets are compared; else the judge")
+    parser.add_argument("--features", help="compare sets by this pipeline's encoder; default: the judge's")
     parser.add_argument("--gaming", action="store_true", help="how little changes the class; needs --judge")
     parser.add_argument("--training", help="the training shards: adds the class-mean baselines")
-    parser.add_argument("--samples", type=int, default=sample_metrics.DRAWN, help="drawn (%(default)s)")
-    parser.add_argument("--probes", action="store_true", help="classes read from codes; encodes a part of --training")
-    parser.add_argument("--nearest", action="store_true", help="nearest training samples; compares all of --training")
+    parser.add_argument("--samples", type=int, default=sample_metrics.DRAWN, help="to generate (%(default)s)")
+    parser.add_argument("--probes", action="store_true", help="classifiers on codes, fitted to a part of --training")
+    parser.add_argument("--nearest", action="store_true", help="distance of generated samples from all of --training")
     parser.add_argument("--seed", type=int, default=0, help="of the samples and intervals (%(default)s)")
     parser.add_argument("--mosaic", action="store_true", help="images laid out by their codes (t-SNE)")
-    parser.add_argument("--attributes", help="as data.attributes, json:load,size; or `class`: the classes are those")
-    parser.add_argument("--view", action="append", default=[], help="one more pipeline whose codes those SVMs see")
-    parser.add_argument("--sampler", choices=SOURCES, help="what codes of samples are drawn from; usually the first")
+    parser.add_argument("--attributes", help="as data.attributes, json:load,size; or `class`, to take the classes")
+    parser.add_argument("--view", action="append", default=[], help="one more pipeline; its codes get SVMs, too")
+    parser.add_argument("--sampler", choices=SOURCES, help="source of codes for samples; default: the first there is")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
-    parser.add_argument("--anomaly", action="store_true", help="alarms on machines, in place of all other metrics")
+    parser.add_argument("--anomaly", action="store_true", help="measure alarms on machines, and nothing else")
     parser.add_argument("--healthy", help="recordings of healthy machines, for the thresholds of --anomaly")
     parser.add_argument("--false-alarms", type=float, default=0.1, help="share of healthy machines (%(default)s)")
-    parser.add_argument("--in-a-row", type=int, default=3, help="recordings that an alarm takes (%(default)s)")
+    parser.add_argument("--in-a-row", type=int, default=3, help="recordings that raise an alarm (%(default)s)")
     options = parser.parse_intermixed_args(argv)
     options.command = as_typed("evaluate", argv)
     if options.anomaly != bool(options.healthy):
@@ -92,7 +98,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.samples < 2:
         parser.error("--samples must be at least 2")
     if options.gaming and not options.judge:
-        parser.error("--gaming needs --judge: else nobody says whether the class has changed")
+        parser.error("--gaming needs --judge, which says whether the class has really changed")
     if (options.probes or options.nearest) and not options.training:
         parser.error("--probes and --nearest need --training")
     if options.view and not (options.attributes and options.training):
@@ -106,7 +112,7 @@ def validated(run: str, pipeline: Pipeline) -> Reader:
     """A reader of what this run was validated on."""
     file = Path(run) / "config.yaml"
     if not file.is_file():
-        raise ConfigError(f"{run} is no run's folder, which would say what it was validated on: name shards")
+        raise ConfigError(f"{run} is no run's folder, so its validation set is not known: name shards")
     shards = open_shards(load([str(file)]).data)[1]
     if shards is None:
         raise ConfigError(f"{run} has neither data.validation nor data.hold_out: name shards")
@@ -140,7 +146,7 @@ def seen_by(pipeline: Pipeline, judge: Pipeline | None, options: argparse.Namesp
 def of_signals(
     pipeline: Pipeline, reader: Reader, training: Reader | None, judge: Pipeline | None, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """What is told of signals alone: classes by recording beside baselines, and what the decoder makes of windows."""
+    """The metrics of signals alone: classes by recording beside baselines, and the windows of the decoder."""
     if not pipeline.spec.classes:
         return {}
     found = {"by_recording": by_recording.compare(pipeline, reader, training)}
@@ -151,20 +157,20 @@ def of_signals(
 
 
 def paged(pipeline: Pipeline, reader: Reader, options: argparse.Namespace) -> None:
-    """Write OUT/report.html, and OUT/about.json, which says of what it is."""
+    """Write OUT/report.html, and OUT/about.json with what was measured."""
     note_evaluation(options.out, options.pipeline, pipeline.system, facts(reader.shards), options.command)
     write_evaluation(options.out)
 
 
 def opened(source: str, options: argparse.Namespace) -> Opened:
-    """A set with the attributes that were asked for, as each pipeline takes it."""
+    """A set with the attributes of --attributes; what is returned opens it with the preprocessing of a pipeline."""
     rule = None if options.attributes == CLASS else options.attributes
     shards = Shards.open(source, choice=Choice(attributes=rule))
     return lambda pipeline: report.reader_of(shards, pipeline, source)
 
 
 def where(source: str) -> str:
-    """The run and the step of a pipeline, for titles; what it was called where it is no run's."""
+    """The run and the step of a pipeline, for titles; `source` itself if it is from no run."""
     folder, summary = Path(source).absolute(), read_object(Path(source) / "summary.json")
     if folder.parent.name == "checkpoints":
         return f"{folder.parents[1].name}, step {int(folder.name.rpartition('-')[2]):,}"
@@ -180,7 +186,9 @@ def attribute_svms(pipeline: Pipeline, options: argparse.Namespace) -> dict[str,
     by_class, views = options.attributes == CLASS, {options.pipeline: pipeline, **views}
     found = attribute_table.measure(views, training, tested, by_class, options.seed)
     if not found:
-        raise ConfigError(f"--attributes {options.attributes}: none is known of {LEAST} samples with and without it")
+        raise ConfigError(
+            f"--attributes {options.attributes}: no attribute has {LEAST} samples with it and {LEAST} without"
+        )
     sets = f"fitted to {options.training} and tested on {options.shards}"
     text = markdown(found, f"Linear SVMs on posterior means, {sets}; accuracy in %, with 95 % intervals.")
     (options.out / "attributes.md").write_text(text)

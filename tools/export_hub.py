@@ -29,9 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = tool_parser(description="Write a finished run as Hub-ready folders with model cards.")
     parser.add_argument("run", help="a run's folder, a saved pipeline, or a repository on the Hub")
     parser.add_argument("out", type=Path, help="a new folder, or an earlier export to replace")
-    parser.add_argument("--best", action="store_true", help="the best validation's networks; the run has keep_best")
+    parser.add_argument(
+        "--best", action="store_true", help="export the networks of the best validation; needs a run with keep_best"
+    )
     parser.add_argument("--license", help="the weights' licence as the Hub names it (apache-2.0, cc-by-4.0, ...)")
-    parser.add_argument("--dataset", action="append", default=[], metavar="ORG/NAME", help="trained on, of the Hub")
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="ORG/NAME",
+        help="a data set of the Hub that it was trained on",
+    )
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     parser.add_argument("--push-to", metavar="ORG/NAME", help="upload OUT to this repository, made where there is none")
     parser.add_argument("--private", action="store_true", help="a repository that is made here is private")

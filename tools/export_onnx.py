@@ -40,14 +40,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("pipeline", help="a run's folder, a checkpoint, a saved pipeline, or a repository on the Hub")
     parser.add_argument("out", type=Path, help="a new folder, or an earlier export to replace")
     parser.add_argument("--shards", help="samples to check with: a folder made by make_shards.py, or a pattern of tars")
-    parser.add_argument("--int8", action="store_true", help="encoder and classifier in INT8 too, measured on --shards")
-    parser.add_argument("--max-loss", type=float, metavar="SHARE", help=f"of accuracy that INT8 may cost; {MAX_LOSS}")
+    parser.add_argument("--int8", action="store_true", help="also write encoder and classifier in INT8; needs --shards")
+    parser.add_argument("--max-loss", type=float, metavar="SHARE", help=f"accuracy that INT8 may cost ({MAX_LOSS})")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     options = parser.parse_args(argv)
     if options.int8 and not options.shards:
         parser.error("--int8 needs --shards, a labelled validation set: its loss of accuracy is measured")
     if options.max_loss is not None and not options.int8:
-        parser.error("--max-loss is of --int8")
+        parser.error("--max-loss goes with --int8")
     return options
 
 

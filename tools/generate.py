@@ -29,7 +29,7 @@ from savae_dist.systems.own import enter
 from savae_dist.tool_command import ended_by, tool_parser
 
 EACH = "each"
-MOST = 20  # draws for each sample that is wanted, before a class is given up
+MOST = 20  # draws per wanted sample after which a class is given up
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -37,17 +37,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("pipeline", help="a run's folder, a checkpoint, a saved pipeline, or a repository on the Hub")
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--label", metavar="NAME", help="a class by its name or number, or each")
-    parser.add_argument("--count", type=int, default=16, metavar="N", help="of samples, of each class with each")
+    parser.add_argument(
+        "--count", type=int, default=16, metavar="N", help="number of samples; with --label each, of every class"
+    )
     parser.add_argument("--format", choices=FORMATS, help="default: png for images, npz for signals")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--sampler", choices=SOURCES, help="what codes are drawn from; usually the first that is there")
-    parser.add_argument("--temperature", type=float, default=1.0, help="times the deviation of the draws")
+    parser.add_argument("--sampler", choices=SOURCES, help="source of codes; default: the first that the pipeline has")
+    parser.add_argument("--temperature", type=float, default=1.0, help="factor of the draws' deviation (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="write into OUT although it holds something")
-    parser.add_argument("--judge", metavar="PIPELINE", help="must put each sample into the class that was asked for")
+    parser.add_argument("--judge", metavar="PIPELINE", help="keep only samples that this pipeline puts into the class")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     options = parser.parse_args(argv)
     if options.judge and options.label is None:
-        parser.error("--judge needs --label: it is asked whether a sample is of the class")
+        parser.error("--judge needs --label: it decides whether a sample is of that class")
     return options
 
 
@@ -71,7 +73,7 @@ def confirmed(pipeline: Pipeline, judge: Pipeline, label: int | str, options: ar
 
 
 def asked(label: str | None, pipeline: Pipeline) -> list[int | str | None]:
-    """The classes that are to be generated; None: of all together."""
+    """The classes to generate; None: samples without a given class."""
     if label == EACH and EACH not in pipeline.spec.class_names:
         if not pipeline.labels:
             raise ConfigError("--label each: this pipeline knows no classes to generate; leave it out")

@@ -36,12 +36,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("files", nargs="+", type=Path, help="recordings, as make_shards.py recordings reads them")
     parser.add_argument("--healthy", required=True, help="shards of recordings of healthy machines, for the threshold")
     parser.add_argument("--out", type=Path, required=True, help="folder for NAME.csv and NAME.png of each recording")
-    parser.add_argument("--false-alarms", type=float, default=0.1, help="share of healthy machines (%(default)s)")
-    parser.add_argument("--hop", type=int, help="samples from window to window; a window's length")
-    parser.add_argument("--variable", action="append", help="the channels, where a file holds several")
-    parser.add_argument("--source-rate", type=float, default=0.0, help="in Hz, where a file does not say its own")
-    parser.add_argument("--bearing", choices=sorted(BEARINGS), help="draws the lines of its faults; needs --rpm")
-    parser.add_argument("--rpm", type=float, help="turns of the shaft a minute; sidebands are drawn, too")
+    parser.add_argument(
+        "--false-alarms", type=float, default=0.1, help="share of healthy machines that may raise one (%(default)s)"
+    )
+    parser.add_argument("--hop", type=int, help="samples from window to window; default: the length of a window")
+    parser.add_argument("--variable", action="append", help="channel of a file that holds several; once for each")
+    parser.add_argument("--source-rate", type=float, default=0.0, help="in Hz, for files that do not state theirs")
+    parser.add_argument(
+        "--bearing", choices=sorted(BEARINGS), help="draw the lines of its fault frequencies; needs --rpm"
+    )
+    parser.add_argument("--rpm", type=float, help="shaft speed in revolutions per minute; draws sidebands, too")
     for line in LINES:
         parser.add_argument(f"--{line}", type=float, help="in Hz, in place of --bearing")
     options = parser.parse_args(argv)
@@ -92,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{options.pipeline} was trained on {pipeline.spec.kind}s, and this watches signals")
         healthy = Windows.of(report.open_reader(options.healthy, pipeline))
         alarm = Alarm.of(pipeline, healthy, options.false_alarms)
-        print(f"threshold for false alarms on {alarm.rate:.1%} of healthy machines; so few promise no lower rate")
+        print(f"threshold for false alarms on {alarm.rate:.1%} of healthy machines; a lower rate needs more of them")
         options.out.mkdir(parents=True, exist_ok=True)
         alarms = [watched(path, pipeline, alarm, options) for path in options.files]
     except (UserError, ValueError, OSError) as error:

@@ -4,10 +4,10 @@
                             [--trainer FILE.py]
 
 PIPELINE is a run, one of its checkpoints, a saved or exported folder, or a Hub id. FILE is a file, a folder of them or
-a URL, of any size or length: what the training set went through is done to it. The columns are the file, the second at
-which a window begins, the class, the probability of each class, the mean squared error of the reconstruction, of
-[0, 1] images or normalised windows, and how strange the sample is: the scores of `pipeline.score`, `score_KIND`. What a
-pipeline has no networks for is left out.
+a URL, of any size or length: it is prepared as the training set was. Columns: the file; the second at which a window
+begins; the class, and the probability of each class; the mean squared error of the reconstruction (of [0, 1] images or
+normalised windows); the anomaly scores of `pipeline.score`, `score_KIND`. Columns for which the pipeline has no network
+are left out.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("pipeline", help="a run's folder, a checkpoint, a saved pipeline, or a repository on the Hub")
     parser.add_argument("files", nargs="+", help="pictures or recordings, folders of them, or URLs")
     parser.add_argument("--out", type=Path, metavar="FILE.csv", help="where to write it, instead of the terminal")
-    parser.add_argument("--rate", type=float, metavar="HZ", help="of recordings that do not say theirs")
-    parser.add_argument("--hop", type=int, metavar="N", help="samples from window to window; usually as in training")
-    parser.add_argument("--variable", action="append", metavar="NAME", help="channel of a file; usually as in training")
+    parser.add_argument("--rate", type=float, metavar="HZ", help="sampling rate of recordings that do not state theirs")
+    parser.add_argument("--hop", type=int, metavar="N", help="samples from window to window; default: as in training")
+    parser.add_argument(
+        "--variable", action="append", metavar="NAME", help="channel of a file; default: as in training"
+    )
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     return parser.parse_intermixed_args(argv)
 

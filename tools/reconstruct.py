@@ -33,9 +33,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("files", nargs="+", help="pictures or recordings, folders of them, or URLs")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--format", choices=FORMATS, help="default: png for images, npz for signals")
-    parser.add_argument("--rate", type=float, metavar="HZ", help="of recordings that do not say theirs")
-    parser.add_argument("--hop", type=int, metavar="N", help="samples from window to window; usually as in training")
-    parser.add_argument("--variable", action="append", metavar="NAME", help="channel of a file; usually as in training")
+    parser.add_argument("--rate", type=float, metavar="HZ", help="sampling rate of recordings that do not state theirs")
+    parser.add_argument("--hop", type=int, metavar="N", help="samples from window to window; default: as in training")
+    parser.add_argument(
+        "--variable", action="append", metavar="NAME", help="channel of a file; default: as in training"
+    )
     parser.add_argument("--overwrite", action="store_true", help="write into the folder although it holds something")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     return parser.parse_intermixed_args(argv)

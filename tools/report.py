@@ -3,9 +3,9 @@
     python tools/report.py RUN [--out FILE.html]
     python tools/report.py RUN RUN... [--out FILE.html]
 
-RUN is a run's folder, finished, under way or interrupted; alone it may also be what `evaluate` or `sweep` wrote. The
-page goes into the folder as `report.html`, and that of several runs, with the keys and the numbers in which they
-differ, into `comparison.html` here. Everything is inside: nothing is fetched when it is opened.
+RUN is the folder of a run: finished, under way or interrupted. A single RUN may also be a folder that `evaluate` or
+`sweep` wrote. The page of one folder is its `report.html`. The page of several runs is `comparison.html` in the current
+folder, with the keys and the numbers in which they differ. A page is one file that loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from savae_dist.tool_command import ended_by, tool_parser
 def main(argv: Sequence[str] | None = None) -> int:
     parser = tool_parser(description="One HTML page of a run, or of several side by side.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, an evaluation or a sweep")
-    parser.add_argument("--out", type=Path, metavar="FILE.html", help="where the page goes")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.html", help="default: report.html in the folder; comparison.html here"
+    )
     options = parser.parse_intermixed_args(argv)
     first = options.runs[0]
     try:

@@ -2,9 +2,9 @@
 
     python tools/runs.py FOLDER [--by METRIC]
 
-Runs are found at any depth. The metric is the one that a run keeps its best by (`keep_best`), with the value and
-the step of that validation; else one of its last validation. Sorted by name, or by the metric of
---by, the best first.
+Runs are found at any depth. The metric is that of `keep_best`, with the value and the step of the best validation; for
+a run without `keep_best` it is a metric of the last validation. Runs are sorted by name, or with --by by a metric, the
+best first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What ten minutes on one GPU can tell of the trainer: a table of cells in order of worth, stopped at a limit of time.
+"""Measure the trainer on one GPU within a time limit: a list of cells, the most telling first.
 
-A cell is a phase of SAVAE at a size and width, beside the bare loop on the same device. On a CPU the same page is
-written, so that it can be tried where no GPU is.
+A cell is a phase of SAVAE at a size and width, beside the bare loop on the same device. A CPU writes the same page, so
+that the check itself can be tried without a GPU.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from savae_dist.errors import ConfigError
 from savae_dist.systems.phases import Phase
 
 SIGNAL, LARGE = (1, 1024), (1, 128, 128)
-PEAK_SIDE = {"cuda": 8192, "cpu": 512}  # of the square matrices whose product is timed
+PEAK_SIDE = {"cuda": 8192, "cpu": 512}  # side of the square matrices whose product is timed
 PAGE, NUMBERS = "gpu.md", "gpu.json"
 
 
@@ -48,7 +48,7 @@ class Cell:
         return f"{size}, width {self.width}, {self.phase}{', compiled' * self.compiled}"
 
 
-# In order of worth: what is trained most first, then larger, then what must be compiled before it is timed.
+# The most telling first: the usual size, then larger ones, then those that must be compiled before they are timed.
 SIZES = ((SHAPE, 64), (LARGE, 64), (SIGNAL, 64), (SHAPE, 16), (SHAPE, 128), (LARGE, 16), (LARGE, 128), (SIGNAL, 16))
 EAGER = tuple(Cell(shape, width, phase) for shape, width in (*SIZES, (SIGNAL, 128)) for phase in ("vec", "decoder"))
 CELLS = (*EAGER, *(Cell(shape, 64, "decoder", True) for shape in (SHAPE, LARGE, SIGNAL)))
@@ -56,10 +56,10 @@ CELLS = (*EAGER, *(Cell(shape, 64, "decoder", True) for shape in (SHAPE, LARGE, 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a cell tells. share: of the measured bf16 peak. host_ms: until all of an iteration was given to the device.
+    """What a cell tells. share: of the measured bf16 peak. host_ms: time in which the host launches an iteration.
 
-    waiting: the share of the time in which the data were not there. memory: bytes, the most that tensors took on a GPU;
-    None on a CPU. bare: samples per second of the bare loop; launches and bare_launches: of an iteration.
+    waiting: share of the time spent waiting for data. memory: peak bytes of tensors on a GPU, None on a CPU. bare:
+    samples per second of the bare loop. launches, bare_launches: per iteration, of the trainer and of the bare loop.
     """
 
     samples_per_second: float

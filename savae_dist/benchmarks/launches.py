@@ -1,7 +1,7 @@
-"""What a step asks of a device, counted by torch's profiler: kernels, copies, and waits of the host for the device.
+"""The launches of a training step, counted by torch's profiler: kernels, copies, and waits of the host for the device.
 
-On a CPU no kernel is launched. There an operator counts as one launch where a GPU would need one: it computes
-something, and is neither a view nor an allocation nor made of other operators, which are counted in its place.
+A CPU launches no kernels. There an operator counts as one launch if a GPU would need one, that is, if it computes
+something: views and allocations do not count, and of a composite operator its parts are counted.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch.profiler import ProfilerActivity, profile
 
 from savae_dist.benchmarks.setting import Step
 
-WAIT = "_local_scalar_dense"  # `.item()`, `.tolist()`, `bool(tensor)`: the host stands still until the device is there
+WAIT = "_local_scalar_dense"  # `.item()`, `.tolist()`, `bool(tensor)`: the host waits for the device
 COPIES = frozenset({"copy_", "_to_copy", "clone"})
-# They compute nothing, though by their schema they are neither views nor made of others.
+# Operators that compute nothing although their schema does not say so.
 NOTHING = frozenset({"resize_", "set_", "result_type", "is_same_size", "_reshape_alias", "_unsafe_view", "detach_"})
 ALLOCATIONS = ("empty", "new_empty")  # `empty_like`, `new_empty_strided` and others begin with them
 COMPOSITE = "CompositeImplicitAutograd"
 
 
 class Launches(NamedTuple):
-    """Per iteration: kernels, those of them that only copy, and waits of the host."""
+    """Per iteration: kernels, how many of them only copy, and waits of the host."""
 
     kernels: float
     copies: float
@@ -34,7 +34,7 @@ class Launches(NamedTuple):
 
 
 def launches(step: Step, iterations: int) -> Launches:
-    """Of an iteration, on the average over `iterations`; those that prepare something come before, uncounted."""
+    """The mean launches per iteration over `iterations`; warm the loop up before."""
     counts = operators(step, iterations)
     copies = sum(count for name, count in counts.items() if name in COPIES)
     return Launches(counts.total() / iterations, copies / iterations, counts[WAIT] / iterations)

@@ -1,4 +1,4 @@
-"""How long training waits for a checkpoint, and how long that takes to be whole, written by a thread and waited for."""
+"""How long training waits for a checkpoint, and how long writing takes: by a thread, and synchronously."""
 
 from __future__ import annotations
 

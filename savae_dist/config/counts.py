@@ -9,7 +9,7 @@ from savae_dist.errors import ConfigError
 
 
 def at_least_one(values: Mapping[str, Any]) -> None:
-    """ConfigError unless the numbers among these are 1 or more."""
+    """ConfigError if an integer among these values is below 1."""
     for key, value in values.items():
         if isinstance(value, int) and value < 1:
             raise ConfigError(f"{key} must be at least 1, not {value}")

@@ -1,4 +1,4 @@
-"""Keys by which a run is in touch with the Hub: what it pushes there, and what it goes on from."""
+"""The keys `hub.*` and `resume`: what a run pushes to the Hub, and from which checkpoint it continues."""
 
 from __future__ import annotations
 

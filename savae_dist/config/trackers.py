@@ -1,4 +1,4 @@
-"""The trackers of experiments that a run may tell its curves to, beside TensorBoard."""
+"""The experiment trackers that may get a run's curves, beside TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from savae_dist.config.nearest import nearest
 from savae_dist.errors import ConfigError
 
-TRACKERS = ("wandb", "mlflow", "trackio")  # each the name of its package, and of our extra that brings it
+TRACKERS = ("wandb", "mlflow", "trackio")  # also the names of their packages and of our extras
 
 
 def check_trackers(names: Sequence[str]) -> None:

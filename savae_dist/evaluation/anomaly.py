@@ -24,10 +24,10 @@ from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.spectra import features
 
 COMBINED, MAHALANOBIS = "combined", "Mahalanobis distance on spectra"
-INDEX = ("monotonicity", "trendability", "prognosability")  # of the score as a health index
+INDEX = ("monotonicity", "trendability", "prognosability")  # measures of a score as a health index
 PART = 0.2  # the first and the last fifth of a life are compared by AUROC
 
-# Scores of some machines, of what was fitted to the healthy windows in `rows`: (rows) -> kind -> [windows].
+# (rows) -> kind -> scores `[windows]`, by a scorer that is fitted to the healthy windows in `rows`.
 Fitted = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
@@ -83,7 +83,7 @@ Scales = dict[str, tuple[float, float]]  # kind -> median and interquartile rang
 
 
 def scales(kinds: Mapping[str, np.ndarray], rows: np.ndarray) -> Scales:
-    """Those of the healthy windows in `rows`."""
+    """Median and interquartile range of each kind of score over the healthy windows in `rows`."""
     found = {kind: np.percentile(values[rows], [25, 50, 75]) for kind, values in kinds.items()}
     return {kind: (float(middle), max(float(high - low), 1e-12)) for kind, (low, middle, high) in found.items()}
 
@@ -184,7 +184,7 @@ def late_against_early(values: np.ndarray, machine: np.ndarray) -> float:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """The same as lines for people."""
+    """The result of `detect` as lines of text."""
     lines = [f"{'score':34} alarms  in the first half  life at the alarm  AUROC late/early  {'  '.join(INDEX)}"]
     for kind, values in found.items():
         alarms = [at for at in values["alarms"].values() if at is not None]
@@ -196,5 +196,5 @@ def table(found: Mapping[str, Any]) -> str:
             + "".join(f"  {values['health'][name]:{len(name)}.3f}" for name in INDEX if name in values["health"])
         )
     rate = next(iter(found.values()))["false_alarm_rate"]
-    lines.append(f"thresholds for false alarms on {rate:.1%} of healthy machines; fewer cannot be promised by so few")
+    lines.append(f"thresholds for false alarms on {rate:.1%} of healthy machines; a lower rate needs more of them")
     return "\n".join(lines)

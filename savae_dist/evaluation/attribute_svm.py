@@ -34,7 +34,7 @@ class Views:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """share: of n tested samples whose attribute is told rightly."""
+    """share: of the n tested samples, those whose attribute is predicted rightly."""
 
     share: float
     interval: Interval | None
@@ -42,7 +42,7 @@ class Accuracy:
 
 
 def attribute_accuracies(seen: Views, tested: Views, drawn: Resampling) -> dict[str, dict[str, Accuracy]]:
-    """Attribute -> view -> accuracy on `tested` of what was fitted to `seen`, CHANCE being the larger side of `seen`.
+    """Attribute -> view -> accuracy on `tested` of an SVM fitted to `seen`; CHANCE: always its more frequent answer.
 
     drawn: draws of the tested samples.
     """
@@ -65,7 +65,7 @@ def attribute_accuracies(seen: Views, tested: Views, drawn: Resampling) -> dict[
 
 
 def _svm(z: np.ndarray, attribute: np.ndarray) -> LinearSVC:
-    """scikit-learn's, with its penalty of C = 1, on standardised codes."""
+    """scikit-learn's linear SVM with its default penalty, C = 1, on standardised codes."""
     model = make_pipeline(StandardScaler(), LinearSVC(random_state=0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

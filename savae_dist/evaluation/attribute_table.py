@@ -1,4 +1,4 @@
-"""The attributes of sets of samples, and what linear SVMs read of them from the codes of one or several pipelines."""
+"""Attributes of sets of samples, and how well linear SVMs predict them from codes of one or several pipelines."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from savae_dist.evaluation.bootstrap import Resampling
 from savae_dist.evaluation.gathered import codes_of, units_of
 from savae_dist.pipeline.pipeline import Pipeline
 
-CLASS = "class"  # in place of a rule: the classes are the attributes
-CODES = 10_000  # of each set, at most about so many
-Opened = Callable[[Pipeline], Reader]  # a set as a pipeline takes it
+CLASS = "class"  # in place of a rule: take the classes as attributes
+CODES = 10_000  # about the most codes that are taken of each set
+Opened = Callable[[Pipeline], Reader]  # opens one set with the preprocessing of a given pipeline
 
 
 def attributes(reader: Reader, ids: np.ndarray, y: np.ndarray, by_class: bool) -> Attributes:
-    """Those of the samples of these ids and labels `[n]`: of the classes, or as the shards were opened for."""
+    """Attributes of samples with these ids and labels `[n]`: their classes, or what the shards were opened with."""
     if by_class:
         return of_classes(y, reader.shards.spec.class_names)
     stored = attributes_of(reader.shards)

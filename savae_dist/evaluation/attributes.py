@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MOST_VALUES = 12  # a column with more different values is a measure, and is divided at its median
-LEAST = 5  # samples with an attribute, and without it, from which a direction or a classifier is taken
+MOST_VALUES = 12  # a column with more different values is divided at its median
+LEAST = 5  # fewest samples with an attribute, and without it, that give a direction or a classifier
 Attributes = dict[str, np.ndarray]  # name -> float64 `[n]`: 1 with it, 0 without, NaN unknown
 
 
 def binary(values: np.ndarray, names: Sequence[str]) -> Attributes:
     """Columns of numbers `[n, names]`, NaN where missing, as attributes.
 
-    Two values are one attribute, that of the larger; a few become one each, `load=2`; many are divided: `size > 0.014`.
+    A column of two values becomes one attribute: having the larger. Up to `MOST_VALUES` values become one each,
+    `load=2`. A column of more values is divided at its median, `size > 0.014`.
     """
     found: Attributes = {}
     for name, column in zip(names, np.asarray(values, np.float64).T, strict=True):
@@ -39,7 +40,7 @@ def of_classes(y: np.ndarray, names: Sequence[str]) -> Attributes:
 
 
 def usable(attributes: Mapping[str, np.ndarray]) -> Attributes:
-    """Those that enough samples have, and enough have not."""
+    """The attributes that at least `LEAST` samples have and as many lack."""
     return {name: one for name, one in attributes.items() if min((one == 1).sum(), (one == 0).sum()) >= LEAST}
 
 

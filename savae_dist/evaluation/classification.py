@@ -60,6 +60,6 @@ def macro_auroc_draws(probabilities: np.ndarray, label: np.ndarray, weights: np.
         return np.full(len(weights), np.nan)
     areas = np.array([aurocs(probabilities[:, one], label == one, weights) for one in present])
     known = ~np.isnan(areas)
-    with np.errstate(invalid="ignore"):  # a draw may hold one class alone
+    with np.errstate(invalid="ignore"):  # NaN where a draw holds one class only
         means: np.ndarray = np.where(known, areas, 0).sum(0) / known.sum(0)
     return means

@@ -27,7 +27,7 @@ def plane(z: Tensor, seed: int = 0) -> np.ndarray:
 
 
 def on_grid(places: np.ndarray, side: int) -> np.ndarray:
-    """The cell of each of side^2 places, int `[n]`, row by row: each has its own, and all squared ways are shortest."""
+    """A cell of its own for each of side^2 places, int `[n]`; the sum of squared distances is the least possible."""
     unit = (places - places.min(0)) / np.maximum(np.ptp(places, axis=0), 1e-12)
     row, column = np.divmod(np.arange(side**2), side)
     cells = np.stack([column, side - 1 - row], 1) / max(side - 1, 1)  # the highest is the top row
@@ -37,7 +37,7 @@ def on_grid(places: np.ndarray, side: int) -> np.ndarray:
 
 
 def code_mosaic(z: Tensor, x: Tensor, y: Tensor, spec: DataSpec, of: str = "") -> Figure:
-    """Of images a square of at most SIDE x SIDE, each in the cell next to its place; of signals the places, by class.
+    """Images in a square of at most SIDE x SIDE cells, each near its place; of signals the places alone, by class.
 
     z: codes `[n, K]` of normalised samples x `[n, *shape]` with labels y `[n]`; n at least 4.
     """

@@ -34,7 +34,7 @@ from savae_dist.pipeline.codes import Source
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 
-PROBED = 10_000  # training codes that the probes are fitted to
+PROBED = 10_000  # about the most training codes that the probes are fitted to
 Unmeasured = float | None
 
 
@@ -185,7 +185,8 @@ def _generated(
         generated = FeatureSet(asked.samples, seed=asked.seed)
         generated.add(asked.view.features(made), np.arange(len(made)))
         _distances(measured, found, generated, asked)
-        if judge is asked.view.pipeline and "gfid" in measured.intervals:  # the same distance by its older name
+        # On the judge's features `frechet_distance` is `gfid` under its older name.
+        if judge is asked.view.pipeline and "gfid" in measured.intervals:
             measured.intervals["frechet_distance"] = measured.intervals["gfid"]
     if judge is not None:
         weights = np.concatenate([*Resampling.of(np.arange(len(made)), asked.seed).weights()])

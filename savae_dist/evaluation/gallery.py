@@ -1,4 +1,4 @@
-"""The figures that an evaluation adds to those of a run: ways through the code, classes, attributes, spectra."""
+"""The figures that an evaluation adds to those of a run: interpolation, classes, attributes, spectra, curves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from savae_dist.evaluation.spectrogram_figure import spectrograms
 from savae_dist.evaluation.training_curves import Curves, training_curves
 from savae_dist.pipeline.pipeline import Pipeline
 
-LEAST = 4  # samples from which there is something to lay out
+LEAST = 4  # fewest samples for figures of codes
 
 
 @dataclass(frozen=True)

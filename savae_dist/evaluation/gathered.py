@@ -1,4 +1,4 @@
-"""What one pass over a set of samples leaves for the metrics: numbers and codes of each sample, sums of features."""
+"""One pass over a set of samples collects for the metrics: values and codes of each sample, and sums of features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from savae_dist.preprocess import normalise
 
 
 class FeatureSet:
-    """Features that stream past: their moments, and at most `most` of them, drawn at random, for what needs each."""
+    """Features that come batch by batch: the moments of all, and at most `most` of them, drawn at random."""
 
     def __init__(self, most: int, seed: int = 0) -> None:
         self.most, self.random = most, np.random.default_rng(seed)
@@ -34,7 +34,7 @@ class FeatureSet:
         self.n += len(features)
         keys = np.concatenate([self.keys, self.random.random(len(features))])
         kept, units = np.concatenate([self.kept, features]), np.concatenate([self.unit, unit])
-        least = np.sort(np.argsort(keys)[: self.most])  # the smallest of random keys are a fair draw
+        least = np.sort(np.argsort(keys)[: self.most])  # the samples with the smallest random keys are a uniform draw
         self.keys, self.kept, self.unit = keys[least], kept[least], units[least]
 
     def drawn(self, seed: int) -> Resampling:
@@ -107,9 +107,9 @@ def gather(
 
 
 def units_of(reader: Reader, ids: np.ndarray) -> np.ndarray:
-    """What samples of these ids are drawn with, int64 `[n]`: the recording of a window, else each by itself."""
+    """The bootstrap unit of the samples of these ids, int64 `[n]`: a window's recording, else the sample itself."""
     if reader.shards.spec.kind == "signal" and len(own := recordings(reader.shards, RECORDING)):
-        return (own.rows(ids) >> np.uint64(1)).astype(np.int64)  # a hash of 64 bits, which must not be negative
+        return (own.rows(ids) >> np.uint64(1)).astype(np.int64)  # 64-bit hashes lose a bit, so that none is negative
     return ids.astype(np.int64)
 
 

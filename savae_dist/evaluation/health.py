@@ -1,6 +1,6 @@
 """How well a score serves as a health index over lives that end in failure (Coble and Hines 2009), each from 0 to 1.
 
-lives: of each machine its index in the order of time, `[recordings]`, two or more.
+lives: the index of each machine over time, `[recordings]`, two recordings or more.
 """
 
 from __future__ import annotations

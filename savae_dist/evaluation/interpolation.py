@@ -1,4 +1,4 @@
-"""Frames on the straight way between the codes of two samples, and along a direction of the code."""
+"""Frames on the straight line between the codes of two samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def interpolation(pipeline: Pipeline, z: Tensor, y: Tensor, of: str = "") -> Fig
     spec = pipeline.spec
     chosen = choose(y, 2 * ROWS[spec.kind])
     half = len(chosen) // 2
-    first, last = chosen[:half], chosen[half : 2 * half]  # sorted by class, so that a pair is of two where it can be
+    first, last = chosen[:half], chosen[half : 2 * half]  # `choose` sorts by class, so most pairs are of two classes
     names = [f"{class_name(int(y[a]), spec)} → {class_name(int(y[b]), spec)}" for a, b in zip(first, last, strict=True)]
     title = f"Interpolation between the codes of two samples in {FRAMES} frames{suffix(of)}"
     steps = torch.linspace(0, 1, FRAMES)

@@ -23,7 +23,7 @@ def kernel_distance_with_interval(
 ) -> tuple[float, Interval]:
     """The distance of features x and y, and its interval when the units of both are drawn with replacement.
 
-    A sample that is drawn twice is no pair with itself, as in the estimate; so a draw has no bias of its own.
+    Pairs of a sample with itself never count, also where it is drawn twice; so the draws are unbiased, too.
     """
     kernels = _kernels(x, y)
     drawn = _distances(kernels, *(np.concatenate([*one.weights()]) for one in (x_drawn, y_drawn)))
@@ -40,7 +40,7 @@ def _kernels(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def _distances(kernels: tuple[np.ndarray, ...], a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """MMD^2 `[draws]`, where each sample of the sets is in a draw so many times, `[draws, n]` and `[draws, m]`."""
+    """MMD^2 `[draws]`. a `[draws, n]`, b `[draws, m]`: how often each sample of either set is in a draw."""
     within = [
         ((weights @ own) * weights).sum(1) / (weights.sum(1) ** 2 - np.square(weights).sum(1))
         for weights, own in zip((a, b), kernels, strict=False)

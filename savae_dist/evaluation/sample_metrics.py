@@ -32,7 +32,7 @@ class Judged:
     probabilities: np.ndarray
 
     def measures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """The three numbers `[draws]`, where each sample counts so many times, weights `[draws, n]`.
+        """The three numbers `[draws]`, where weights `[draws, n]` say how often each sample counts.
 
         - judge_confidence: mean probability of the most probable class.
         - class_balance: entropy of the mean prediction over the largest possible: 1 for equally frequent classes, 0 for
@@ -49,7 +49,7 @@ class Judged:
         }
 
     def once(self) -> dict[str, float]:
-        """The same of each sample once."""
+        """`measures` with each sample counted once."""
         return {name: float(one[0]) for name, one in self.measures(np.ones((1, len(self.probabilities)))).items()}
 
 

@@ -1,4 +1,4 @@
-"""Train on synthetic, test on real (Esteban 2017): what classifiers learn from windows that a pipeline made.
+"""Train on synthetic, test on real (Esteban 2017): how good are classifiers that saw only windows of a pipeline?
 
 The classifiers are the baselines on spectra, and the windows that they are tested on those that nothing was trained on.
 Beside them stand the same classifiers trained on the real windows that the pipeline was trained on.
@@ -70,8 +70,8 @@ def training_sets(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """What the classifiers are trained on, by name: windows `[n, channels, length]` and their classes `[n]`.
 
-    Where the classes are not of one size the rarer are filled up to the largest: with their own windows again, which
-    is what costs nothing, and with made ones.
+    Where the classes differ in size, further sets fill the rarer ones up to the largest: with repeated real windows, as
+    the baseline, and with made ones.
     """
     labelled = training.y >= 0
     x, y = training.x.double().numpy()[labelled], training.y[labelled]

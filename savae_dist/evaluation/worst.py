@@ -1,4 +1,4 @@
-"""The samples that a pipeline reconstructs worst: what a mean over many of them hides."""
+"""The samples that a pipeline reconstructs worst, since a mean over all samples hides them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AT_ONCE = 256
 
 
 def worst_reconstructions(pipeline: Pipeline, x: Tensor, codes: Tensor, y: Tensor, of: str = "") -> Figure:
-    """Those of the largest mean squared error, the worst first, beside their reconstructions.
+    """The samples of largest mean squared error, the worst first, beside their reconstructions.
 
     x: normalised samples `[n, *shape]`. codes: their posterior means `[n, K]`. y: their labels `[n]`. of: what samples
     these are.

@@ -1,4 +1,4 @@
-"""Curves as the lines of a drawing: where each point, tick and label stands; a template writes them as SVG."""
+"""Line charts: the places of points, ticks and labels, which a template writes as SVG."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from savae_dist.pages.page import number
 
 WIDTH, HEIGHT = 360, 200  # of the drawing, in its own units: about the width of a phone in CSS pixels
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 8, 22
-POINTS = 300  # of a line; of more, evenly spread ones are drawn
-WIDE = 50.0  # values over so large a ratio are drawn on a logarithmic axis
+POINTS = 300  # most points of a line; of more, evenly spread ones are drawn
+WIDE = 50.0  # ratio of largest to smallest value from which the axis is logarithmic
 
 CIRCLE = "m-2 0a2 2 0 1 0 4 0a2 2 0 1 0 -4 0"
 
@@ -20,7 +20,7 @@ Series = tuple[Sequence[float], Sequence[float]]  # steps, values
 
 @dataclass(frozen=True)
 class Line:
-    """path: of SVG. last: the last value. colour: its number. dashed: a baseline."""
+    """path: in SVG's syntax. last: the last value. colour: index into the palette. dashed: it is a baseline."""
 
     name: str
     path: str
@@ -49,8 +49,7 @@ class Chart:
 def chart(title: str, series: Mapping[str, Series], dashed: Sequence[str] = (), linear: bool = False) -> Chart | None:
     """A drawing of these lines by name, on one pair of axes; None where there is no finite value.
 
-    dashed: the names of baselines. linear: also where the values are of very different sizes. Points
-    that are not finite are gaps.
+    dashed: the names of baselines. linear: never a logarithmic axis. Points that are not finite are gaps.
     """
     values = [value for _, line in series.values() for value in line if math.isfinite(value)]
     if not values:

@@ -1,4 +1,4 @@
-"""What a run recorded for TensorBoard while it trained, its launches together: curves, and the time that they took."""
+"""The curves that a run recorded for TensorBoard, over all its launches, and how long each launch took."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 Curves = dict[str, tuple[list[int], list[float]]]  # tag -> (steps, values)
 
-EVENTS = re.compile(r"events\.out\.tfevents\.(\d{10})\..*")  # with the second in which a launch began it
+EVENTS = re.compile(r"events\.out\.tfevents\.(\d{10})\..*")  # the digits: the second at which the launch began
 
 
 def read(run: Path) -> Curves:
-    """All scalars of a run; none if it has not begun. What a launch did again is taken from the later one."""
+    """All scalars of a run; none if it has not begun. Of steps that a later launch repeated, the later values."""
     if not (run / "tensorboard").is_dir():
         return {}
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 1})

@@ -1,4 +1,4 @@
-"""What lies in the folder of a run, finished or not, as a page of it needs it."""
+"""The folder of a run, finished or not, as its page reads it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALIDATION = "validation/"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """path: of the folder. outcome: how it stands, "" for what its status.json says."""
+    """path: of the folder. outcome: in place of that in its status.json; "" to take that one."""
 
     path: Path
     outcome: str = ""
@@ -33,7 +33,7 @@ class RunFolder:
 
     @cached_property
     def about(self) -> Mapping[str, Any]:
-        """Empty for a run of before there was one."""
+        """Empty for runs of versions that wrote none."""
         return read_object(self.path / "about.json")
 
     @cached_property
@@ -53,7 +53,7 @@ class RunFolder:
 
     @property
     def yaml(self) -> str:
-        """The same as a file, by which the run is repeated."""
+        """The configuration as YAML, which repeats the run as a file argument."""
         return OmegaConf.to_yaml(OmegaConf.create(self._config))
 
     @cached_property
@@ -95,7 +95,7 @@ class RunFolder:
 
     @cached_property
     def measured_at(self) -> str:
-        """Where in the training that was."""
+        """The point of training at which `measured` was measured, in words."""
         if self.done and self.summary:
             return "at the run's end"
         steps = [line[0][-1] for tag, line in self.curves.items() if tag.startswith(VALIDATION) and line[0]]

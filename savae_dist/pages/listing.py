@@ -15,8 +15,13 @@ from savae_dist.pages.metrics import numbers
 from savae_dist.pages.page import duration, number
 
 HEAD = ("run", "outcome", "step", "best", "metric", "hours")
-MAIN = ("judge_flip_rate", "reconstruction_mse", "log_spectral_distance", "accuracy")  # the first that is there is told
-SILENT = 60.0  # seconds without a heartbeat after which a run is not taken to be running
+MAIN = (
+    "judge_flip_rate",
+    "reconstruction_mse",
+    "log_spectral_distance",
+    "accuracy",
+)  # the first of these that was measured is shown
+SILENT = 60.0  # seconds without a heartbeat after which a run is called silent
 
 
 def found(folder: Path) -> list[RunFolder]:
@@ -71,7 +76,7 @@ def rank(run: RunFolder, by: str) -> float:
 
 
 def outcome(run: RunFolder) -> str:
-    """The outcome; of a run that says nothing any more, for how long."""
+    """The outcome; for a running run without a heartbeat, how long it has been silent."""
     beat, said = run.status.get("heartbeat"), str(run.status.get("outcome", "unknown"))
     silent = time.time() - beat if isinstance(beat, int | float) else 0.0
     return f"silent for {duration(silent)}" if said == "running" and silent > SILENT else said

@@ -10,9 +10,9 @@ from typing import Any
 from savae_dist.config.metric_names import BASELINES, DIRECTIONS, SHARES
 from savae_dist.pages.page import number
 
-INTERVALS, COUNTS = "intervals", "n"  # metric -> [low, high], and the samples that it is of, in what was measured
+INTERVALS, COUNTS = "intervals", "n"  # keys of metrics.json: metric -> [low, high], metric -> number of samples
 NO_METRICS = ("seed", "training_hours")
-Z = 1.959964  # of the normal distribution, for 95 %
+Z = 1.959964  # 97.5 % quantile of the normal distribution, for 95 % intervals
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def rows(values: Mapping[str, Any], data: Mapping[str, Any]) -> list[Row]:
-    """A row for each metric that is no baseline of another. data: what is known of the set that they are of.
+    """A row for each metric that is no baseline of another. data: `facts` of the set that was measured.
 
     A share of counted samples whose interval is not given gets Wilson's (1927).
     """

@@ -17,7 +17,7 @@ from savae_dist.files import write_text
 REPORT = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
 TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
-LARGEST = 20_000_000  # bytes of a picture; one beyond is named in place of being shown
+LARGEST = 20_000_000  # most bytes of a picture; of a larger one only the name is shown
 
 
 @dataclass(frozen=True)

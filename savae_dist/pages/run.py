@@ -11,8 +11,8 @@ from savae_dist.pages.metrics import table_of
 from savae_dist.pages.page import REPORT, Picture, picture, pictures, write
 
 BAD = "worst_reconstructions"
-CARD, PREVIEW = "card.md", "preview.png"  # of a data set, as the packer writes them
-LONGEST = 100_000  # letters of a data card that are shown
+CARD, PREVIEW = "card.md", "preview.png"  # files that the packer writes beside a data set
+LONGEST = 100_000  # most characters of a data card that are shown
 
 
 def write_run(folder: Path, out: Path | None = None, outcome: str = "") -> Path:

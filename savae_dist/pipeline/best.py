@@ -1,4 +1,4 @@
-"""The best validation of a run that has kept it (`keep_best`): where its networks lie, and what was measured."""
+"""The best validation of a run with `keep_best`: the folder of its networks, and its metrics."""
 
 from __future__ import annotations
 

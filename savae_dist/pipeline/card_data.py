@@ -34,7 +34,7 @@ class CardFacts:
 
     @property
     def all_datasets(self) -> list[str]:
-        """Those that were given, and those that the run read from the Hub."""
+        """The data sets that were named, then those that the run read from the Hub."""
         data = self.summary.get("training_data")
         known = data.get("datasets", []) if isinstance(data, dict) else []
         read = [one for one in known if isinstance(one, str)] if isinstance(known, list) else []
@@ -42,12 +42,12 @@ class CardFacts:
 
 
 def metrics_of(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a summary, nested names joined by dots; what is no number is left out."""
+    """The metrics of a summary that are numbers; nested names are joined by dots."""
     return flat({name: value for name, value in summary.items() if name not in NO_METRICS})
 
 
 def with_baselines(summary: Mapping[str, Any], classes: int) -> dict[str, tuple[float, str]]:
-    """Each metric with its value and, in words, what it stands beside; a baseline is no metric of its own."""
+    """Metric -> its value, and its baseline in words; baselines are not listed as metrics."""
     metrics = metrics_of(summary)
     beside = {name: f"class mean {metrics[other]:.6g}" for name, other in CLASS_MEANS.items() if other in metrics}
     if classes:

@@ -36,7 +36,8 @@ def export(
     folder, summary = best_of(Path(source)) if best else (source, read_summary(Path(source)))
     pipeline = Pipeline.from_pretrained(folder)
     citation = (citations or {}).get(pipeline.system.get("name", ""), "")
-    pictures = pictures_of(Path(source)) if folder in (source, Path(source)) else []  # those are of the last networks
+    # A run's figures show its last networks: those of an earlier best are not there.
+    pictures = pictures_of(Path(source)) if folder in (source, Path(source)) else []
     facts = CardFacts(summary, license, datasets, citation, pictures)
     write_folders(pipeline, out, facts)
     return pipeline

@@ -23,8 +23,8 @@ from savae_dist.pipeline.pipeline import Pipeline
 
 PAGE = Path(__file__).with_name("gallery.html")
 HOST = "127.0.0.1"
-MOST_BYTES = 256 << 20  # of a file that is sent
-DRAWS = 256  # codes by which the plane's size is found
+MOST_BYTES = 256 << 20  # largest file that may be sent
+DRAWS = 256  # codes that are drawn to find the plane's size
 MANY = 12  # samples that are generated, and windows of a recording that are shown
 
 Answer = dict[str, Any]
@@ -105,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
     gallery: Gallery
 
     def do_GET(self) -> None:
-        # A page of another site that has its name lead here is refused: it could read what is generated.
+        # Refuse requests for another host name: by DNS rebinding a foreign site could read what is generated.
         if self.headers.get("Host", "").partition(":")[0] not in (HOST, "localhost"):
             self._send(403, b"this page is for this machine alone", "text/plain")
         elif self.command == "GET" and self.path == "/":
@@ -126,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             with self.gallery.lock, torch.no_grad():
                 found, status = work(body, unquote(self.headers.get("X-Name", ""))), 200
-        except (UserError, ValueError, KeyError, TypeError) as error:  # what was sent is at fault
+        except (UserError, ValueError, KeyError, TypeError) as error:  # the request is at fault
             found, status = {"error": " ".join(str(error).split())}, 400
         self._send(status, json.dumps(found).encode())
 

@@ -14,9 +14,9 @@ from savae_dist.errors import ConfigError
 from savae_dist.pipeline.runtimes import run_onnx
 
 FUNCTIONS = ("encode", "classify")
-CALIBRATION = 256  # samples from which the range of every activation is taken; they are not measured on
+CALIBRATION = 256  # samples that set the ranges of activations; accuracy is measured on others
 AT_ONCE = 256
-QUANTISED = ("Conv", "Gemm", "MatMul")  # what nearly all time goes into; normalisation and the rest stay float32
+QUANTISED = ("Conv", "Gemm", "MatMul")  # they take nearly all the time; all other operators stay float32
 
 
 class Int8(NamedTuple):

@@ -14,10 +14,10 @@ from savae_dist.preprocess import DataSpec
 
 WHAT = {
     "pipeline": "The trained networks of {family} with their preprocessing.",
-    "encoder": "Takes a sample x to the diagonal Gaussian posterior q(z|x) of its latent code z.",
-    "decoder": "Takes a latent code z to a sample x.",
-    "classifier": "Takes a latent code z to the logits of its class.",
-    "prior": "Takes standard normal draws to latent codes; says how a label enters them. It has no weights.",
+    "encoder": "Encodes a sample x as the diagonal Gaussian posterior q(z|x) of its latent code z.",
+    "decoder": "Decodes a latent code z into a sample x.",
+    "classifier": "Gives the logits of the class of a latent code z.",
+    "prior": "Turns standard normal draws into latent codes, and says how a label enters them. It has no weights.",
     "critic": "Scores a sample: high for real ones, low for generated ones.",
 }
 USE = {
@@ -25,12 +25,12 @@ USE = {
     "x_hat = pipeline.reconstruct(x)  # raw samples again\nnew = pipeline.generate(4, seed=0)",
     "generator": "new = pipeline.generate(4, seed=0)  # raw samples; there is no encoder, so none is reconstructed",
     "encoder": "{raw}\nposterior = pipeline.encode(x)  # mean and log_variance, one row per sample\n"
-    "encoder = Encoder.from_pretrained(folder)  # the bare network, for normalised tensors",
+    "encoder = Encoder.from_pretrained(folder)  # the network alone: it takes normalised tensors",
     "decoder": "x = pipeline.generate(4, seed=0)  # raw samples of the prior{of_class}\n"
-    "decoder = Decoder.from_pretrained(folder)  # the bare network",
-    "classifier": "classifier = Classifier.from_pretrained(folder)  # the bare network, for latent codes",
-    "prior": "prior = Prior.from_pretrained(folder)  # the bare function, of {draws} draws a code",
-    "critic": "critic = Critic.from_pretrained(folder)  # the bare network, for normalised tensors",
+    "decoder = Decoder.from_pretrained(folder)  # the network alone, without preprocessing",
+    "classifier": "classifier = Classifier.from_pretrained(folder)  # the network alone: it takes latent codes",
+    "prior": "prior = Prior.from_pretrained(folder)  # it takes {draws} standard normal draws per code",
+    "critic": "critic = Critic.from_pretrained(folder)  # the network alone: it takes normalised tensors",
 }
 PACKAGE = f"Made by version {__version__} of the package: `pip install savae-dist`, or from its source."
 NORMALISE = {
@@ -88,7 +88,7 @@ def _snippet(pipeline: Pipeline, name: str) -> str:
 
 
 def _label(pipeline: Pipeline) -> int | str:
-    """A class as one asks for it: by its name, if it has one."""
+    """The first class as `generate` takes it: its name, or its number if it has none."""
     number, names = pipeline.labels[0], pipeline.spec.class_names
     return names[number] if number < len(names) else number
 
@@ -120,7 +120,7 @@ def _data(spec: DataSpec) -> str:
 
 
 def _trained_on(data: object) -> str:
-    """What the run says of its training data, by which their card (`make_shards --preview`) is found."""
+    """The training data, and the digest by which their card (of `make_shards --preview`) is recognised."""
     if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in ("samples", "index_sha256")):
         return ""
     keys = ("samples", "index_sha256", "on_both_sides")
@@ -130,7 +130,7 @@ def _trained_on(data: object) -> str:
 
 
 def _kept(pipeline: Pipeline) -> str:
-    """Whether codes of single training samples are given away with the weights."""
+    """A warning where the codes of single training samples are published with the weights."""
     if pipeline.posteriors is None:
         return ""
     return (

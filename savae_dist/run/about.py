@@ -1,4 +1,4 @@
-"""`about.json`: what a run is made of, as its report tells it: data, networks, phases, machine, and the command."""
+"""`about.json`, from which the report of a run takes data, networks, phases, machine and the command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from savae_dist.systems.papers import Published
 
 
 def write_about(run: Run) -> None:
-    """Write it into the run's folder, on the main process; a side output."""
+    """Write it into the run's folder, on the main process; a failure is reported and does not end the run."""
     status = run.process.status
     if status.writes:
         with status.side.spared("about.json"):

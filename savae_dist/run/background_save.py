@@ -13,18 +13,18 @@ from savae_dist.run.checkpoint import Verified
 from savae_dist.run.checkpoint_contents import Contents, HostMemory
 from savae_dist.run.side_outputs import SideOutputs
 
-# Seconds before each further try to save: an error of a disk or of a network file system may pass.
+# Seconds before each further attempt: errors of disks and of network file systems may pass.
 SAVE_AGAIN = (0.5, 2.0, 5.0)
 
 
 class BackgroundSave:
-    """Writes checkpoints into `folder`, and keeps the newest `keep`; SaveError where it is asked how that went.
+    """Writes checkpoints into `folder`, and keeps the newest `keep`; `check` and `wait` raise SaveError if one failed.
 
-    The thread meets no other rank: a collective of its own would mix with those of training. How it went the main
-    threads tell each other (`Saves`).
+    The thread calls no collective, since one would mix with those of training: the main threads exchange the result
+    (`Saves`).
 
-    waits: `begin` returns when all is written, and no second copy of the tensors is held.
-    seconds: for which it wrote, in all.
+    waits: `begin` returns when all is written, and no second copy of the tensors is kept.
+    seconds: the time that it has spent on writing, in all.
     """
 
     def __init__(self, folder: Path, keep: int, waits: bool, side: SideOutputs, say: Callable[[str], None]) -> None:
@@ -35,7 +35,7 @@ class BackgroundSave:
         self._writing: Future[None] | None = None
 
     def begin(self, contents: Contents) -> None:
-        """Begin to write; the one before must have been waited for, since its tensors lie in the same memory."""
+        """Begin to write. Wait for the checkpoint before it first: the copies share one memory."""
         assert self._writing is None
         if self._waits:
             self._writing = self._thread.submit(self._write, contents)
@@ -55,7 +55,7 @@ class BackgroundSave:
             writing.result()
 
     def close(self) -> None:
-        """Wait for what is being written; if the run ends for another reason, its error is only told."""
+        """Wait for what is being written; an error is printed, not raised: the run is ending for another reason."""
         self._thread.shutdown()
         try:
             self.wait()

@@ -1,7 +1,7 @@
-"""The best validation of a run, whose checkpoint stays beside the last ones, and when none better is waited for.
+"""`keep_best` and `patience`: which validation's checkpoint stays, and when the last phase ends for want of a better.
 
-Only validations of the last phase count: before it not all networks are trained. Where the same steps are made again
-after a kill the same validations follow, so that the best is that of an undisturbed run.
+Only validations of the last phase count, since before it not all networks are trained. A run that was killed repeats
+the same validations at the same steps, so it keeps the same best as an undisturbed run.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from savae_dist.systems.phases import Phase
 
 @dataclass(frozen=True)
 class KeepBest:
-    """by: `keep_best`, as it is set. metric: that it names; "" where no best is kept. last_phase: in which it is.
+    """by: the value of `keep_best`. metric: its metric; "" where no best is kept. last_phase: whose validations count.
 
-    patience: validations in a row without a better one after which the last phase ends; 0: it does not.
-    checkpoints: the folder in which those of the run lie.
+    patience: after so many validations in a row without a better one the last phase ends; 0: never.
+    checkpoints: the folder of the run's checkpoints.
     """
 
     by: str
@@ -38,7 +38,7 @@ class KeepBest:
 
     @classmethod
     def of(cls, config: RunConfig, last: Phase, validated: bool) -> KeepBest:
-        """ConfigError where nothing is validated that could be the best."""
+        """ConfigError where a best is asked for and there is no validation set."""
         checkpoints = Path(config.output or ".") / "checkpoints"
         if config.keep_best is None:
             return cls("", "", "lower", last.name, 0, checkpoints)
@@ -49,10 +49,10 @@ class KeepBest:
         return cls(config.keep_best, *kept_by(config.keep_best), last.name, config.patience, checkpoints)
 
     def with_checkpoints(self, state: TrainingState, peers: Peers) -> KeepBest:
-        """Itself, once the best of `state` is forgotten where its checkpoint is gone, as rank 0 sees it.
+        """Forget the best of `state` if rank 0 does not find its checkpoint, and return itself.
 
-        That happens where a run goes on from an older checkpoint than its newest: the best of then gave way to a later
-        one, which is not there either.
+        A run that goes on from an older checkpoint may have deleted the best of that time, in favour of a later best
+        that is gone, too.
         """
         if state.best:
             place = folder_of(self.checkpoints, state.best["total"])
@@ -61,9 +61,9 @@ class KeepBest:
         return self
 
     def judged(self, metrics: Mapping[str, Any], at: TrainingState) -> bool:
-        """Note in `at` what a validation there says; whether it is the best so far.
+        """Enter a validation into `at`, and return whether it is the best so far.
 
-        Of equals the first stays. A metric that is not finite, or not measured, is no better than any.
+        Of equal values the first stays. A metric that is not finite, or not measured, never counts as better.
         """
         if not self.metric or at.phase != self.last_phase:
             return False
@@ -80,12 +80,12 @@ class KeepBest:
         return True
 
     def overdue(self, at: TrainingState, every: int, last: int) -> bool:
-        """Whether the run was stopped before a validation that was due there, `every` so many steps but at the last."""
+        """Whether a validation was due at this step and a stop came before it; `every`: steps between validations."""
         due = at.step > 0 and at.step % every == 0 and at.step < last
         return due and bool(self.metric) and at.phase == self.last_phase and at.judged < at.total
 
     def tired(self, at: TrainingState) -> bool:
-        """Whether the last phase ends here, before its last step."""
+        """Whether patience is used up, so that the last phase ends here."""
         return 0 < self.patience <= at.unimproved
 
     def _better(self, value: float, than: float) -> bool:

@@ -38,17 +38,17 @@ Signature = list[tuple[str, int, int, int]] | None  # name, size, time and inode
 
 
 class Verified:
-    """The checkpoints that were found whole; while their files stay as they are, these are not read again."""
+    """Remembers which checkpoints were found whole, and reads them again only if their files have changed since."""
 
     def __init__(self) -> None:
         self._seen: dict[str, Signature] = {}
 
     def note(self, checkpoint: Path) -> None:
-        """Take it for whole as it is now."""
+        """Remember this checkpoint as whole."""
         self._seen[checkpoint.name] = _signature(checkpoint)
 
     def problem(self, checkpoint: Path) -> str | None:
-        """As the function `problem`."""
+        """The same as the function `problem`, with less to read."""
         signature = _signature(checkpoint)
         if signature is not None and signature == self._seen.get(checkpoint.name):
             return None
@@ -75,7 +75,7 @@ def save(
     side: SideOutputs | None = None,
     pipeline: str = "",
 ) -> Path:
-    """`write` what training holds now, while it waits."""
+    """`write` the current state of training, which waits meanwhile."""
     return write(folder, Contents.of(networks, updates, state, pipeline), keep, side)
 
 
@@ -88,8 +88,8 @@ def write(
 ) -> Path:
     """Write `folder/step-N`, then remove all but the newest `keep`, the best and the ends of phases; SaveError.
 
-    Never twice at once. side: where it is told that an old one could not be removed, which is tried again at the next
-    call. verified: which of them were found whole before.
+    Only one call at a time. side: reports an old one that could not be removed; the next call tries again. verified:
+    remembers which were found whole.
     """
     target = folder_of(folder, contents.state.total)
     draft, side, verified = draft_of(target), side or SideOutputs(), verified or Verified()
@@ -99,7 +99,7 @@ def write(
             raise FileNotFoundError(f"{folder.parent} is gone")
         if not folder.is_dir():
             make_folder(folder)
-        with side.spared("an old checkpoint", "removed"):  # now, to have its space
+        with side.spared("an old checkpoint", "removed"):  # before writing, which may need the space
             sweep(folder)
         contents.write(draft)
         # The target may exist already: as a damaged checkpoint, or as the same state saved before.
@@ -107,7 +107,7 @@ def write(
     except (OSError, SafetensorError) as error:  # safetensors raises its own error on a full disk
         shutil.rmtree(draft, ignore_errors=True)
         raise not_saved(target, "the checkpoint", folder.parent, error) from error
-    verified.note(target)  # its manifest was made from what was read there
+    verified.note(target)  # its manifest was just made from its files
     with side.spared("an old checkpoint", "removed"):
         remove_replaced(target)
         _remove_old(folder, keep, contents.state.best.get("total", -1), verified)
@@ -123,7 +123,7 @@ def not_saved(path: Path, what: str, folder: Path, error: Exception) -> SaveErro
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left, but not an older checkpoint whose place was not taken after all."""
+    """Remove the drafts of killed processes, but no older checkpoint that was set aside and not yet replaced."""
     for draft in set(folder.glob(f".{PREFIX}*")) - set(checkpoints(folder)):
         shutil.rmtree(draft)
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, by file: taken from training as it stands, perhaps copied, and written with its manifest."""
+"""The contents of a checkpoint by file: taken from training, copied if need be, and written with a manifest."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Savable(Protocol):
 
 @dataclass(frozen=True)
 class Contents:
-    """texts, tensors: by file. state: where the run stands.
+    """state: where the run stands. texts, tensors: by file.
 
-    The tensors are those that training goes on to change, unless they are copies (`HostMemory`).
+    copies: the tensors are copies (`HostMemory`); otherwise training still changes them.
     """
 
     state: TrainingState
@@ -82,9 +82,8 @@ class Contents:
             (draft / name).write_text(text)
         for name, tensors in self.tensors.items():
             save_file({key: self._alone(one) for key, one in tensors.items()}, draft / name, {"format": "pt"})
-            shutil.copymode(
-                draft / "state.json", draft / name
-            )  # safetensors makes files that only their owner may read
+            # safetensors makes files that only their owner may read.
+            shutil.copymode(draft / "state.json", draft / name)
         files = sorted(path for path in draft.rglob("*") if path.is_file())
         manifest = {
             path.relative_to(draft).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)} for path in files
@@ -96,21 +95,21 @@ class Contents:
         return all(bool(torch.isfinite(one).all()) for tensors in networks for one in tensors.values())
 
     def _alone(self, tensor: Tensor) -> Tensor:
-        """The tensor in order, in memory of its own: under ZeRO parameters are pieces of one, which is refused."""
+        """The tensor, contiguous and in memory of its own: safetensors refuses views of one buffer, as ZeRO makes."""
         return tensor.contiguous() if self.copies else tensor.clone(memory_format=torch.contiguous_format)
 
 
 class HostMemory:
-    """Memory of this machine for a copy of a checkpoint's tensors, used again by the next one.
+    """Host memory for a copy of a checkpoint's tensors; the next copy reuses it.
 
-    For those of a GPU it is pinned, so that the GPU copies while the host goes on.
+    For tensors of a GPU it is pinned, so that the GPU copies while the host goes on.
     """
 
     def __init__(self) -> None:
         self._held: dict[str, dict[str, Tensor]] = {}
 
     def copy(self, contents: Contents) -> tuple[Contents, Callable[[], None]]:
-        """The contents with copies of their tensors, and a function that waits until these are there."""
+        """The contents with copies of their tensors, and a function that waits until the copying is done."""
         held = self._held
         self._held = {
             file: {name: _into(held.get(file, {}).get(name), one) for name, one in tensors.items()}
@@ -125,7 +124,7 @@ class HostMemory:
 
 
 def _into(held: Tensor | None, tensor: Tensor) -> Tensor:
-    """A copy of the tensor, in memory that is held if it fits."""
+    """A copy of the tensor, in the memory that is held if shape and type are the same."""
     if held is None or held.shape != tensor.shape or held.dtype != tensor.dtype:
         held = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
     return held.copy_(tensor, non_blocking=True)

@@ -19,20 +19,20 @@ from savae_dist.pipeline.folder import FILES
 from savae_dist.run import checkpoint
 from savae_dist.run.side_outputs import SideOutputs
 
-BRANCH = "checkpoint"  # apart from the pipeline, so that whoever loads that does not download optimisers
+BRANCH = "checkpoint"  # beside the main branch, so that whoever loads the pipeline downloads no optimisers
 
 
 class HubPush:
     """Pushes a run's results, in a process of its own: the Hub can neither stop training nor make it wait.
 
-    write: true on one rank, which alone pushes. side: where a failure is told, once.
+    write: true on one rank, which alone pushes. side: reports a failure, once.
     """
 
     def __init__(self, config: HubConfig, folder: Path, side: SideOutputs, write: bool = True) -> None:
         self.config, self.folder, self.side = config, folder, side
         self.active = write and config.push is not None
         self._process: subprocess.Popen[str] | None = None
-        self._place = draft_of(folder / "hub")  # what is pushed, until that is over
+        self._place = draft_of(folder / "hub")  # holds the files of the push under way
         self._pushed = ""  # the checkpoint that was pushed last
         self._answer = ""
 
@@ -41,7 +41,7 @@ class HubPush:
         newest = next(iter(checkpoint.checkpoints(self.folder / "checkpoints")), None) if self.active else None
         if newest is not None and self._over() and newest.name != self._pushed:
             self._pushed = newest.name
-            # Links: training may remove the checkpoint meanwhile, and they take no space.
+            # Push hard links: they take no space, and stay when training removes the checkpoint.
             self._begin(lambda place: shutil.copytree(newest, place, copy_function=_linked), BRANCH)
 
     def finish(self, write_folders: Callable[[Path], object]) -> str:
@@ -69,7 +69,7 @@ class HubPush:
             self._clear()
 
     def _begin(self, write: Callable[[Path], object], revision: str = "") -> None:
-        """Start to push what `write` writes; no more than told if it cannot be written."""
+        """Start to push what `write` writes; if it cannot be written, that is only reported."""
         with self.side.spared("what goes to the Hub"):
             shutil.rmtree(self._place, ignore_errors=True)
             write(self._place)
@@ -82,11 +82,11 @@ class HubPush:
                 stderr=subprocess.PIPE,
                 text=True,
                 env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
-                start_new_session=True,  # a Ctrl-C is for the trainer, which ends it
+                start_new_session=True,  # Ctrl-C must reach the trainer alone, which then ends this process
             )
 
     def _over(self, seconds: float = 0.0) -> bool:
-        """Whether no push is under way, after at most so many seconds; one that failed is told."""
+        """Whether no push is under way, after at most so many seconds of waiting; a failed one is reported."""
         if self._process is None:
             return True
         if not seconds and self._process.poll() is None:
@@ -112,7 +112,7 @@ class HubPush:
 
 
 def _linked(source: str, target: str) -> None:
-    """A second name of a file, or a copy where the file system has no such names."""
+    """Hard-link a file, or copy it where the file system has no links."""
     try:
         os.link(source, target)
     except OSError:

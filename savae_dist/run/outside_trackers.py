@@ -13,14 +13,15 @@ from savae_dist.files import read_object, write_json
 from savae_dist.run.side_outputs import SideOutputs
 
 PROJECT = "savae_dist"
-KNOWN = "trackers.json"  # in a run's folder: by which ids its trackers know it
+KNOWN = "trackers.json"  # in a run's folder: the ids that trackers gave it
 
 
 class OutsideTrackers:
-    """Those of a run that `trackers` names. Each begins at the first value that it is given: a finished run has none.
+    """The trackers that a run's `trackers` names.
 
-    A run that goes on is the same one there, known by its digest or by the id that the tracker gave it. A tracker that
-    fails, whatever for, is told once and left out from then on: it is a service of others, and no reason to end a run.
+    A tracker starts at the first value that it gets, so a finished run that is started again reports nothing. A run
+    that goes on continues its entry there, found by its digest or by the id that the tracker gave it. A tracker that
+    fails for any reason is reported once and then left out: a service of others must not end a run.
 
     digest: of the run's identity. configuration: dotted keys to values.
     """
@@ -41,7 +42,7 @@ class OutsideTrackers:
         self._begin(name).log(values, step=step)
 
     def close(self) -> None:
-        """End those that have begun, so that they send what they still hold."""
+        """Close the trackers that have started, so that they send what they still hold."""
         for name, tracker in self.begun.items():
             self._try(name, tracker.finish)
         self.begun = {}
@@ -71,7 +72,7 @@ class OutsideTrackers:
 
 
 class Known(MLflowTracker):
-    """MLflow's tracker, which goes on with the run whose id a file has."""
+    """MLflow's tracker; it continues the run whose id stands in `file`, and writes the id of a new one there."""
 
     def __init__(self, file: Path, **options: Any) -> None:
         self.file = file

@@ -25,9 +25,9 @@ from savae_dist.training.batches import BatchSplit, PlannedStep
 from savae_dist.training.engine import run_phase
 
 PROCESSES = (1, 2, 8, 64)
-VOTE = 8  # bytes: before each iteration the processes agree whether to stop (`distributed.signals`)
+VOTE = 8  # bytes by which the processes agree before each iteration whether to stop (`distributed.signals`)
 MOST_TIMED = 128  # samples of the larger batch whose step is timed
-TIMES = 3  # iterations, of which the median counts
+TIMES = 3  # timed repetitions, of which the median is taken
 REMEDY = {
     "compute": "more processes, or a smaller networks.width",
     "communication": "a larger data.batch_size, a faster network, or fewer processes",
@@ -37,10 +37,11 @@ REMEDY = {
 
 @dataclass(frozen=True)
 class Speed:
-    """Of an iteration of a phase. fixed, each: seconds of each accumulation step, and of each sample of a batch.
+    """What an iteration of a phase costs.
 
-    reduced: bytes that are summed over the processes. read: seconds in which a process reads a sample. batches: those
-    that an iteration reads. workers: processes that read meanwhile; 0: this one reads.
+    fixed, each: seconds for every accumulation step, and for every sample of a batch. reduced: bytes that are summed
+    over the processes. read: seconds to read a sample. batches: how many an iteration reads. workers: processes that
+    read meanwhile; 0: the training process reads.
     """
 
     fixed: float
@@ -131,7 +132,7 @@ def predicted(split: BatchSplit, speed: Speed, stored: float, gigabits: float) -
 
 
 def timed(run: Run, phase: Phase) -> tuple[float, float]:
-    """Seconds of an iteration for any batch, and for each sample of a batch."""
+    """Seconds of an iteration: a constant part, and a part for each sample of the batch."""
     more = min(run.data.builder.split.rows, MOST_TIMED)
     few = max(more // 4, min(more, memory.FEW))
     updates = run.updates_of(phase, compile=False)
@@ -145,7 +146,7 @@ def timed(run: Run, phase: Phase) -> tuple[float, float]:
 
 
 def iteration(run: Run, phase: Phase, updates: Updates, rows: int) -> float:
-    """Median seconds of an iteration on batches of so many samples, which are read before."""
+    """Median seconds of an iteration on batches of so many samples, without the time to read them."""
     steps = [step for step in phase.optimizer_steps() if step.update.active]
     planned = [PlannedStep(step, 0, 0, [range(rows)], step is steps[-1]) for step in steps]
     batch = first(run, rows)
@@ -154,7 +155,7 @@ def iteration(run: Run, phase: Phase, updates: Updates, rows: int) -> float:
         start = time.perf_counter()
         for _ in run_phase(planned, iter([batch] * len(steps)), updates, run.data.builder.during(phase.name)):
             pass
-        float(next(iter(updates.values())).norm)  # when the device is done
+        float(next(iter(updates.values())).norm)  # waits until the device is done
         times.append(time.perf_counter() - start)
     return median(times[1:])
 
@@ -164,7 +165,7 @@ def first(run: Run, rows: int) -> RawBatch:
 
 
 def reading(run: Run) -> float:
-    """Seconds in which this process reads a sample; the files are in the system's cache by then."""
+    """Seconds to read a sample in this process, from files that the system has cached."""
     rows, times = run.data.builder.split.size, []
     for _ in range(1 + TIMES):
         start = time.perf_counter()
@@ -174,5 +175,5 @@ def reading(run: Run) -> float:
 
 
 def stored_bytes(run: Run) -> float:
-    """Of a sample in storage, on the average."""
+    """Mean bytes of a sample in storage."""
     return sum(shard["bytes"] for shard in run.data.shards.index["shards"]) / max(run.data.shards.size, 1)

@@ -1,4 +1,4 @@
-"""What a run shows of what it has learnt: figures of merit, pictures and, in the end, the pipeline."""
+"""The results of a run: metrics, figures and, at its end, the pipeline."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ class Results:
         return self.validation or TrainingFigures(self.data)
 
     def validate(self, phase: Phase, networks: Mapping[str, Network], at: TrainingState) -> bool:
-        """Measure on the validation set, if there is one, over all ranks and log the result; draw the pictures.
+        """Measure on the validation set over all ranks, if there is one, log the result and draw the figures.
 
-        Whether it is the best so far, of those that may be.
+        Returns whether it is the best validation so far (`keep_best`).
         """
         pipeline = self._pipeline(phase, networks)
         broadcast_buffers(pipeline.networks)  # the buffers of weight averages are not broadcast anywhere else
@@ -98,7 +98,7 @@ class Results:
             side.tell("groups on both sides", self.validation.shared)
         summary = {**metrics, **self._told(at)}
         summary |= {"checkpoints": saves} if saves else {}
-        again = (self.folder / "summary.json").is_file()  # finished by an earlier launch, which logged the figures
+        again = (self.folder / "summary.json").is_file()  # an earlier launch finished it, and logged the figures
         # An earlier "done" must not stand in status.json while the pipeline is being replaced.
         self.process.status.begin(again=True)
         summary |= add_samplers(pipeline, self.data)
@@ -117,7 +117,7 @@ class Results:
             self.tracker.say(f"  hub       {pushed}")
 
     def _told(self, at: TrainingState) -> dict[str, Any]:
-        """What summary.json says besides figures of merit: what was trained, on what, for how long, and warnings."""
+        """What summary.json says besides metrics: steps, speed, training data, hours and warnings."""
         steps = {phase.name: self.config.capped(phase.steps) for phase in self.phases} | {at.phase: at.step}
         data: dict[str, Any] = {"samples": self.data.shards.describe(), "index_sha256": self.data.shards.digest}
         if sets := datasets_of(self.config.data.train):
@@ -168,7 +168,7 @@ class Results:
 
     def _draw(self, pipeline: Pipeline, step: int, log: bool = True, worst: bool = False) -> None:
         if self.process.state.is_main_process:
-            # Figures refer to themselves, so those of the last time are still held: up to 80 MB until Python looks.
+            # Collect the last figures now: their reference cycles hold up to 80 MB until Python's next collection.
             gc.collect()
             with self.process.status.side.spared("figures"):
                 where = f"{self.folder.name}, step {step:,}"

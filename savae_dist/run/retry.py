@@ -18,7 +18,7 @@ class Retry:
 
     @classmethod
     def after(cls, error: DivergedError, training: TrainingState, allowed: DivergenceConfig) -> Retry:
-        """The next one; the error itself if the last one was the last that is allowed."""
+        """The next retry; raises the error itself if no more are allowed."""
         if training.retries >= allowed.retries:
             raise error
         return cls(training.retries + 1, training.lr_scale * allowed.lr_factor)

@@ -89,7 +89,7 @@ class Run:
                 self.saves.settle()
             raise halt.told(f"{self.training.phase} step {self.training.step}") from halt
         except DivergedError as error:
-            self.saves.settle()  # it may be the one to go back to
+            self.saves.settle()  # the retry may go back to the checkpoint that is being written
             retry = Retry.after(error, self.training, self.config.divergence)
             self.tracker.say(retry.told(error, self.config.divergence))
             return retry
@@ -130,7 +130,7 @@ class Run:
     def _keep(self, phase: Phase, updates: Updates) -> None:
         """Save and validate where they are due, in this order.
 
-        Where a best is kept the validation comes first: what is saved then knows of it, so that it is not made again.
+        With `keep_best` the validation comes first: then the checkpoint holds its result, and no resumption repeats it.
         """
         step, config, best = self.training.step, self.config, bool(self.results.keep_best.metric)
         saves = step % config.checkpoint_every == 0 or (step % config.log_every == 0 and self.saves.due())
@@ -152,7 +152,7 @@ class Run:
     def validate(self, phase: Phase, updates: Updates) -> bool:
         """Measure and draw the networks as they are now, or their weight average; whether they are the best so far."""
         if self.config.hub.push is not None:
-            self.saves.settle()  # the newest checkpoint is pushed
+            self.saves.settle()  # the push takes the newest checkpoint, so it must be whole
         return self.results.validate(phase, {**self.networks, **_averaged(updates)}, self.training)
 
     def _measure(self, prepare: Preparation) -> None:
@@ -264,7 +264,7 @@ class Run:
             update.close()
         if phase is not self.phases[-1] and self.steps(phase):  # the last one is measured when the run finishes
             self.validate(phase, updates)
-        # The workers of the next phase are forked, and would keep open the files that are being written.
+        # Finish writing before the next phase forks its workers: they would inherit the open files.
         self.saves.settle()
 
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: when one is due, and what all ranks know of it."""
+"""The checkpoints of a run: when one is due, and whether all of them could be written, on every rank."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ T = TypeVar("T")
 class Saves:
     """All ranks call its methods together; rank 0 writes.
 
-    begun: `total` of the newest state that is saved or is being written. waited: seconds for which training stood still
-    for all of them.
+    begun: `total` of the newest state that is saved or is being written. waited: seconds that training has waited for
+    checkpoints, in all.
     """
 
     def __init__(self, folder: Path, config: RunConfig, process: Process, tracker: Tracker, begun: int) -> None:
         self.begun, self.waited = begun, 0.0
         self._minutes, self._process, self._tracker = config.checkpoint_minutes, process, tracker
         self._count, self._bytes = 0, 0
-        self._unknown = False  # whether one was begun of which the ranks do not know how it went
+        self._unknown = False  # whether the ranks do not know yet if the newest could be written
         self._opened = self._since = time.monotonic()
         self._writer = BackgroundSave(
             folder / "checkpoints",
@@ -92,7 +92,7 @@ class Saves:
         return bool(rank_sums(torch.tensor([passed], dtype=torch.float64)))
 
     def report(self) -> dict[str, Any]:
-        """What they cost in this launch, for `summary.json`, also said in a line; empty if there were none."""
+        """The cost of this launch's checkpoints, for `summary.json`; it is printed, too. Empty without checkpoints."""
         if not self._count:
             return {}
         share = self.waited / (time.monotonic() - self._opened)
