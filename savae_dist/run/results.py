@@ -155,7 +155,7 @@ class Results:
         return config_text(places, pipeline.spec, pipeline.system) if places else ""
 
     def _metrics(self, pipeline: Pipeline) -> dict[str, Any]:
-        """The figures of merit over all ranks; empty without a validation set. Clusters get names in `pipeline`."""
+        """The metrics over all ranks; empty without a validation set. Also names the clusters of `pipeline`."""
         together, validation = self.process.stop.together, self.validation
         together(lambda: name_the_clusters(pipeline, self.data))
         if validation is None:

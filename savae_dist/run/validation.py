@@ -53,7 +53,7 @@ class Validation:
         return metrics.measure(pipeline, self._batches(), self.class_means, self.judge)
 
     def summarise(self, sums: dict[str, float]) -> dict[str, Any]:
-        """The figures of merit, from the sums of all ranks; equal on all of them."""
+        """The metrics, from the sums of all ranks; equal on all of them."""
         total = rank_sums(torch.tensor(list(sums.values()), dtype=torch.float64))
         return metrics.summarise(dict(zip(sums, total.tolist(), strict=True)))
 

@@ -1,4 +1,4 @@
-"""What the figures of merit of a run say, in words: how good that is, and beside what."""
+"""The metrics of a run in words: how good they are, and beside which baseline."""
 
 from __future__ import annotations
 
