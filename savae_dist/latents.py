@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Of the modes of a mixture: petals that point to the origin (Makhzani 2015, figures 2 and 4, which give no numbers).
+# The modes of a mixture are petals that point to the origin (Makhzani 2015, figures 2 and 4, without numbers).
 CENTRE, RADIAL, TANGENTIAL = 1.4, 0.5, 0.05
 RADIUS, TURNS = 3.0, 2.0  # outer radius and number of turns of the swiss roll
 

@@ -195,7 +195,7 @@ def _optimizers(system: System, asked: DictConfig, changes: Mapping[str, Any]) -
         own = asked.get(name) or {}
         config = _optimizer(name, everywhere, update.optimizer, own)
         usual = field_values(_optimizer(name, update.optimizer))
-        # What `optimizers.default` sets and only other updates can use goes back to its usual value here.
+        # Reset values of `optimizers.default` that this update's optimiser cannot use: they are for other updates.
         unused = [unmet.key for unmet in without_effect(config) if unmet.key not in own]
         unused += _overruled(config, changes.get("default"), changes.get(name))
         result[name] = replace(config, **{key: usual[key] for key in unused})

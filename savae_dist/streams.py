@@ -40,7 +40,7 @@ class Spared(io.TextIOBase):
     def _fails(self, error: OSError) -> None:
         self.problem = self.problem or f"{self._name} cannot be written ({error}); its lines are lost"
 
-    # What programs ask of a stream.
+    # The methods that programs call on a stream.
 
     def writable(self) -> bool:
         return True

@@ -53,7 +53,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if options.bandwidth is not None and not (options.plan and 0 < options.bandwidth < math.inf):
         parser.error(f"--bandwidth={options.bandwidth:g} goes with --plan, and must be a positive number")
     try:
-        # Where a program has loaded the systems, it may have entered its own: `load` asks the registry.
+        # If a program has loaded the systems, it may have added its own: `load` asks the registry.
         if "savae_dist.systems" not in sys.modules:
             names.check(options.config)
     except UserError as error:

@@ -21,7 +21,7 @@ PLANE, LARGE = 2, 128
 PLANE_VALUES = 1024  # as many as a grey image of 32x32 has
 MOST_STORED = 2**16  # dimensions; sizes that a damaged file gives are allocated before they are refused
 
-# What `auto` stands for in the name of a run's folder: the defaults of before, so that older runs keep their folders.
+# Names of run folders use these in place of `auto`: the former defaults, so that older runs keep their folders.
 IN_NAMES = {"networks.pools": FEWEST_POOLS, "system.latent_dim": PLANE}
 
 

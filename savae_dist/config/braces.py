@@ -35,7 +35,7 @@ def check_braces(pattern: str) -> None:
 
 def at_most(pattern: str) -> int:
     """How many texts the pattern stands for, or somewhat more: counted without making them."""
-    # Of each open brace: what its finished alternatives stand for, what the one that is read does, and its text.
+    # For each open brace: the count of its finished alternatives, that of the current one, and the current text.
     levels = [(0, 1, "")]
     for token in TOKEN.findall(pattern):
         done, product, text = levels[-1]

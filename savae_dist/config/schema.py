@@ -201,7 +201,7 @@ class OptimizerConfig:
         """ValueError that names the key (`optimizers.critic`) if a value cannot work."""
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"{key}.lr must be positive, not {self.lr}")
-        # A list within a list passes the typed configuration.
+        # Check the types here: the typed configuration lets a list within a list pass.
         if not all(isinstance(beta, float) and 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"{key}.betas must lie in [0, 1), not {self.betas}")
         if not 0 <= self.momentum < 1:
@@ -251,7 +251,7 @@ class RunConfig:
     resume: str = "auto"  # auto, never, or a repository that a run pushed its checkpoints to
     hub: HubConfig = field(default_factory=HubConfig)
     max_steps: int | None = None  # caps every phase, for trials
-    trackers: list[str] = field(default_factory=list)  # of experiments, beside TensorBoard (`config.trackers`)
+    trackers: list[str] = field(default_factory=list)  # experiment trackers beside TensorBoard (`config.trackers`)
     log_every: int = 50
     validate_every: int = 1000
     checkpoint_every: int = 1000

@@ -23,7 +23,7 @@ from savae_dist.distributed.lost_peer import lost_peer
 from savae_dist.errors import ConfigError, RankLost
 from savae_dist.precision import NEEDS_GPU, set_tf32
 
-# A DeepSpeed launch's variables ACCELERATE_...: (values that change nothing, advice for any other value).
+# Variables ACCELERATE_... of a DeepSpeed launch -> (values that change nothing, advice for any other value).
 DEEPSPEED = {
     "GRADIENT_CLIPPING": (("none", "0", "0.0"), "leave it out and set optimizers.NAME.clip_norm instead"),
     "DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": (("none",), "these optimisers stay on their device; leave it out"),

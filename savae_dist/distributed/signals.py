@@ -249,7 +249,7 @@ class Stop:
     def _listen(self, peers: Peers) -> None:
         """Tell the peers of a signal, or deliver theirs here. In a thread, since the store may hang or be gone."""
         try:
-            # A connection of its own: that of the process group is locked while a rank waits for another.
+            # Open a second connection: that of the process group is locked while a rank waits for another.
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             hour = timedelta(hours=1)
             store = TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=hour)

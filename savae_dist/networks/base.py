@@ -128,7 +128,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
     @classmethod
     def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **kwargs: Any) -> Self:
         """Read safetensors only: the mixin's own method prints, and loads a pickle if there are no safetensors."""
-        # Where __init__ takes **kwargs, the mixin passes on all that config.json holds.
+        # The mixin passes every key of config.json to an __init__ that takes **kwargs.
         arguments = {name: value for name, value in kwargs.items() if name not in (*NO_ARGUMENTS, *HUB_OPTIONS)}
         weights = Path(model_id) / SAFETENSORS_SINGLE_FILE
         check_stored(cls, arguments, weights)
@@ -137,7 +137,7 @@ class Network(nn.Module, PyTorchModelHubMixin):
 
 NO_ARGUMENTS = ("model_type", "format_version")
 PIPELINE = "pipeline.json"  # marks the folder of a whole pipeline
-# What the mixin takes; it drops every other keyword.
+# The keywords that the mixin takes; it silently drops all others.
 HUB_SAVING = (
     *("repo_id", "push_to_hub", "model_card_kwargs", "commit_message", "private", "token", "branch", "create_pr"),
     *("allow_patterns", "ignore_patterns", "delete_patterns"),

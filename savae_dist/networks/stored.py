@@ -37,7 +37,7 @@ from savae_dist.untrusted import (
 LARGEST = 2**31 - 1  # the largest whole number that an argument of a network may be
 AGAIN = "save it again"
 CONFIG = record({"model_type": text(100), "format_version": whole()})
-# What a constructor may raise for arguments that have the right types but do not go together.
+# Errors of constructors whose arguments have the right types but do not fit together.
 CONSTRUCTION = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from savae_dist.pages.page import number
 
-WIDTH, HEIGHT = 360, 200  # of the drawing, in its own units: about the width of a phone in CSS pixels
+WIDTH, HEIGHT = 360, 200  # units of the SVG, about the width of a phone in CSS pixels
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 8, 22
 POINTS = 300  # most points of a line; of more, evenly spread ones are drawn
 WIDE = 50.0  # ratio of largest to smallest value from which the axis is logarithmic

@@ -119,7 +119,7 @@ class HostMemory:
         if not any(one.is_cuda for tensors in contents.tensors.values() for one in tensors.values()):
             return copied, lambda: None
         event = torch.cuda.Event()
-        event.record()  # what training does next comes after the copies, in the order of the GPU's stream
+        event.record()  # the GPU's stream runs in order, so training changes nothing before the copies are made
         return copied, event.synchronize
 
 

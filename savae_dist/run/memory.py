@@ -49,7 +49,7 @@ class HeldBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        # A view, or what is written in place, shares the memory of an argument.
+        # Results in the memory of an argument (views, operations in place) are not new.
         known = {storage.data_ptr() for storage in storages((args, kwargs))}
         for storage in storages(result):
             if storage.data_ptr() not in known:

@@ -7,7 +7,7 @@ from pathlib import Path
 from savae_dist.errors import ConfigError
 
 RUN = ("config.yaml", "checkpoints")  # either of them makes a folder a run's
-# What a launch and its job script write before these: it may have been refused then, or another rank is ahead.
+# Files that may stand here before these: of a launch that was refused, of a job script, or of a faster rank.
 BEFORE = ("status.json", "status-node*.json", ".lock", ".launch-*", ".*.draft", "*.log", "*.out", "*.err")
 NEW_VOLUME = "lost+found"
 

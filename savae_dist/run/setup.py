@@ -253,8 +253,8 @@ def resume(
     if config.data.lanes == "auto":  # `auto` depends on the number of processes, which may have changed
         start.lanes = state.lanes
     here, there = start.identity(), state.identity()
-    # A key is on one side only if it is an augmentation that the other has switched off, or if it was stored by an
-    # older version and is free to change by now. The digest of the data comes last: a key may say why it is another.
+    # Keys on one side only are augmentations that the other has switched off, or keys that were stored by an
+    # older version and are free to change by now. The digest of the data comes last: a key may say why it is another.
     for key in sorted((here | there).keys() - identity.FREE_KEYS, key=lambda key: (key == "data", key)):
         before, now = (side.get(key, identity.without_it(key)) for side in (there, here))
         if before != now:

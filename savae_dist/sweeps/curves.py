@@ -14,7 +14,7 @@ from savae_dist.colours import COLOURS
 from savae_dist.files import read_object
 from savae_dist.pages.curves import Curves, read
 
-# A row of the picture -> the beginning of its tags, and their last parts; none named: all but NOT_DRAWN.
+# Row of the picture -> the prefix of its tags, and their last parts; without any, all but NOT_DRAWN.
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     "critic's loss": ("critic/", ()),
     "share of the gradient": ("gradient_share/", ()),

@@ -39,7 +39,7 @@ Terms = dict[str, Tensor]
 
 PAPER_HIDDEN, PAPER_WIDTH = 1000, 16  # units of the fully connected layers at networks.width=16
 
-# What each member does with labels.
+# Member of the family -> the values that its `label_to` may have.
 MEMBERS = {
     "aae_unsupervised": ("nothing",),
     "aae_supervised": ("decoder", "discriminator"),
@@ -84,7 +84,7 @@ class AAE:
     steps: int = 4000
     prior: PriorKind = "gaussian"
     prior_scale: float = 1.0  # Makhzani's unsupervised Gaussian has 5
-    # Of a mixture or a swiss roll; where labels choose them there is one per class.
+    # Modes of a mixture or a swiss roll; if labels choose among them, there is one per class.
     prior_modes: int = needs(10, prior=("mixture", "swiss_roll"), label_to=("nothing", "decoder", "code"))
     backbone: Literal["mlp", "conv", "savae"] = "mlp"  # Makhzani's, Patni's all-convolutional, Zemouri's
     reconstruction: Literal["mse", "bce"] = "mse"

@@ -30,7 +30,7 @@ Terms = dict[str, Tensor]
 CHANCE = losses.chance_loss("non_saturating")  # that of both discriminators: see `Update.chance`
 CODE_UNITS = 128  # width of D's two hidden layers; the paper gives none
 
-# What each member adds to AVA1. The paper's listings of AVA3 to AVA5 leave out d's update, which they need: it is kept.
+# Additions of each member to AVA1. We keep d's update in AVA3 to AVA5: the paper's listings omit it, yet need it.
 MEMBERS: dict[str, frozenset[str]] = {
     "ava1": frozenset(),
     "ava2": frozenset({"lean decoder"}),

@@ -67,7 +67,7 @@ class SAVAE:
     # > 0 adds a small decoder trained with the VEC, so that z keeps what the label does not need (not in the paper).
     reconstruction_weight: float = 0.0
     label_smoothing: float = 0.0  # share of a label's probability that is spread over all classes (not in the paper)
-    # What unlabelled samples count in besides the KL, which tells nothing of the classes (the last three are ours).
+    # The loss of unlabelled samples: the KL alone, which teaches no classes, or one more term (these three are ours).
     unlabelled: Literal["kl", "pseudo_label", "entropy", "consistency"] = "kl"
     unlabelled_weight: float = needs(1.0, unlabelled=("pseudo_label", "entropy", "consistency"))
 
@@ -76,10 +76,10 @@ class SAVAE:
     beta: float = 0.01  # adversarial
     gamma: float = 0.1  # latent
     feature_reduction: Reduction = "mean"  # how eq 9 reduces the elements of a feature
-    # What eq 9 compares: the elements as the paper does, or Gram matrices (Gatys 2016), which have no phase to miss.
+    # Eq 9 compares elements, as in the paper, or Gram matrices (Gatys 2016), which do not depend on the phase.
     feature_form: Literal["elements", "gram"] = "elements"
     feature_tap: FeatureTap = "act"  # the tensor F_i: after LeakyReLU, after the convolution, or after the pool
-    # Of signals (ours): power spectra at several resolutions (Yamamoto 2020), and those of their envelopes.
+    # For signals (ours): compare power spectra at several resolutions (Yamamoto 2020), and spectra of envelopes.
     spectral_weight: float = 0.0
     spectral_windows: tuple[int, ...] = (64, 128, 512)
     envelope_weight: float = 0.0

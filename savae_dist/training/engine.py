@@ -210,7 +210,7 @@ class PreparedUpdate:
             torch._foreach_add_(gradients, self.norm * 0)  # NaN on every rank if any rank's gradient overflowed
             self.scaler.unscale_(optimizer)
             self.norm = self.norm / self.scaler.scale(torch.ones_like(self.norm))
-        self.skips = (self.norm * 0) != 0  # where it is not finite, in half the launches of `isfinite`
+        self.skips = (self.norm * 0) != 0  # true if the norm is not finite; `isfinite` takes twice the launches
         clip_gradients(parameters, self.norm, self.config)
         # Fused optimisers look for this attribute and read it on the device.
         optimizer.found_inf = self.skips.float()  # type: ignore[attr-defined]
@@ -224,7 +224,7 @@ class PreparedUpdate:
         tensors = self.parallel.state(self.parameters)
         values = {
             "optimizer": type(self.optimizer).__name__,
-            # Those that have had no gradient yet; of all others the state is needed to go on.
+            # Parameters without a gradient so far have no state; a missing state of any other is an error.
             "stateless": sorted(self.parameters.keys() - {full.rsplit("/", 1)[0] for full in tensors}),
             "averaged": {name: average.updates for name, average in self.averages.items()},
             "skipped": [int(self.skipped), int(self.skipped_in_a_row)],

@@ -99,7 +99,7 @@ def _scaled(x: np.ndarray, box: tuple[float, float, float, float], size: tuple[i
         how = cv2.INTER_CUBIC
     else:
         how = cv2.INTER_LINEAR
-    # Where the middle of each new pixel lies in the picture; the box begins and ends between pixels.
+    # Map the centre of each new pixel into the picture; the box begins and ends between pixels.
     place = np.array([[across, 0, left + across / 2 - 0.5], [0, down, top + down / 2 - 0.5]])
     return cv2.warpAffine(
         np.ascontiguousarray(x), place, size[::-1], flags=how | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE

@@ -35,7 +35,7 @@ MAX_ELEMENTS = 1 << 28  # in a sample: as many as the largest image that is deco
 # The stored form by kind: dtype and number of axes.
 FORMS = {"image": ("uint8", (2, 3)), "signal": ("float32", (1, 2))}
 
-# What an index says of a shard besides its samples: another index of the same samples may differ in it.
+# Entries of an index that do not describe samples: two indexes of the same samples may differ in them.
 NOT_OF_SAMPLES = ("table", "first", "folder", "part", "dropped", "bad", "whole", "members", "folders", "forms")
 
 REASON = record({"count": whole(0, MAX_ROWS), "keys": listed(text(2000), most=100)}, {"found": text(2000)})

@@ -29,7 +29,7 @@ from savae_dist.errors import ConfigError, DataError, printable
 from savae_dist.origin import origin_of
 from savae_dist.preprocess import DataSpec, Normalise
 
-# A set without class names whose labels leave so many numbers out has a wrong label, or ids in place of classes.
+# More classes than the first, and than the second for each that occurs: a wrong label, or ids in place of classes.
 MANY_CLASSES, FEW = 1000, 10
 
 Stored = tuple[np.ndarray, np.ndarray]

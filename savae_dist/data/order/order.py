@@ -187,7 +187,7 @@ class Sequential:
 
     def locate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         flat = np.asarray(positions, np.int64) % self.size
-        # Of shards that start at the same place, all but the last are empty: side="right" takes the last.
+        # side="right" takes the last of several shards that start at one place: all others are empty.
         shard = np.searchsorted(self._starts, flat, side="right") - 1
         return shard, flat - self._starts[shard]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# What a draw is for: keys of one length, since SeedSequence((1,)) equals SeedSequence((1, 0)).
+# Purposes of draws. All keys have one length, since SeedSequence((1,)) equals SeedSequence((1, 0)).
 SHARDS, WINDOW, REDRAW, PACK, MIX, LABELS, HOLD_OUT = range(7)
 
 

@@ -96,7 +96,7 @@ def entries_of(
         columns: dict[str, list[Any]] = {"row": here.tolist()}  # row number in the source
         if rate:
             columns["rate"] = [rate] * len(here)
-        # A column of what one sample of the block has and another lacks holds null there.
+        # Every attribute of any sample in the block gets a column; it is null for samples without it.
         for name in dict.fromkeys(name for one in attributes for name in one):
             columns[name] = [one.get(name) for one in attributes]
         yield {"x.npy": encode_npy(x), "y.npy": encode_npy(y), "json": encode_json(columns)}

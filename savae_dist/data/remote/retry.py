@@ -94,7 +94,7 @@ class Trial:
     def _is_out(self, failing: float, now: float, cause: str, error: Exception) -> None:
         outage = self.outage
         outage.since = outage.since or now - failing
-        # What other threads have waited counts: else a request that queued behind theirs would wait as long again.
+        # Count the waiting of other threads, too: else a request that queued behind theirs would wait as long again.
         if failing >= outage.limit or (now - outage.since >= outage.limit and failing >= LAST_CHANCE):
             raise OutageError(
                 f"{shown(self.url)}: no answer for data.outage_limit={outage.limit:g} s, at last {cause}; "

@@ -37,7 +37,7 @@ READERS: dict[str, Reader] = {
     ".csv.gz": read_text,
     ".txt.gz": read_text,
 }
-# Those of tables, of which one file may hold several recordings.
+# The readers of tables: one file may hold several recordings.
 TABLES: dict[Reader, Callable[[Path], tuple[list[Column], bool]]] = {
     read_text: long_columns,
     read_parquet: parquet_columns,

@@ -71,7 +71,7 @@ def find_dialect(path: Path, texts: bool = False) -> Dialect:
     first, columns, mark, sign = max(found, key=lambda one: (one[1] > 1, -one[0], one[1]))
     names, units = _heading(lines[:first], mark, columns)
     begins = {line.lstrip()[:1] for line in lines}
-    # Where the first lines show no comments, there may be one at the end.
+    # Assume `#` if the first lines hold no comment: there may be one at the end of the file.
     comment = next((sign for sign in COMMENTS if sign in begins), None if any("#" in line for line in lines) else "#")
     return Dialect(encoding, mark, sign, first, columns, names, units, comment)
 
@@ -126,7 +126,7 @@ def _widths(cells: list[str], decimal: str, texts: bool) -> int:
     if not any(is_number(cell, decimal) for cell in cells):
         return 0
     text = [cell for cell in cells if cell and not is_number(cell, decimal) and not MOMENT.fullmatch(cell)]
-    # What begins as a number does, or holds a separator, is no text: the line is written otherwise.
+    # Cells that start like a number, or hold a separator, are no text: the line has another dialect.
     odd = any(cell[0] in "+-.0123456789" or any(mark in cell for mark in "\t;,|") for cell in text)
     return 0 if odd or (len(text) * 2 >= len(cells) and not texts) else len(cells)
 

@@ -22,7 +22,7 @@ MANY = 32  # channels; more than these may be segments of one signal
 SHOWN = 12  # names in a message
 
 
-# What the libraries raise on bytes that are no file of their kind, or no whole one.
+# Errors of the libraries on bytes that are no file of their format, or no complete one.
 BROKEN = (
     *(OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError),
     *(struct.error, zlib.error, zipfile.BadZipFile),

@@ -47,7 +47,7 @@ def from_columns(columns: Sequence[Column], choice: Choice, stem: str, named: bo
         taken = chosen(every, choice.variables, stem)
         left_out += not_asked_for(numbers, taken)
     else:
-        # A table that is nothing but a clock is a ramp that somebody recorded.
+        # If all columns look like clocks, take them as signals: somebody recorded a ramp.
         taken = numbers or [one for one in every if one.values.dtype.kind in NUMBERS]
     if not taken:
         raise Unreadable("no column of numbers", f"it holds {', '.join(names)}")

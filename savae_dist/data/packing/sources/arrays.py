@@ -265,7 +265,7 @@ def _sets(
             raise DataError(f"{path}: {option} has {len(values)} values, and there are {count} samples")
     by = meant.group or "sample"
     sets, told = sets_of(groups or [str(i) for i in range(count)], given, labels, splits, by)
-    # A file of several sets is read array by array, and what it calls them is told already.
+    # Do not repeat the names of sets: for a file of several sets they have been reported already.
     already = isinstance(table.named, str) and table.named
     return np.array(sets, dtype="<U10"), groups, [] if already else told
 
