@@ -12,12 +12,15 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+from torch._C._autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
 from savae_dist.benchmarks.setting import Step
 
 WAIT = "_local_scalar_dense"  # `.item()`, `.tolist()`, `bool(tensor)`: the host waits for the device
+STREAM_WAIT = "cudaStreamSynchronize"  # recorded on a GPU for `.item()` and for copies that do not use pinned memory
+TRANSFERS = ("Memcpy HtoD", "Memcpy DtoH")  # copies between host and GPU, as the profiler names them
 COPIES = frozenset({"copy_", "_to_copy", "clone"})
 # Operators that compute nothing although their schema does not say so.
 NOTHING = frozenset({"resize_", "set_", "result_type", "is_same_size", "_reshape_alias", "_unsafe_view", "detach_"})
@@ -31,6 +34,28 @@ class Launches(NamedTuple):
     kernels: float
     copies: float
     waits: float
+
+
+class Given(NamedTuple):
+    """Per iteration on a GPU: kernels, copies between host and GPU, and waits of the host."""
+
+    kernels: float
+    transfers: float
+    waits: float
+
+
+def given(step: Step, iterations: int) -> Given:
+    """Kernels, transfers and waits on a GPU, averaged over `iterations`; copies within the GPU count as kernels."""
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        for _ in range(iterations):
+            step()
+        torch.cuda.synchronize()
+    events = profiler.events() or ()
+    done = [one.name for one in events if one.device_type == DeviceType.CUDA and not one.is_user_annotation]
+    transfers = sum(name.startswith(TRANSFERS) for name in done)
+    waits = sum(one.name == STREAM_WAIT for one in events)
+    return Given((len(done) - transfers) / iterations, transfers / iterations, waits / iterations)
 
 
 def launches(step: Step, iterations: int) -> Launches:

@@ -62,9 +62,10 @@ class Builder(BatchBuilder):
 
 
 class SmallRun:
-    """A system trained on made-up samples, on the CPU: `run(phase name, steps)` trains its networks in place.
+    """A system trained on made-up samples: `run(phase name, steps)` trains its networks in place.
 
-    split: of the global batch, over the processes of a launch. norm: of the networks. prepared: further arguments of
+    split: of the global batch, over the processes of a launch. norm: of the networks. device: the CPU unless another is
+    named, even where there are GPUs, because sums on CPUs are reproducible. prepared: further arguments of
     `PreparedUpdate`.
     """
 
@@ -76,18 +77,19 @@ class SmallRun:
         split: BatchSplit | None = None,
         norm: str = "batch",
         dtype: torch.dtype = torch.float32,
+        device: torch.device = CPU,
         optimizers: dict[str, OptimizerConfig] | None = None,
         unlabelled: bool = True,
         **prepared: Any,
     ) -> None:
-        PartialState(cpu=True)  # even where there are GPUs, because sums on CPUs are reproducible
+        PartialState(cpu=device.type == "cpu")
         torch.manual_seed(3)
         self.system, self.split = system, split or BatchSplit(8)
         self.networks: dict[str, Network] = system.build(spec, 4, norm, 2)
         for network in self.networks.values():
-            network.to(dtype)
+            network.to(device, dtype)
         self.phases = {phase.name: phase for phase in system.phases()}
-        self.builder = Builder(self.split, CPU, lambda x: x, seed=11, dtype=dtype)
+        self.builder = Builder(self.split, device, lambda x: x, seed=11, dtype=dtype)
         self.data = Samples(spec, unlabelled=unlabelled, dtype=dtype)
         self.optimizers, self.prepared = optimizers or {}, prepared
         self.updates: dict[str, PreparedUpdate] = {}
@@ -123,7 +125,7 @@ class SmallRun:
         next(iter(self.updates.values())).enter()
         starts = range(self.split.rank * size, len(self.data.x), self.split.ranks * size)
         raw = (self.data.raw(start, n := min(size, len(self.data.x) - start), range(n)) for start in starts)
-        kept = encode(encoder, raw, self.builder, len(self.data.x), autocast("fp32", CPU))
+        kept = encode(encoder, raw, self.builder, len(self.data.x), autocast("fp32", self.builder.device))
         self.builder = replace(self.builder, posteriors=kept)
 
     def follow(self, plan: Sequence[PlannedStep]) -> None:

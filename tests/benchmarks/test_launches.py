@@ -6,21 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.benchmarks import small_setting
+from helpers.benchmarks import MOST_LAUNCHES, noise_of_a_step, small_setting
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from savae_dist.benchmarks import bare_loop
 from savae_dist.benchmarks.launches import Launches, launches, operators
-from savae_dist.benchmarks.setting import Setting
 from savae_dist.benchmarks.trainer_loop import trainer
 from savae_dist.data import RawBatch
 from savae_dist.systems import SAVAE
-from savae_dist.systems.phases import Phase
-from savae_dist.training.batches import STEPS_AHEAD, BatchBuilder, BatchSplit, training_plan
-
-MOST = 1.15  # times the launches of the hand-written loop
+from savae_dist.training.batches import BatchBuilder, BatchSplit, training_plan
 
 
 def test_operators_count_where_a_device_would_launch() -> None:
@@ -47,16 +43,10 @@ def test_a_step_is_lean(phase: str, tmp_path: Path) -> None:
         step()
     bare, ours = (launches(step, 2) for step in steps)
     optimiser_steps = sum(len(update.losses) for update in chosen.updates)
-    assert ours.kernels + drawing(chosen, here) * optimiser_steps / STEPS_AHEAD <= MOST * bare.kernels
+    drawn = noise_of_a_step(chosen, here, lambda step: launches(step, 1).kernels)
+    assert ours.kernels + drawn * optimiser_steps <= MOST_LAUNCHES * bare.kernels
     assert ours.waits == 0
     assert ours.copies <= bare.copies + 2 * optimiser_steps
-
-
-def drawing(phase: Phase, here: Setting) -> float:
-    """The launches by which the noise of `STEPS_AHEAD` steps is drawn, before the first of them."""
-    builder = BatchBuilder(BatchSplit(4), here.device, lambda x: x, 0)
-    plan = training_plan(phase, builder.split, first=0, last=STEPS_AHEAD, origin=0)
-    return launches(lambda: next(builder.with_noise(plan)), 1).kernels
 
 
 @pytest.mark.parametrize("update", ["vec", "decoder"])
