@@ -102,7 +102,7 @@ def gpu_options(what: Any) -> None:
     device = what.add_parser("gpu", help="sizes and widths on one GPU, the most telling first, as JSON and a page")
     device.add_argument("out", type=Path, metavar="OUT", help="folder for gpu.json and gpu.md")
     device.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    device.add_argument("--limit", type=float, default=450.0, help="seconds after which no further cell is started")
+    device.add_argument("--limit", type=float, default=450.0, help="seconds after which measuring is stopped")
     device.add_argument("--seconds", type=float, default=2.0, help="per loop")
     device.add_argument("--batch", type=int, default=128, help="samples per optimiser step")
     device.set_defaults(measure=gpu)

@@ -1,39 +1,78 @@
 from __future__ import annotations
 
 import json
+import tempfile
+import time
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 import torch
 
 from savae_dist.benchmarks import gpu_check
+from savae_dist.benchmarks.apart import apart
 from tools import benchmark
 
-TWO = (gpu_check.Cell((1, 28, 28), 2, "vec"), gpu_check.Cell((1, 1024), 2, "vec"))
+CELLS = tuple(gpu_check.Cell(shape, 2, "vec") for shape in ((1, 28, 28), (1, 1024)))
+WORDS = ["--device", "cpu", "--seconds", "0", "--batch", "4"]
 
 
-def test_the_page_tells_what_was_measured_and_what_was_left_out(
+def test_the_page_tells_what_was_measured_and_what_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gpu_check, "CELLS", (*TWO, *gpu_check.CELLS))
-    monkeypatch.setattr(gpu_check, "PEAK_SIDE", {"cpu": 32})
-    words = ["gpu", str(tmp_path / "out"), "--device", "cpu", "--seconds", "0", "--batch", "4"]
-    clock = iter([0.0, 1.0, 2.0, 99.0])  # at the begin, and before each cell
-    monkeypatch.setattr(gpu_check, "monotonic", lambda: next(clock))
-    assert benchmark.main([*words, "--limit", "50"]) == 0
-    said = capsys.readouterr().out.splitlines()
+    """A cell that fails takes no other along, here one of a phase that there is not."""
+    fails = gpu_check.Cell((1, 28, 28), 2, "no phase")
+    monkeypatch.setattr(gpu_check, "CELLS", (fails, *CELLS))
+    assert benchmark.main(["gpu", str(tmp_path / "out"), *WORDS]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("28x28") or "1024," in line]
+    assert said[0] == f"{fails}: not measured, since its process ended with an error"
     assert said[1].startswith("28x28, width 2, vec: ")
-    assert said[3] == f"left out, since 50 s have passed: {gpu_check.CELLS[2]}"
     numbers = json.loads((tmp_path / "out" / "gpu.json").read_text())
-    assert list(numbers["cells"]) == [str(cell) for cell in TWO]
-    assert len(numbers["left_out"]) == len(gpu_check.CELLS) - 2
+    assert list(numbers["cells"]) == [str(cell) for cell in CELLS]
+    assert numbers["failed"] == {str(fails): "its process ended with an error"}
+    assert numbers["left_out"] == []
     for one in numbers["cells"].values():
         assert one["memory"] is None
-        assert min(one["samples_per_second"], one["bare"], one["share"], one["host_ms"]) > 0
+        assert one["share"] is None
+        assert min(one["samples_per_second"], one["bare"], one["host_ms"]) > 0
         assert one["launches"] > one["bare_launches"] / 2 > 0
     page = (tmp_path / "out" / "gpu.md").read_text()
-    assert page.count("| not measured |") == 2
-    assert "- 128x128, width 64, decoder, compiled" in page
+    assert page.count("| not measured |") == 4
+    assert f"- {fails}: its process ended" in page
+
+
+def test_a_cell_that_hangs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_check, "CELLS", CELLS[:1])
+    monkeypatch.setattr(gpu_check, "CELL_SECONDS", 0.0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert benchmark.main(["gpu", str(tmp_path / "out"), *WORDS]) == 0
+    assert f"{CELLS[0]}: not measured, since it took over 0 s" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "gpu.json").read_text())["failed"] == {str(CELLS[0]): "it took over 0 s"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # no samples are left behind
+
+
+def test_the_limit_ends_what_is_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    assert benchmark.main(["gpu", str(tmp_path / "out"), *WORDS, "--limit", "0.5"]) == 0
+    assert time.monotonic() - began < 20
+    assert f"left out, since 0.5 s have passed: {gpu_check.CELLS[0]}" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "out" / "gpu.json").read_text())["left_out"]) == len(gpu_check.CELLS)
+    assert "- 128x128, width 64, decoder, compiled" in (tmp_path / "out" / "gpu.md").read_text()
+
+
+def test_work_apart_can_neither_hang_nor_end_this_process(capfd: pytest.CaptureFixture[str]) -> None:
+    with apart(map, int, ["3", "four"]) as result:
+        assert result(60) == 3
+        with pytest.raises(EOFError):
+            result(60)
+    assert "invalid literal for int() with base 10: 'four'" in capfd.readouterr().err
+    with apart(map, time.sleep, [0, 60]) as result:
+        assert result(60) is None
+        with pytest.raises(TimeoutError):
+            result(0.1)
+    assert not active_children()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
