@@ -35,8 +35,11 @@ lint: $(VENV)/.dev ## ruff and mypy, changing nothing
 docs: $(VENV)/.dev ## the documentation as a site in site/; a broken link ends it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-gpu-check: $(VENV)/.core ## what a few minutes on one GPU can tell, in build/gpu
-	$(BIN)/python tools/benchmark.py gpu build/gpu
+# Eight minutes in all: the tests are stopped after 200 seconds, and the measurements follow even if a test has failed.
+gpu-check: $(VENV)/.dev ## tests and measurements on one GPU, eight minutes at most, in build/gpu
+	mkdir -p build/gpu
+	timeout --signal INT --kill-after 10 200 $(PYTEST) -m gpu -rs --durations 10 --junitxml build/gpu/tests.xml tests/gpu; \
+	tests=$$?; $(BIN)/python tools/benchmark.py gpu build/gpu --limit 240 && exit $$tests
 
 format: $(VENV)/.dev ## let ruff put imports and layout right
 	$(BIN)/ruff check --fix .
