@@ -76,7 +76,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--features", help="compare sets by this pipeline's encoder; default: the judge's")
     parser.add_argument("--gaming", action="store_true", help="how little changes the class; needs --judge")
     parser.add_argument("--training", help="the training shards: adds the class-mean baselines")
-    parser.add_argument("--samples", type=int, default=sample_metrics.DRAWN, help="to generate (%(default)s)")
+    parser.add_argument("--samples", type=int, default=sample_metrics.DRAWN, help="how many to generate (%(default)s)")
     parser.add_argument("--probes", action="store_true", help="classifiers on codes, fitted to a part of --training")
     parser.add_argument("--nearest", action="store_true", help="distance of generated samples from all of --training")
     parser.add_argument("--seed", type=int, default=0, help="of the samples and intervals (%(default)s)")
