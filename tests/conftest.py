@@ -10,7 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 from helpers import hub_stub
 from helpers.launching import shards
-from huggingface_hub import constants
+from huggingface_hub import close_session, constants
 from matplotlib.figure import Figure
 
 from savae_dist.run.validation import TrainingFigures
@@ -58,3 +58,4 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[hub_stub.H
             monkeypatch.setenv(key, value)
         monkeypatch.setenv("HF_TOKEN", hub_stub.TOKEN)
         yield hub
+        close_session()  # its connections would stay open in this process
