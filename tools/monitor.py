@@ -27,6 +27,7 @@ from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.tool_command import ended_by, tool_parser
 
 ALARM = 1  # exit code
+BELOW = "; far below every healthy one: was the pipeline trained on such faults? (docs/signals.md)"
 LINES = ("bpfo", "bpfi", "bsf", "ftf")
 
 
@@ -82,7 +83,7 @@ def watched(path: Path, pipeline: Pipeline, alarm: Alarm, options: argparse.Name
             turns = (options.rpm or 0.0) / 60
             picture = draw(found, at_rate, rate or 1.0, alarm, text, lines_of(options), turns)
             figures.save(picture, options.out / f"{path.stem}.png")
-            print(text)
+            print(text + BELOW * alarm.far_below(found.score))
     except BadSample as error:
         raise ConfigError(f"{path}: {error}") from error
     return over

@@ -23,11 +23,15 @@ SEGMENT, SEGMENTS = 16_384, 16  # samples and number of the parts of which the e
 
 @dataclass(frozen=True)
 class Alarm:
-    """limit: of the mean combined score of a recording; rate: the share of healthy machines that pass it."""
+    """limit: of the mean combined score of a recording; rate: the share of healthy machines that pass it.
+
+    lowest: the mean score of the healthy recording that has the lowest.
+    """
 
     scales: anomaly.Scales
     limit: float
     rate: float
+    lowest: float
 
     @classmethod
     def of(cls, pipeline: Pipeline, healthy: Windows, rate: float) -> Alarm:
@@ -40,7 +44,13 @@ class Alarm:
 
         highest = anomaly.healthy_statistics(healthy, score, 1)[anomaly.COMBINED]
         limit, supported = anomaly.threshold(highest, rate)
-        return cls(anomaly.scales(own, np.arange(len(healthy.x))), limit, supported)
+        every = np.arange(len(healthy.x))
+        lowest = anomaly.Lives.of(healthy).mean(score(every)[anomaly.COMBINED]).min()
+        return cls(anomaly.scales(own, every), limit, supported, float(lowest))
+
+    def far_below(self, score: float) -> bool:
+        """Whether a score lies below those of healthy recordings by more than these and the threshold are apart."""
+        return score < self.lowest - max(self.limit - self.lowest, 0.0)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from helpers.recordings import LENGTH, RATE, hum, recorded
 
+from savae_dist.evaluation.monitoring import Alarm
 from savae_dist.networks import ConvEncoder, Network
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
@@ -49,6 +51,20 @@ def test_an_alarm_is_exit_code_1(place: Path, capsys: pytest.CaptureFixture[str]
     assert scores[-5:].min() > scores[:5].max()
     written = sorted(path.name for path in (place / "out").iterdir())
     assert written == ["loud.csv", "loud.png", "quiet.csv", "quiet.png"]
+
+
+def test_a_recording_far_below_the_healthy_ones_is_told(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alarm = Alarm({}, limit=1.0, rate=0.1, lowest=-1.0)
+    assert [alarm.far_below(score) for score in (-3.1, -2.9, 0.0, 1.1)] == [True, False, False, False]
+    assert monitor.main(arguments(place, "quiet.npy")) == 0
+    assert "far below" not in capsys.readouterr().out
+    measured = Alarm.of
+    monkeypatch.setattr(Alarm, "of", lambda *given: replace(measured(*given), lowest=100.0))
+    assert monitor.main(arguments(place, "quiet.npy")) == 0
+    assert "quiet.npy: no alarm" in (told := capsys.readouterr().out)
+    assert "far below every healthy one" in told
 
 
 def test_errors_are_one_line_and_no_alarm(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

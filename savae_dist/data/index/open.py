@@ -67,7 +67,9 @@ def expand(source: Source, catalogue: Catalogue, anew: bool = False) -> list[Pat
     if not anew and (folder / INDEX).exists():
         paths = [folder / shard["name"] for shard in read_index(folder)["shards"]]
     if not paths:
-        raise DataError(f"{folder} holds no .tar shards; make some with tools/make_shards.py")
+        sets = sorted(one.parent.name for one in folder.glob(f"*/{INDEX}"))
+        hint = f"name one of its sets, {', '.join(sets)}" if sets else "make some with tools/make_shards.py"
+        raise DataError(f"{folder} holds no .tar shards; {hint}")
     return [path.absolute() for path in paths]
 
 

@@ -115,7 +115,7 @@ def _found(shards: Shards) -> tuple[Path, str]:
         if not all(file.exists() for file in files):
             with PathLock(folder / ".lock"):  # one process reads the shards; the others wait and then find the result
                 if not all(file.exists() for file in files):
-                    print(f"savae_dist: {shards.home}: looking once for samples of one recording", file=sys.stderr)
+                    print(f"savae_dist: {shards.home}: looking once for recordings and groups", file=sys.stderr)
                     tables, told = _read(shards)
                     for one, table in tables.items():
                         stream = io.BytesIO()

@@ -19,6 +19,7 @@ from savae_dist.data.packing.sources.base import Bad, Item, Note, Sample
 from savae_dist.errors import BadSample, DataError
 from savae_dist.files import flush, write_json
 
+SHAPE = "shape"  # the reason of a sample that is not as large as the first usable one, or has other channels
 OPEN_PARTS = 128  # kept mapped; each takes two file descriptors
 
 
@@ -66,7 +67,7 @@ def checked(items: Iterator[Item], form: Form | None = None) -> Iterator[Item]:
         if form is None or (x.dtype.name, x.shape) == (form.dtype, form.shape):
             yield item._replace(x=x)
         else:
-            reason = "shape" if x.dtype.name == form.dtype else "dtype"
+            reason = SHAPE if x.dtype.name == form.dtype else "dtype"
             found, wanted = (f"{dtype} {list(shape)}" for dtype, shape in ((x.dtype.name, x.shape), astuple(form)))
             yield Bad(reason, f"{_name(item, number)}: {found} and not {wanted}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from savae_dist.data.packing.sources.base import Note, Source
-from savae_dist.data.packing.spool import Part
+from savae_dist.data.packing.spool import SHAPE, Part
 from savae_dist.errors import DataError
 
 DROPPED, NOTES = "dropped.csv", "notes.csv"
@@ -25,9 +25,10 @@ def told(bad: Sequence[tuple[str, str]]) -> str:
 def check_budget(bad: Sequence[tuple[str, str]], budget: int) -> None:
     """DataError where more samples are bad than may be left out."""
     if len(bad) > budget:
+        hint = "; the first usable sample sets the shape, or for images --size HxW and --mode gray|rgb"
         raise DataError(
-            f"unusable samples {told(bad)}: more than --bad-budget {budget}; "
-            "repair or remove them (shape: images take --size and --mode), or raise the budget"
+            f"unusable samples so far: {told(bad)}: more than --bad-budget {budget}; "
+            f"repair or remove them, or raise the budget{hint * any(reason == SHAPE for reason, _ in bad)}"
         )
 
 

@@ -166,6 +166,14 @@ def test_all_ways_to_name_the_same_shards(tmp_path):
     assert (everything(one)[0] == everything(shards)[0][10:20]).all()
 
 
+def test_a_folder_of_sets_names_them(tmp_path):
+    for name in ("validation", "train"):
+        pack(images(3), np.arange(3), tmp_path / name)
+    with pytest.raises(DataError) as caught:
+        Shards.open(tmp_path)
+    one_line(caught, "holds no .tar shards; name one of its sets, train, validation")
+
+
 def test_digest_is_of_content_not_of_place(tmp_path):
     x, y = images(20), np.arange(20) % 5
     pack(x, y, tmp_path / "a")

@@ -53,3 +53,17 @@ def test_twelve_bits_in_sixteen_are_told_and_spread_by_a_range(
     assert "--range 0,4095 spreads them" in capsys.readouterr().out
     assert make_shards.main(["images", str(tmp_path / "deep"), str(tmp_path / "no"), "--resize", "pad"]) == 2
     assert "--resize pad has no effect without --size" in capsys.readouterr().err
+
+
+def test_gray_beside_colour_names_the_option_that_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "photos" / "a"
+    folder.mkdir(parents=True)
+    for number, channels in enumerate((1, 3, 3)):
+        (folder / f"{number}.jpg").write_bytes(saved(photo(40, 30, 0, channels), "jpeg"))
+    command = ["images", str(tmp_path / "photos"), str(tmp_path / "out"), "--size", "16x16"]
+    assert make_shards.main(command) == 65
+    told = capsys.readouterr().err
+    assert "a/1.jpg: uint8 [16, 16, 3] and not uint8 [16, 16]" in told
+    assert "the first usable sample sets the shape" in told
+    assert "--mode gray|rgb" in told
+    assert make_shards.main([*command, "--mode", "rgb"]) == 0

@@ -157,4 +157,6 @@ def _is_unit(cell: str) -> bool:
 
 def _what_there_is(lines: Sequence[str]) -> str:
     first = next((line for line in lines if line.strip()), "")
-    return f"its first line is {first[:60]!r}" if first else "it is empty"
+    listing = "path" in cells_of(first, ",")
+    hint = "; if it is a list of recordings, give it in place of its folder" if listing else ""
+    return f"its first line is {first[:60]!r}{hint}" if first else "it is empty"

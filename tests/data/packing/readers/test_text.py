@@ -85,6 +85,10 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path) -> None:
     lines[20] = "0.5,1,2"
     assert "undecodable: line 21 has more than 2 columns" in found(tmp_path, "\n".join(lines))
     assert found(tmp_path, "a,b\nc,d\n") == "no table of numbers: its first line is 'a,b'"
+    listed = found(tmp_path, "path,label\na.wav,good\n")
+    assert listed.endswith(
+        "its first line is 'path,label'; if it is a list of recordings, give it in place of its folder"
+    )
     assert found(tmp_path, "") == "no table of numbers: it is empty"
     assert found(tmp_path, "a,b\n" + BODY, variables=("c",)) == "no variable c: it holds a (float64 40), b (float64 40)"
 
