@@ -33,7 +33,7 @@ from savae_dist.networks.base import Norm, output_for
 from savae_dist.networks.codes import LabelUse, PriorKind
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
-from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
+from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_classes, check_numbers
 
 Terms = dict[str, Tensor]
 
@@ -128,10 +128,8 @@ class AAE:
 
     def check(self, spec: DataSpec, norm: Norm) -> None:
         """ValueError for data or norms that the options cannot work with."""
-        if self.label_to != "nothing" and spec.classes < 2:
-            raise ValueError(
-                f"system.name={self.name} needs labels of at least 2 classes; data.train has {spec.classes}"
-            )
+        if self.label_to != "nothing":
+            check_classes(self.name, spec)
         if self.code_norm and norm != "batch":
             raise ValueError(f"system.code_norm is a batch norm, and networks.norm={norm}: take one or the other")
         if self.reconstruction == "bce" and spec.kind != "image":

@@ -16,7 +16,7 @@ from savae_dist.networks import AllConvEncoder, DenseClassifier, Network
 from savae_dist.networks.base import Norm
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
-from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
+from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_classes, check_numbers
 
 CITATION = """@inproceedings{springenberg2015striving,
   title     = {Striving for Simplicity: The All Convolutional Net},
@@ -43,10 +43,7 @@ class PlainClassifier:
         check_numbers(self, ("latent_dim",), ("steps",))
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
-        if spec.classes < 2:
-            raise ValueError(
-                f"system.name=classifier needs labels of at least 2 classes; data.train has {spec.classes}"
-            )
+        check_classes(self.name, spec)
         return {
             "encoder": AllConvEncoder(spec.shape, self.latent_dim, width=width, norm_kind=norm),
             "classifier": DenseClassifier(self.latent_dim, spec.classes, norm_kind=norm),

@@ -153,6 +153,13 @@ def check_numbers(system: DataclassInstance, at_least_one: Iterable[str], not_ne
             raise ValueError(f"system.{key} must not be negative, not {values[key]}")
 
 
+def check_classes(name: str, spec: DataSpec) -> None:
+    """ValueError where a system is given data without classes to tell apart."""
+    if spec.classes < 2:
+        needs = f"system.name={name} needs labels of at least 2 classes, system.name=vae none"
+        raise ValueError(f"{needs}; data.train has {spec.classes}")
+
+
 class System(Protocol):
     """A paper: a frozen dataclass of hyperparameters, with the networks and the phases."""
 

@@ -24,7 +24,17 @@ from savae_dist.networks.conv import FEATURE_STAGES, FeatureTap
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
 from savae_dist.systems.losses import AdversarialForm, LatentForm, Reduction
-from savae_dist.systems.phases import Batch, BatchUse, Loss, Phase, Recalibration, Update, check_numbers, code_size
+from savae_dist.systems.phases import (
+    Batch,
+    BatchUse,
+    Loss,
+    Phase,
+    Recalibration,
+    Update,
+    check_classes,
+    check_numbers,
+    code_size,
+)
 
 Terms = dict[str, Tensor]
 LatentInput = Literal["sample", "mean"]
@@ -118,8 +128,7 @@ class SAVAE:
 
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         """The networks of section 3.2."""
-        if spec.classes < 2:
-            raise ValueError(f"system.name=savae needs labels of at least 2 classes; data.train has {spec.classes}")
+        check_classes(self.name, spec)
         if spec.kind != "signal" and (self.spectral_weight or self.envelope_weight or self.critic == "spectrogram"):
             raise ValueError(
                 "system.spectral_weight, envelope_weight and critic=spectrogram are for signals, not images"

@@ -70,7 +70,10 @@ def test_a_run_on_labels_of_others(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_system_that_needs_labels_says_why_there_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(foreign(tmp_path / "set"), tmp_path / "a", code=2)
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "needs labels of at least 2 classes; data.train has 0; no sample has a label, and beside them stand " in last
+    assert (
+        "at least 2 classes, system.name=vae none; data.train has 0; no sample has a label, and beside them stand "
+        in last
+    )
     assert "json 45 (with id, label): data.y=json:label" in last
 
 
@@ -78,7 +81,9 @@ def test_several_labels_are_none_and_one_of_them_is_one(tmp_path: Path, capsys: 
     data = foreign(tmp_path / "set")
     run(data, tmp_path / "a", "data.attributes=json:id", code=2)
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "needs labels of at least 2 classes; data.train has 0; each sample has 1 attributes (id) by data" in last
+    assert (
+        "at least 2 classes, system.name=vae none; data.train has 0; each sample has 1 attributes (id) by data" in last
+    )
     run(data, tmp_path / "a", "data.attributes=json:id", "data.y=json:label")
     assert "3 classes, 0 unlabelled" in capsys.readouterr().err
 
