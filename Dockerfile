@@ -4,7 +4,8 @@
 # USER_ID: who writes into the mounted folders; 0, where Docker is used as root, keeps the image root's.
 # BASE: any image with Python >= 3.11. A torch that the base image brings (CUDA images) is kept, and not replaced by the
 #       pinned one: docker build --build-arg BASE=pytorch/pytorch:TAG -t savae-dist .
-# CPU:  1 takes PyTorch's build for CPUs, which is smaller by gigabytes: docker build --build-arg CPU=1 -t savae-dist .
+# TORCH_INDEX: a further package index that torch may come from, such as PyTorch's own of builds for CPUs, which are
+#       smaller by gigabytes: docker build --build-arg TORCH_INDEX=URL -t savae-dist .
 # EXTRAS: optional dependencies, such as "deepspeed" or "deepspeed,remote".
 # LAUNCH (at run time): options of accelerate launch, such as
 #       docker run -e LAUNCH="--config_file launch_configs/accelerate/cpu_2.yaml" savae-dist networks.norm=group
@@ -12,7 +13,7 @@
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 ARG EXTRAS=""
-ARG CPU=""
+ARG TORCH_INDEX=""
 
 ENV PIP_NO_CACHE_DIR=1 PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 
@@ -20,7 +21,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK
 WORKDIR /opt/savae-dist
 COPY constraints.txt ./
 RUN python -c "import torch" 2>/dev/null \
-        || python -m pip install -c constraints.txt ${CPU:+--extra-index-url https://download.pytorch.org/whl/cpu} \
+        || python -m pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} \
             "$(grep '^torch==' constraints.txt)"; \
     python -c "from importlib.metadata import version; print('torch==' + version('torch'))" > torch.txt \
     && grep -v '^torch==' constraints.txt >> torch.txt && mv torch.txt constraints.txt

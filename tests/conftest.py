@@ -20,6 +20,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-shards", type=int, default=150, help="damaged shards that test_fuzz.py reads")
 
 
+def pytest_configure() -> None:
+    torch.set_num_threads(1)  # before any fixture, since sums differ in their last bits with the number of threads
+
+
 @pytest.fixture(autouse=True)
 def _fresh_process() -> Iterator[None]:
     torch.set_num_threads(1)

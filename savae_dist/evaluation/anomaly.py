@@ -24,7 +24,7 @@ from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.spectra import features
 
 COMBINED, MAHALANOBIS = "combined", "Mahalanobis distance on spectra"
-INDEX = ("monotonicity", "trendability", "prognosability")  # measures of a score as a health index
+INDEX = tuple(health.MEASURES)  # measures of a score as a health index
 PART = 0.2  # the first and the last fifth of a life are compared by AUROC
 
 # (rows) -> kind -> scores `[windows]`, by a scorer that is fitted to the healthy windows in `rows`.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MOST_VALUES = 12  # a column with more different values is divided at its median
+MOST_VALUES = 12  # columns with more distinct values are split at their median
 LEAST = 5  # fewest samples with an attribute, and without it, that give a direction or a classifier
 Attributes = dict[str, np.ndarray]  # name -> float64 `[n]`: 1 with it, 0 without, NaN unknown
 

@@ -44,12 +44,11 @@ def trendability(lives: Lives) -> float:
     return float(np.min(np.nan_to_num(found)))  # one that never changes has no correlation
 
 
+MEASURES = {"monotonicity": monotonicity, "trendability": trendability, "prognosability": prognosability}
+
+
 def measures(lives: Lives) -> dict[str, float]:
     """All three by name; empty of fewer than two lives, or where one has a single recording."""
     if len(lives) < 2 or min(len(life) for life in lives) < 2:
         return {}
-    return {
-        "monotonicity": monotonicity(lives),
-        "trendability": trendability(lives),
-        "prognosability": prognosability(lives),
-    }
+    return {name: measure(lives) for name, measure in MEASURES.items()}

@@ -42,10 +42,8 @@ def generated(pipeline: Pipeline, counts: np.ndarray, sampler: Source | None, se
 
 def reconstructed(pipeline: Pipeline, windows: Windows) -> torch.Tensor:
     """Each window decoded from the mean of its posterior, on the pipeline's device."""
-    parts = windows.x.split(pipeline.batch_size)
-    labels = torch.from_numpy(windows.y).split(pipeline.batch_size)
-    means = (pipeline.posterior(part.to(pipeline.device)).mean for part in parts)
-    return torch.cat([pipeline.decoded(pipeline.completed(z, y)) for z, y in zip(means, labels, strict=True)])
+    codes = pipeline.posterior(windows.x).mean
+    return pipeline.decoded(pipeline.completed(codes, torch.from_numpy(windows.y)))
 
 
 def confirmed(judge: Pipeline, made: Made) -> np.ndarray:

@@ -8,8 +8,7 @@ from typing import Any
 
 from savae_dist.files import read_object, write_json
 from savae_dist.pages import metrics
-from savae_dist.pages.page import REPORT, pictures, write
-from savae_dist.pages.run import BAD
+from savae_dist.pages.page import REPORT, figures, write
 
 ASKED = "about.json"
 METRICS, ANOMALY = "metrics.json", "anomaly.json"
@@ -31,7 +30,6 @@ def write_evaluation(folder: Path, out: Path | None = None) -> Path:
     """Write the page of what `evaluate` wrote to `out`, None for `report.html` there; OSError where it cannot be."""
     about, found = read_object(folder / ASKED), read_object(folder / METRICS)
     alarms = read_object(folder / ANOMALY)
-    shown, bad = pictures(folder / "figures"), BAD.replace("_", " ")
     return write(
         out or folder / REPORT,
         "evaluation.html",
@@ -41,6 +39,5 @@ def write_evaluation(folder: Path, out: Path | None = None) -> Path:
         tables=metrics.tables(found or alarms),
         protocol=metrics.table_of(found.get("protocol")),
         absent=[name for name, value in found.items() if value is None],
-        figures=[one for one in shown if one.name != bad],
-        bad=[one for one in shown if one.name == bad],
+        **figures(folder),
     )

@@ -35,11 +35,7 @@ def found(folder: Path) -> list[RunFolder]:
 
 def lines(runs: Sequence[RunFolder], by: str = "") -> list[str]:
     """A line for each run below a head; by: the metric by which they are sorted, the best first, "" for their names."""
-    told = (
-        dict(zip(names([run.path for run in runs]), runs, strict=True))
-        if len(runs) > 1
-        else {runs[0].path.name: runs[0]}
-    )
+    told = dict(zip(names([run.path for run in runs]), runs, strict=True))
     rows = [(rank(run, by), name, [name, *cells(run, by)]) for name, run in told.items()]
     table = [list(HEAD), *(row for _, _, row in sorted(rows, key=lambda one: one[:2]))]
     widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]

@@ -17,6 +17,7 @@ from savae_dist.files import write_text
 REPORT = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
 TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
+BAD = "worst reconstructions"
 LARGEST = 20_000_000  # most bytes of a picture; of a larger one only the name is shown
 
 
@@ -58,6 +59,15 @@ def pictures(folder: Path, names: Iterable[str] = ("*",)) -> list[Picture]:
     """The PNG of a folder whose names fit these patterns, in the order of the patterns; none if there is no folder."""
     paths = dict.fromkeys(path for name in names for path in sorted(folder.glob(f"{name}.png")))
     return [picture(path) for path in paths if path.is_file()]
+
+
+def figures(folder: Path) -> dict[str, list[Picture]]:
+    """What a run or an evaluation drew, as `parts.figures` shows it: the bad samples apart from the other figures."""
+    shown = pictures(folder / "figures")
+    return {
+        "bad": [one for one in shown if one.name == BAD],
+        "figures": [one for one in shown if one.name != BAD],
+    }
 
 
 def picture(path: Path) -> Picture:

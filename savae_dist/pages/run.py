@@ -8,9 +8,8 @@ from typing import Any
 from savae_dist.pages import drawings, metrics
 from savae_dist.pages.folder import RunFolder
 from savae_dist.pages.metrics import table_of
-from savae_dist.pages.page import REPORT, Picture, picture, pictures, write
+from savae_dist.pages.page import REPORT, Picture, figures, picture, write
 
-BAD = "worst_reconstructions"
 CARD, PREVIEW = "card.md", "preview.png"  # files that the packer writes beside a data set
 LONGEST = 100_000  # most characters of a data card that are shown
 
@@ -28,8 +27,6 @@ def content(run: RunFolder) -> dict[str, Any]:
     about = run.about
     validation = table_of(about.get("validation_data"))
     card, preview = data_card(run)
-    shown = pictures(run.path / "figures")
-    bad = BAD.replace("_", " ")
     return {
         "name": run.path.absolute().name,
         "run": run,
@@ -43,8 +40,7 @@ def content(run: RunFolder) -> dict[str, Any]:
         "validations": drawings.validations(run.curves),
         "gradients": drawings.group(run.curves, "gradient_share/", "share of the gradient", linear=True),
         "generated": drawings.group(run.curves, "generated/", "generated against real samples"),
-        "figures": [one for one in shown if one.name != bad],
-        "bad": [one for one in shown if one.name == bad],
+        **figures(run.path),
         "sets": {
             name: about[key]
             for name, key in (("training", "training_data"), ("validation", "validation_data"))
@@ -59,7 +55,7 @@ def content(run: RunFolder) -> dict[str, Any]:
 def hyperparameters(run: RunFolder) -> dict[str, Any]:
     """Those of the system, with the steps that were made in place of those that were asked for."""
     made = {f"system.{phase}_steps": done for phase, (done, _) in run.steps.items()}
-    if len(run.steps) == 1:  # a system of one phase calls them `steps`
+    if len(run.steps) == 1:  # the configuration key of a one-phase system is `steps`
         made["system.steps"] = next(iter(run.steps.values()))[0]
     values = {key: value for key, value in run.config.items() if key.startswith("system.")}
     return {key.removeprefix("system."): made.get(key, value) for key, value in values.items() if key != "system.name"}

@@ -66,15 +66,13 @@ class BackgroundSave:
         if arrived is not None:
             arrived()
         start = time.perf_counter()
-        for pause in SAVE_AGAIN:
+        for pause in (*SAVE_AGAIN, None):
             try:
                 checkpoint.write(self._folder, contents, self._keep, self._side, self._verified)
                 break
             except SaveError as error:
-                if not self._folder.parent.is_dir():
+                if pause is None or not self._folder.parent.is_dir():
                     raise
                 self._say(f"savae_dist: {error}; trying again")
             time.sleep(pause)
-        else:
-            checkpoint.write(self._folder, contents, self._keep, self._side, self._verified)
         self.seconds += time.perf_counter() - start

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from savae_dist.config.schema import MAX_LANES
+from savae_dist.pipeline.best import BEST, COUNT
 from savae_dist.untrusted import (
     Misfit,
     anything,
@@ -21,7 +22,6 @@ from savae_dist.untrusted import (
 )
 
 RESTORE = "restore it, or remove it so that the one before it is used"
-FAR = 1 << 62  # no count comes near it, and sums of two still fit in 64 bits
 
 
 def _inside(name: str) -> None:
@@ -32,10 +32,6 @@ def _inside(name: str) -> None:
 
 SHA256 = text(64, "[0-9a-f]{64}", "a sha256")
 MANIFEST = table(record({"size": whole(), "sha256": SHA256}), _inside)
-COUNT = whole(0, FAR)
-BEST = record(
-    {"by": text(100), "value": number(), "phase": text(100), "step": COUNT, "total": COUNT, "metrics": table(number())}
-)
 
 
 def _none_or_best(value: Any) -> None:

@@ -143,13 +143,13 @@ def _fetched(repository: str, folder: Path) -> None:
     found = folder_of(repository, FILES, revision=BRANCH)
     if not (found / "state.json").is_file():
         raise CheckpointError(f"its branch {BRANCH} holds no checkpoint; resume=auto starts anew")
-    name = f"{checkpoint.PREFIX}{checkpoint.read_state(found).total:08d}"
+    kept = checkpoint.folder_of(folder, checkpoint.read_state(found).total)
     make_folder(folder)
-    draft = draft_of(folder / name)
+    draft = draft_of(kept)
     try:
-        shutil.copytree(found, draft / name)
-        if problem := checkpoint.problem(draft / name):
+        shutil.copytree(found, draft / kept.name)
+        if problem := checkpoint.problem(draft / kept.name):
             raise CheckpointError(f"{problem}; resume=auto starts anew")
-        publish(draft / name, folder / name)
+        publish(draft / kept.name, kept)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

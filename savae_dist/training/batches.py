@@ -16,7 +16,7 @@ from savae_dist.data import AttributeTable, RawBatch, Request
 from savae_dist.latents import Posterior
 from savae_dist.systems.phases import Batch, OptimizerStep, Phase
 from savae_dist.training.augment import Augmentation
-from savae_dist.training.noise import Shapes, seed_of, standard_normals
+from savae_dist.training.noise import Shapes, seed_of, standard_normal, standard_normals
 
 T = TypeVar("T")
 # Noise is drawn at once for so many steps ahead, unless they need more values: 1 MB, and 4 while they are drawn.
@@ -198,7 +198,7 @@ class BatchBuilder:
         They do not depend on the step, so that steps that share a batch see equal samples.
         """
         shapes = self.augment.noise if self.augment is not None else {}
-        return _first(standard_normals([seed_of(self.seed, position, "augment")], slots.to(self.device), shapes))
+        return standard_normal(seed_of(self.seed, position, "augment"), slots.to(self.device), shapes)
 
     def _weight(self, count: int) -> Tensor:
         """`Batch`'s factor from sums to means over samples of one kind, of which the global batch holds `count`."""

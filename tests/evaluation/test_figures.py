@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers.pipelines import untrained
 from PIL import Image
 
 from savae_dist.evaluation import figures, report
-from savae_dist.networks import ConvDecoder, ConvEncoder
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.posteriors import collect_posteriors
 from savae_dist.preprocess import DataSpec
@@ -19,16 +19,6 @@ COLOUR = DataSpec("image", (3, 8, 9), 3, "unit", class_names=("cat", "dog", "a r
 MANY = DataSpec("image", (1, 8, 8), 101, "unit")
 WINDOWS = DataSpec("signal", (1, 300), 4, "window", rate=12000.0)
 CHANNELS = DataSpec("signal", (2, 40), 3, "none")
-
-
-def make(spec: DataSpec, latent_dim: int = 2) -> Pipeline:
-    torch.manual_seed(0)
-    output = "sigmoid" if spec.kind == "image" else "linear"
-    networks = {
-        "encoder": ConvEncoder(spec.shape, latent_dim, width=2),
-        "decoder": ConvDecoder(spec.shape, latent_dim, width=2, output=output),
-    }
-    return Pipeline(networks, spec)
 
 
 def text_of(figure) -> str:
@@ -51,7 +41,7 @@ def text_of(figure) -> str:
     ids=["grey", "colour", "101 classes", "windows", "two channels"],
 )
 def test_every_figure_that_applies_is_written(spec, latent_dim, labelled, expected, tmp_path):
-    pipeline = make(spec, latent_dim)
+    pipeline = untrained(spec, latent_dim)
     n = 2 * spec.classes if labelled else 7
     x = torch.rand(n, *spec.shape)
     y = torch.arange(n) % spec.classes if labelled else torch.full((n,), -1)
@@ -68,7 +58,7 @@ def test_every_figure_that_applies_is_written(spec, latent_dim, labelled, expect
 
 
 def test_a_part_of_a_pipeline_gets_its_part_of_the_figures(tmp_path):
-    x, y, networks = torch.rand(4, *GREY.shape), torch.tensor([0, 1, -1, 1]), make(GREY).networks
+    x, y, networks = torch.rand(4, *GREY.shape), torch.tensor([0, 1, -1, 1]), untrained(GREY, 2).networks
     assert report.draw_figures(Pipeline({"encoder": networks["encoder"]}, GREY), x, y).keys() == {"latent_space"}
     decoder = Pipeline({"decoder": networks["decoder"]}, GREY)
     assert report.draw_figures(decoder, x, y).keys() == {"samples", "latent_grid"}
@@ -109,7 +99,7 @@ def test_titles_and_axes_say_what_is_shown():
 
 def test_the_grid_lies_where_its_axes_say():
     """Top left is (lowest z1, highest z2); its spacing is the Gaussian's quantiles."""
-    pipeline = make(GREY)
+    pipeline = untrained(GREY, 2)
     asked: list[torch.Tensor] = []
     decoded = pipeline.decoded
     pipeline.decoded = lambda z: asked.append(z) or decoded(z)

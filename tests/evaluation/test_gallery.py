@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.pipelines import untrained
 from PIL import Image
 
 from savae_dist.evaluation import gallery, report
@@ -17,7 +18,6 @@ from savae_dist.evaluation.code_mosaic import code_mosaic, on_grid
 from savae_dist.evaluation.gallery import Extras
 from savae_dist.evaluation.interpolation import interpolation
 from savae_dist.evaluation.training_curves import grouped, training_curves
-from savae_dist.networks import ConvDecoder, ConvEncoder
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 
@@ -30,23 +30,13 @@ CURVES = {
 }
 
 
-def pipeline_of(spec: DataSpec, latent_dim: int = 3) -> Pipeline:
-    torch.manual_seed(0)
-    output = "sigmoid" if spec.kind == "image" else "linear"
-    networks = {
-        "encoder": ConvEncoder(spec.shape, latent_dim, width=2),
-        "decoder": ConvDecoder(spec.shape, latent_dim, width=2, output=output),
-    }
-    return Pipeline(networks, spec)
-
-
 @pytest.mark.rendered
 @pytest.mark.parametrize("spec", [IMAGES, WINDOWS], ids=["images", "two channels"])
 def test_every_figure_that_applies_is_written_as_png_and_svg(spec: DataSpec, tmp_path: Path) -> None:
     x, y = torch.rand(30, *spec.shape), torch.arange(30) % 3
     confusion = np.array([[5, 1, 0], [0, 4, 0], [2, 0, 0]])
     extras = Extras(of_classes(y.numpy(), spec.class_names), confusion, CURVES, mosaic=True)
-    drawn = gallery.draw(pipeline_of(spec), x, y, extras, "test data")
+    drawn = gallery.draw(untrained(spec, 3), x, y, extras, "test data")
     expected = {"confusion_matrix", "training_curves", "code_mosaic", "interpolation", "attribute_vectors"}
     expected |= {"attribute_arithmetic"} | ({"spectrograms"} if spec.kind == "signal" else set())
     assert drawn.keys() == expected
@@ -61,15 +51,15 @@ def test_every_figure_that_applies_is_written_as_png_and_svg(spec: DataSpec, tmp
 
 
 def test_a_part_of_a_pipeline_gets_its_part() -> None:
-    x, y, networks = torch.rand(9, *IMAGES.shape), torch.arange(9) % 3, pipeline_of(IMAGES).networks
+    x, y, networks = torch.rand(9, *IMAGES.shape), torch.arange(9) % 3, untrained(IMAGES, 3).networks
     assert gallery.draw(Pipeline({"decoder": networks["decoder"]}, IMAGES), x, y, Extras(curves={})) == {}
     alone = Pipeline({"encoder": networks["encoder"]}, IMAGES)
     assert gallery.draw(alone, x, y, Extras(mosaic=True)).keys() == {"code_mosaic"}
-    assert gallery.draw(pipeline_of(IMAGES), x[:2], y[:2], Extras()) == {}
+    assert gallery.draw(untrained(IMAGES, 3), x[:2], y[:2], Extras()) == {}
 
 
 def test_frames_go_from_one_sample_to_the_other() -> None:
-    pipeline, y = pipeline_of(IMAGES), torch.tensor([0, 1, 2, 0, 1, 2])
+    pipeline, y = untrained(IMAGES, 3), torch.tensor([0, 1, 2, 0, 1, 2])
     asked: list[torch.Tensor] = []
     decoded = pipeline.decoded
     pipeline.decoded = lambda z: asked.append(z) or decoded(z)
@@ -84,7 +74,7 @@ def test_frames_go_from_one_sample_to_the_other() -> None:
 
 
 def test_an_attribute_is_added_to_a_sample_without_it() -> None:
-    pipeline, z = pipeline_of(IMAGES), torch.randn(20, 3)
+    pipeline, z = untrained(IMAGES, 3), torch.randn(20, 3)
     attributes = {"smile": np.arange(20) % 2.0, "hat": np.repeat([1.0, 0.0], 10)}
     asked: list[torch.Tensor] = []
     decoded = pipeline.decoded
