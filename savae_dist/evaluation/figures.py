@@ -39,9 +39,12 @@ LABELS_IN_LEGEND = 20  # with more classes their numbers are written into the sc
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
-    """Write a figure as its name ends, `.png` or `.svg`, in a folder that is made if it is not there."""
+    """Write a figure as its name ends, `.png` or `.svg`, in a folder that is made if it is not there.
+
+    The folders above it must be there: a run's folder that was removed meanwhile is not made again.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     metadata = {"Date": None} if path.suffix == ".svg" else None  # so that equal figures are equal files
     with rc_context({"svg.hashsalt": path.stem}):
         FigureCanvasAgg(figure).print_figure(path, dpi=dpi, metadata=metadata)

@@ -113,7 +113,8 @@ def test_a_folder_that_is_removed_meanwhile(
     output, write = tmp_path / "run", checkpoint.write
 
     def removed(folder: Path, *arguments: object) -> Path:
-        shutil.rmtree(output, ignore_errors=True)
+        while output.exists():  # again where the main thread wrote into it meanwhile
+            shutil.rmtree(output, ignore_errors=True)
         return write(folder, *arguments)
 
     monkeypatch.setattr(checkpoint, "write", removed)
