@@ -88,8 +88,9 @@ def _run(options: argparse.Namespace) -> int:
     # Imported here, since these load torch, which takes longer than to find a misspelt key.
     from savae_dist.distributed.signals import has_peers, leave
     from savae_dist.load_config import load
-    from savae_dist.run import plan, start_report
     from savae_dist.run.lifecycle import train
+    from savae_dist.run.planning import plan
+    from savae_dist.run.reporting import start_report
 
     try:
         config = load(options.config)

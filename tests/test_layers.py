@@ -47,15 +47,29 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "data": frozenset({"data.packing", "data.reading", "data.order", "data.index", "data.remote", "files"}),
     "distributed": frozenset({"config", "precision", "locks"}),
     "sets": frozenset({"data", "data.index", "config", "preprocess", "untrusted"}),
+    "pipeline.inputs": frozenset({"preprocess", "origin", "data.formats", "data.packing"}),
+    "pipeline.sampling": frozenset({"networks", "latents", "preprocess", "untrusted"}),
     "pipeline": frozenset(
-        {"networks", "latents", "preprocess", "origin", "spectra", "files", "untrusted", "data.formats", "data.packing"}
+        {"pipeline.inputs", "pipeline.sampling"}
+        | {
+            "networks",
+            "latents",
+            "preprocess",
+            "origin",
+            "spectra",
+            "files",
+            "untrusted",
+            "data.formats",
+            "data.packing",
+        }
         | {"config"}  # the names of metrics
     ),
     "systems": frozenset({"pipeline", "networks", "latents", "preprocess", "config", "import_file"}),
     "load_config": frozenset({"config", "systems"}),
     "training": frozenset({"systems", "data", "networks", "latents", "precision", "preprocess", "config"}),
     "evaluation": frozenset(
-        {"systems", "pipeline", "data", "networks", "latents", "preprocess", "spectra"} | {"colours"}
+        {"systems", "pipeline", "pipeline.sampling", "data", "networks", "latents", "preprocess", "spectra"}
+        | {"colours"}
     ),
     "pages": frozenset({"config", "files", "colours"}),  # and so nothing in it loads torch
     "run": ANY,

@@ -16,7 +16,7 @@ from contextlib import suppress
 import torch
 
 from savae_dist.errors import UserError
-from savae_dist.pipeline.gallery import HOST, server_of
+from savae_dist.pipeline.exports.gallery import HOST, server_of
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.systems.own import enter
 from savae_dist.tool_command import ended_by, tool_parser

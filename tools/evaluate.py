@@ -44,21 +44,25 @@ from savae_dist.data import Reader, Shards
 from savae_dist.data.card import facts
 from savae_dist.data.index.choice import Choice
 from savae_dist.errors import ConfigError, UserError
-from savae_dist.evaluation import anomaly, attribute_table, by_recording, gallery, report, sample_metrics, waveforms
-from savae_dist.evaluation.attribute_svm import markdown
-from savae_dist.evaluation.attribute_table import CLASS, Opened
-from savae_dist.evaluation.attributes import LEAST
-from savae_dist.evaluation.by_recording import Windows
+from savae_dist.evaluation import report
+from savae_dist.evaluation.classes import attribute_table
+from savae_dist.evaluation.classes.attribute_svm import markdown
+from savae_dist.evaluation.classes.attribute_table import CLASS, Opened
+from savae_dist.evaluation.classes.attributes import LEAST
+from savae_dist.evaluation.classes.gaming import measure_gaming
 from savae_dist.evaluation.comparable import Asked, measure_all
-from savae_dist.evaluation.feature_view import FeatureView
-from savae_dist.evaluation.gallery import Extras
-from savae_dist.evaluation.gaming import measure_gaming
+from savae_dist.evaluation.features import sample_metrics
+from savae_dist.evaluation.features.feature_view import FeatureView
+from savae_dist.evaluation.figures import gallery
+from savae_dist.evaluation.figures.gallery import Extras
+from savae_dist.evaluation.signals import anomaly, by_recording, waveforms
+from savae_dist.evaluation.signals.by_recording import Windows
 from savae_dist.files import read_object
 from savae_dist.load_config import load
 from savae_dist.pages import curves
 from savae_dist.pages.evaluation import note_evaluation, write_evaluation
-from savae_dist.pipeline.codes import SOURCES
 from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.pipeline.sampling.codes import SOURCES
 from savae_dist.preprocess import normalise
 from savae_dist.sets import open_shards
 from savae_dist.systems.own import enter

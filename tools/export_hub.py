@@ -18,7 +18,7 @@ from pathlib import Path
 
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.networks.upload import upload
-from savae_dist.pipeline.export import export
+from savae_dist.pipeline.exports.export import export
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.own import enter
 from savae_dist.systems.papers import citation_of

@@ -24,10 +24,10 @@ import numpy as np
 
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import report
-from savae_dist.pipeline import int8
-from savae_dist.pipeline.model_card import model_card
+from savae_dist.pipeline.card.model_card import model_card
+from savae_dist.pipeline.exports import int8
+from savae_dist.pipeline.exports.runtimes import MANY, export_all, told
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.pipeline.runtimes import MANY, export_all, told
 from savae_dist.systems.own import enter
 from savae_dist.tool_command import ended_by, tool_parser
 

@@ -22,9 +22,9 @@ import torch
 
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation.metrics import check_judge
-from savae_dist.pipeline.codes import SOURCES
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.sample_files import FORMATS, usual_format, write_samples
+from savae_dist.pipeline.sampling.codes import SOURCES
 from savae_dist.systems.own import enter
 from savae_dist.tool_command import ended_by, tool_parser
 

@@ -19,10 +19,11 @@ from savae_dist.data.packing.readers import kind_of, read_recording
 from savae_dist.data.packing.readers.signal import Choice
 from savae_dist.data.packing.resampling import Resampled
 from savae_dist.errors import BadSample, ConfigError, UserError
-from savae_dist.evaluation import figures, report
-from savae_dist.evaluation.bearings import BEARINGS, fault_frequencies
-from savae_dist.evaluation.by_recording import Windows
-from savae_dist.evaluation.monitoring import Alarm, draw, most_probable, watch
+from savae_dist.evaluation import report
+from savae_dist.evaluation.figures import figures
+from savae_dist.evaluation.signals.bearings import BEARINGS, fault_frequencies
+from savae_dist.evaluation.signals.by_recording import Windows
+from savae_dist.evaluation.signals.monitoring import Alarm, draw, most_probable, watch
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.tool_command import ended_by, tool_parser
 

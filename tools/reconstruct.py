@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from savae_dist.errors import UserError
-from savae_dist.pipeline.inputs import as_tensor
+from savae_dist.pipeline.inputs.inputs import as_tensor
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.predictions import reconstructed
 from savae_dist.pipeline.sample_files import FORMATS, usual_format, write_samples

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from savae_dist.benchmarks.timing import machine
-from savae_dist.run.background_save import BackgroundSave
-from savae_dist.run.checkpoint_contents import Contents
-from savae_dist.run.side_outputs import SideOutputs
+from savae_dist.run.checkpoints.background_save import BackgroundSave
+from savae_dist.run.checkpoints.contents import Contents
+from savae_dist.run.reporting.side_outputs import SideOutputs
 from savae_dist.run.training_state import TrainingState
 
 PIECE = 1 << 20  # values of a tensor: 4 MiB

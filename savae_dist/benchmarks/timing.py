@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from savae_dist.benchmarks.setting import Step
-from savae_dist.run.about import processor
+from savae_dist.run.reporting.about import processor
 
 WARM_UP = 3  # iterations: memory is allocated, kernels are chosen, DDP orders its buckets
 

@@ -22,16 +22,18 @@ import numpy as np
 from torch import Tensor
 
 from savae_dist.data import Reader
-from savae_dist.evaluation import classification, metrics, probes, report, sample_metrics
+from savae_dist.evaluation import metrics, report
 from savae_dist.evaluation.bootstrap import LEVEL, RESAMPLES, Interval, Resampling, ends, mean_intervals
-from savae_dist.evaluation.feature_view import FeatureView
-from savae_dist.evaluation.frechet import RESAMPLES as FRECHET_RESAMPLES
-from savae_dist.evaluation.frechet import Moments, frechet_distance, frechet_with_interval
+from savae_dist.evaluation.classes import classification, probes
+from savae_dist.evaluation.features import sample_metrics
+from savae_dist.evaluation.features.feature_view import FeatureView
+from savae_dist.evaluation.features.frechet import RESAMPLES as FRECHET_RESAMPLES
+from savae_dist.evaluation.features.frechet import Moments, frechet_distance, frechet_with_interval
+from savae_dist.evaluation.features.kernel_distance import kernel_distance_with_interval
+from savae_dist.evaluation.features.neighbours import DENSITY_NEIGHBOURS, Nearest, quality
 from savae_dist.evaluation.gathered import FeatureSet, Gathered, codes_of, gather
-from savae_dist.evaluation.kernel_distance import kernel_distance_with_interval
-from savae_dist.evaluation.neighbours import DENSITY_NEIGHBOURS, Nearest, quality
-from savae_dist.pipeline.codes import Source
 from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.pipeline.sampling.codes import Source
 from savae_dist.preprocess import normalise
 
 PROBED = 10_000  # about the most training codes that the probes are fitted to

@@ -10,8 +10,8 @@ import numpy as np
 from savae_dist.data import RECORDING, Reader, recordings
 from savae_dist.evaluation import metrics
 from savae_dist.evaluation.bootstrap import Resampling
-from savae_dist.evaluation.feature_view import FeatureView
-from savae_dist.evaluation.frechet import Moments
+from savae_dist.evaluation.features.feature_view import FeatureView
+from savae_dist.evaluation.features.frechet import Moments
 from savae_dist.evaluation.report import raw_batches
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from savae_dist.data import RawBatch, Reader, Request, Shards, evaluation_requests, loader, sequential
 from savae_dist.errors import ConfigError
-from savae_dist.evaluation import figures, metrics
+from savae_dist.evaluation import metrics
+from savae_dist.evaluation.figures import figures
 from savae_dist.evaluation.worst import worst_reconstructions
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from savae_dist.evaluation import figures
+from savae_dist.evaluation.figures import figures
 from savae_dist.pipeline.pipeline import Pipeline
 
 SHOWN = {"image": 2 * figures.COLUMNS, "signal": 5}

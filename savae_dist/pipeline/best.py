@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from savae_dist.errors import ConfigError
+from savae_dist.pipeline.card.summary import read_summary
 from savae_dist.pipeline.folder import CONFIG
-from savae_dist.pipeline.summary import read_summary
 from savae_dist.untrusted import check, number, read_object, record, table, text, whole
 
 COUNT = whole(0, 1 << 62)  # no count comes near it, and sums of two still fit in 64 bits

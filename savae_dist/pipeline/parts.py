@@ -21,8 +21,8 @@ from savae_dist.pipeline.folder import (
     read_config,
     write_config,
 )
-from savae_dist.pipeline.posteriors import PosteriorBank, check_together, load_posteriors
-from savae_dist.pipeline.sampler import Sampler, load_sampler
+from savae_dist.pipeline.sampling.posteriors import PosteriorBank, check_together, load_posteriors
+from savae_dist.pipeline.sampling.sampler import Sampler, load_sampler
 from savae_dist.preprocess import DataSpec
 
 

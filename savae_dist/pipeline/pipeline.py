@@ -15,13 +15,13 @@ from savae_dist.networks import Decoder, LabelPart, Network, Prior
 from savae_dist.networks.base import inference
 from savae_dist.pipeline.anomaly import all_scores_of
 from savae_dist.pipeline.class_names import Probabilities, known_label, label_numbers
-from savae_dist.pipeline.codes import Codes, Source
 from savae_dist.pipeline.folder import ROLES, find
-from savae_dist.pipeline.inputs import Given, Named, Samples, as_tensor, named_samples, raw_samples
+from savae_dist.pipeline.inputs.inputs import Given, Named, Samples, as_tensor, named_samples, raw_samples
 from savae_dist.pipeline.outputs import Output, Returned, described, returned
 from savae_dist.pipeline.parts import Parts, load_parts, save_parts
-from savae_dist.pipeline.posteriors import PosteriorBank
-from savae_dist.pipeline.sampler import Sampler
+from savae_dist.pipeline.sampling.codes import Codes, Source
+from savae_dist.pipeline.sampling.posteriors import PosteriorBank
+from savae_dist.pipeline.sampling.sampler import Sampler
 from savae_dist.pipeline.stream import Piece, Signal, pieces
 from savae_dist.preprocess import DataSpec, denormalise, normalise
 
@@ -259,7 +259,7 @@ class Pipeline:
         license, datasets: of the card, as the Hub names them. upload_options: private, token, revision, create_pr,
         message: see `networks.upload.upload`.
         """
-        from savae_dist.pipeline.export import push  # here: a pipeline that is only used needs none of it
+        from savae_dist.pipeline.exports.export import push  # here: a pipeline that is only used needs none of it
 
         return push(self, repo_id, license, datasets, **upload_options)
 

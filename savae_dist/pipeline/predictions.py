@@ -10,7 +10,7 @@ from torch import Tensor
 
 from savae_dist.pipeline.anomaly import kinds, scores
 from savae_dist.pipeline.class_names import Probabilities, name_of
-from savae_dist.pipeline.inputs import as_tensor
+from savae_dist.pipeline.inputs.inputs import as_tensor
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 

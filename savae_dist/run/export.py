@@ -15,11 +15,11 @@ from savae_dist.files import finite_or_null, write_json
 from savae_dist.latents import Posterior
 from savae_dist.networks import Encoder, LabelPart, Network
 from savae_dist.pipeline import Pipeline
-from savae_dist.pipeline.posteriors import collect_posteriors, name_clusters
-from savae_dist.pipeline.sampler import fit
+from savae_dist.pipeline.sampling.posteriors import collect_posteriors, name_clusters
+from savae_dist.pipeline.sampling.sampler import fit
 from savae_dist.preprocess import DataSpec
-from savae_dist.run.checkpoint import not_saved
-from savae_dist.run.side_outputs import SideOutputs
+from savae_dist.run.checkpoints.checkpoint import not_saved
+from savae_dist.run.reporting.side_outputs import SideOutputs
 from savae_dist.run.training_data import TrainingData
 from savae_dist.systems.phases import Phase, System
 

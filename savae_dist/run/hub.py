@@ -16,8 +16,8 @@ from savae_dist.errors import CheckpointError, DeniedError, UserError, of_key
 from savae_dist.files import draft_of, make_folder, publish
 from savae_dist.networks.hub import folder_of
 from savae_dist.pipeline.folder import FILES
-from savae_dist.run import checkpoint
-from savae_dist.run.side_outputs import SideOutputs
+from savae_dist.run.checkpoints import checkpoint
+from savae_dist.run.reporting.side_outputs import SideOutputs
 
 BRANCH = "checkpoint"  # beside the main branch, so that whoever loads the pipeline downloads no optimisers
 

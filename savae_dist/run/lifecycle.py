@@ -16,14 +16,14 @@ from savae_dist.distributed.lost_peer import lost_peer
 from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.signals import Stop, has_peers
 from savae_dist.errors import ConfigError, Preempted, RankLost, told_by
-from savae_dist.run import start_report
-from savae_dist.run.about import write_about
 from savae_dist.run.output_folder import check_output
 from savae_dist.run.process import Process
+from savae_dist.run.reporting import start_report
+from savae_dist.run.reporting.about import write_about
+from savae_dist.run.reporting.status_file import Status
 from savae_dist.run.retry import Retry
 from savae_dist.run.run import Run
 from savae_dist.run.setup import open_run
-from savae_dist.run.status_file import Status
 
 Report = Callable[[Run], str]
 

@@ -8,8 +8,8 @@ from savae_dist.config.schema import RunConfig
 from savae_dist.data import Reader, Request, loader, sequential
 from savae_dist.networks import Encoder, Network
 from savae_dist.precision import autocast
+from savae_dist.run.reporting.units import size
 from savae_dist.run.training_data import TrainingData
-from savae_dist.run.units import size
 from savae_dist.systems.phases import Phase
 from savae_dist.training.batches import Together
 from savae_dist.training.posteriors import Posteriors, encode

@@ -8,7 +8,7 @@ from accelerate import PartialState
 
 from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.signals import Stop
-from savae_dist.run.status_file import Status
+from savae_dist.run.reporting.status_file import Status
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,15 @@ from savae_dist.distributed.launch import describe
 from savae_dist.networks import Network
 from savae_dist.pages.run import write_run
 from savae_dist.pipeline import Pipeline
-from savae_dist.pipeline.card_data import CardFacts
-from savae_dist.pipeline.export import pictures_of, write_folders
+from savae_dist.pipeline.card.card_data import CardFacts
+from savae_dist.pipeline.exports.export import pictures_of, write_folders
 from savae_dist.pipeline.folder import config_text
-from savae_dist.run.best import KeepBest
+from savae_dist.run.checkpoints.best import KeepBest
 from savae_dist.run.export import add_samplers, export, make_pipeline, name_the_clusters
 from savae_dist.run.hub import HubPush
 from savae_dist.run.process import Process
-from savae_dist.run.tracker import Tracker
+from savae_dist.run.reporting.tracker import Tracker
+from savae_dist.run.reporting.watch import Watch
 from savae_dist.run.training_data import TrainingData
 from savae_dist.run.training_state import TrainingState
 from savae_dist.run.validation import (
@@ -32,7 +33,6 @@ from savae_dist.run.validation import (
     closing_summary,
     in_one_line,
 )
-from savae_dist.run.watch import Watch
 from savae_dist.systems.papers import citation_of
 from savae_dist.systems.phases import Phase
 from savae_dist.training.batch_norm import broadcast_buffers

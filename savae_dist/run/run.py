@@ -15,12 +15,13 @@ from savae_dist.distributed.reduce import rank_means
 from savae_dist.distributed.signals import Halt
 from savae_dist.errors import DivergedError, SaveError
 from savae_dist.networks import Network
-from savae_dist.run import checkpoint, posterior_cache
+from savae_dist.run import posterior_cache
+from savae_dist.run.checkpoints import checkpoint
+from savae_dist.run.checkpoints.saves import Saves
 from savae_dist.run.process import Process
+from savae_dist.run.reporting.tracker import Clock, Tracker
 from savae_dist.run.results import Results
 from savae_dist.run.retry import Retry
-from savae_dist.run.saves import Saves
-from savae_dist.run.tracker import Clock, Tracker
 from savae_dist.run.training_data import TrainingData
 from savae_dist.run.training_state import TrainingState
 from savae_dist.systems.phases import Phase, Preparation

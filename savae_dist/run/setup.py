@@ -30,22 +30,22 @@ from savae_dist.errors import CheckpointError, ConfigError
 from savae_dist.files import make_folder, remove_drafts, write_json, write_text
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.preprocess import DataSpec, normalise
-from savae_dist.run import checkpoint
-from savae_dist.run.best import KeepBest
+from savae_dist.run.checkpoints import checkpoint
+from savae_dist.run.checkpoints.best import KeepBest
 from savae_dist.run.hub import HubPush, fetch
 from savae_dist.run.initial import find_initial
-from savae_dist.run.network_sizes import check_sizes
-from savae_dist.run.outside_trackers import OutsideTrackers
+from savae_dist.run.planning.network_sizes import check_sizes
 from savae_dist.run.process import Process
+from savae_dist.run.reporting.outside_trackers import OutsideTrackers
+from savae_dist.run.reporting.tracker import Tracker
+from savae_dist.run.reporting.watch import Watch
 from savae_dist.run.results import Results
 from savae_dist.run.retry import Retry
 from savae_dist.run.run import Run
 from savae_dist.run.terms import check_terms
-from savae_dist.run.tracker import Tracker
 from savae_dist.run.training_data import TrainingData
 from savae_dist.run.training_state import TrainingState
 from savae_dist.run.validation import Validation
-from savae_dist.run.watch import Watch
 from savae_dist.sets import MOMENTS, merged, moments_by_shard, open_shards, stored_moments
 from savae_dist.systems.fit import check_fit
 from savae_dist.systems.phases import Phase

@@ -17,8 +17,8 @@ from savae_dist.distributed.reduce import rank_sums
 from savae_dist.errors import of_key
 from savae_dist.evaluation import metrics, report
 from savae_dist.pipeline import Pipeline
+from savae_dist.run.reporting.verdict import in_words
 from savae_dist.run.training_data import TrainingData
-from savae_dist.run.verdict import in_words
 
 NOT_MEASURED = {  # role -> what is missing without a network in that role
     "encoder": "samples are generated, not encoded or reconstructed; tools/evaluate.py --judge measures them",

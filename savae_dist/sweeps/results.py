@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from savae_dist.evaluation import figures
+from savae_dist.evaluation.figures import figures
 from savae_dist.files import read_object
-from savae_dist.pipeline.card_data import flat
+from savae_dist.pipeline.card.card_data import flat
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.sweeps import curves
 from savae_dist.sweeps.running import OWN

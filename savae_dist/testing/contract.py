@@ -15,7 +15,7 @@ from torch import Tensor
 from savae_dist.networks import FeatureNetwork, Network
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
-from savae_dist.run import checkpoint
+from savae_dist.run.checkpoints import checkpoint
 from savae_dist.run.training_state import TrainingState
 from savae_dist.systems.phases import OptimizerStep, System
 from savae_dist.testing.small_run import IMAGE, SmallRun, same

@@ -18,7 +18,7 @@ from helpers import forked
 from helpers.file_operations import Operation, Recorded, read_record
 from helpers.power_cut import Disk, same_files
 
-from savae_dist.run import checkpoint
+from savae_dist.run.checkpoints import checkpoint
 
 
 class Cut(NamedTuple):

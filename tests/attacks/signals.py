@@ -23,11 +23,11 @@ from attacks.common import Report, emptied, last_line, made_data, result, try_al
 from helpers import forked
 
 from savae_dist.data import Reader, Shards
-from savae_dist.run import checkpoint
-from savae_dist.run.checkpoint_contents import Contents
+from savae_dist.run.checkpoints import checkpoint
+from savae_dist.run.checkpoints.contents import Contents
+from savae_dist.run.reporting.status_file import Status
 from savae_dist.run.results import Results
 from savae_dist.run.run import Run
-from savae_dist.run.status_file import Status
 from savae_dist.run.validation import Validation
 from savae_dist.training.engine import PreparedUpdate
 

@@ -22,7 +22,7 @@ from helpers import mutations
 from savae_dist.data import Order, Reader, Request, Shards, pack
 from savae_dist.errors import CheckpointError
 from savae_dist.networks import NETWORKS, Network
-from savae_dist.run.checkpoint import read_state, save
+from savae_dist.run.checkpoints.checkpoint import read_state, save
 from savae_dist.run.training_state import TrainingState
 
 COUNT = int(os.environ.get("SAVAE_MUTATIONS", "100"))

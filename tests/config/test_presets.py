@@ -24,7 +24,7 @@ from savae_dist.load_config import load
 from savae_dist.networks import ConvEncoder
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
-from savae_dist.run.checkpoint import checkpoints, problem, read_state
+from savae_dist.run.checkpoints.checkpoint import checkpoints, problem, read_state
 from savae_dist.systems import AAE, SYSTEMS, PlainClassifier
 from savae_dist.systems.ava import MEMBERS
 from savae_dist.train import main

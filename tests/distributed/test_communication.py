@@ -12,7 +12,7 @@ from helpers.launching import SMALL, shards, side_by_side
 from safetensors.numpy import load_file
 
 from savae_dist.load_config import load
-from savae_dist.run import plan
+from savae_dist.run.planning import plan
 
 pytestmark = pytest.mark.distributed
 

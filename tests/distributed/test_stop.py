@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from savae_dist import train
 from savae_dist.distributed import signals
 from savae_dist.evaluation import metrics
-from savae_dist.run import checkpoint
+from savae_dist.run.checkpoints import checkpoint
 from savae_dist.training import engine
 
 rank, asked = int(os.environ["RANK"]), []

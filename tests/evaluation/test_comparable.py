@@ -11,11 +11,11 @@ import torch
 from savae_dist.data import pack
 from savae_dist.evaluation import metrics, report
 from savae_dist.evaluation.comparable import Asked, Measured, measure_all
-from savae_dist.evaluation.feature_view import FeatureView
-from savae_dist.evaluation.frechet import Gaussian, frechet_distance
+from savae_dist.evaluation.features.feature_view import FeatureView
+from savae_dist.evaluation.features.frechet import Gaussian, frechet_distance
+from savae_dist.evaluation.features.kernel_distance import kernel_distance
+from savae_dist.evaluation.features.neighbours import quality
 from savae_dist.evaluation.gathered import FeatureSet
-from savae_dist.evaluation.kernel_distance import kernel_distance
-from savae_dist.evaluation.neighbours import quality
 from savae_dist.networks import ConvDecoder, ConvEncoder, DenseClassifier
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec, normalise

@@ -21,7 +21,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
-from savae_dist.run import checkpoint
+from savae_dist.run.checkpoints import checkpoint
 from savae_dist.run.results import Results
 
 CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC

@@ -207,7 +207,7 @@ def index(folder: Path) -> None:
 def pipeline(folder: Path) -> None:
     import numpy as np
 
-    from savae_dist.pipeline.model_card import model_card
+    from savae_dist.pipeline.card.model_card import model_card
     from savae_dist.pipeline.pipeline import Pipeline
 
     found = Pipeline.from_pretrained(folder)
@@ -221,7 +221,7 @@ def pipeline(folder: Path) -> None:
 
 
 def checkpoint(folder: Path) -> None:
-    from savae_dist.run.checkpoint import load_networks, load_updates, newest, read_state
+    from savae_dist.run.checkpoints.checkpoint import load_networks, load_updates, newest, read_state
     from savae_dist.systems import SAVAE
     from savae_dist.testing.small_run import SmallRun
 
@@ -265,7 +265,7 @@ def make_pipeline(folder: Path) -> None:
 
 
 def make_checkpoint(folder: Path) -> None:
-    from savae_dist.run.checkpoint import save
+    from savae_dist.run.checkpoints.checkpoint import save
     from savae_dist.run.training_state import TrainingState
     from savae_dist.systems import SAVAE
     from savae_dist.testing.small_run import SmallRun
@@ -293,7 +293,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
 
 def seal(folder: Path) -> None:
     """The manifest of a damaged checkpoint made anew, so that what is behind it is loaded."""
-    from savae_dist.run.checkpoint_contents import sha256
+    from savae_dist.run.checkpoints.contents import sha256
 
     for manifest in folder.rglob("manifest.json"):
         if manifest.is_symlink() or not manifest.is_file():

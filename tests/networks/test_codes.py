@@ -15,7 +15,7 @@ from helpers.launching import shards, status, weights
 
 from savae_dist.data import pack
 from savae_dist.evaluation import report
-from savae_dist.pipeline.export import export
+from savae_dist.pipeline.exports.export import export
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.systems import AAE

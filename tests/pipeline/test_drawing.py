@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from savae_dist import Pipeline
 from savae_dist.errors import CheckpointError
 from savae_dist.networks import ConvDecoder, Prior
-from savae_dist.pipeline.posteriors import PosteriorBank
-from savae_dist.pipeline.sampler import WHOLE, Sampler
+from savae_dist.pipeline.sampling.posteriors import PosteriorBank
+from savae_dist.pipeline.sampling.sampler import WHOLE, Sampler
 from savae_dist.preprocess import DataSpec
 from savae_dist.train import main
 

@@ -11,7 +11,7 @@ import torch
 from savae_dist.errors import CheckpointError
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, hub
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.pipeline.posteriors import PosteriorBank, collect_posteriors
+from savae_dist.pipeline.sampling.posteriors import PosteriorBank, collect_posteriors
 from savae_dist.preprocess import DataSpec, denormalise, normalise
 
 GREY = DataSpec("image", (1, 9, 8), 3, "unit")

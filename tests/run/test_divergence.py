@@ -12,11 +12,11 @@ import torch
 from helpers.launching import SMALL, equal, scalars, status, train, weights
 
 from savae_dist.data import pack
-from savae_dist.run import checkpoint
-from savae_dist.run.checkpoint import checkpoints, newest_good, read_state
-from savae_dist.run.checkpoint_contents import Contents
+from savae_dist.run.checkpoints import checkpoint
+from savae_dist.run.checkpoints.checkpoint import checkpoints, newest_good, read_state
+from savae_dist.run.checkpoints.contents import Contents
+from savae_dist.run.reporting.warning_signs import worse_than_class_means
 from savae_dist.run.run import Run
-from savae_dist.run.warning_signs import worse_than_class_means
 from savae_dist.systems.phases import Phase
 from savae_dist.train import main
 

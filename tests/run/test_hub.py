@@ -19,7 +19,7 @@ from savae_dist.networks import EncoderFeatures
 from savae_dist.pipeline import Pipeline
 from savae_dist.pipeline.feature_network import open_features
 from savae_dist.run.hub import BRANCH, HubPush
-from savae_dist.run.side_outputs import SideOutputs
+from savae_dist.run.reporting.side_outputs import SideOutputs
 from savae_dist.train import main as train
 
 RUN = ["system.name=vae", *SMALL, "max_steps=4", "checkpoint_every=2", "validate_every=2"]

@@ -12,7 +12,7 @@ from helpers.launching import ROOT
 from savae_dist.errors import CheckpointError, ConfigError, UserError
 from savae_dist.load_config import load
 from savae_dist.networks import CodeDiscriminator, Network, hub
-from savae_dist.pipeline.export import export
+from savae_dist.pipeline.exports.export import export
 from savae_dist.preprocess import DataSpec
 from savae_dist.run.initial import find_initial
 from savae_dist.run.setup import build_networks

@@ -20,7 +20,7 @@ from savae_dist.config.identity import identity
 from savae_dist.data import pack
 from savae_dist.errors import CheckpointError, OccupiedError
 from savae_dist.load_config import load
-from savae_dist.run.checkpoint import newest, read_state
+from savae_dist.run.checkpoints.checkpoint import newest, read_state
 from savae_dist.run.setup import resume
 from savae_dist.run.training_state import TrainingState
 from savae_dist.train import main

@@ -17,8 +17,9 @@ from helpers.stores import Web, web
 
 from savae_dist.evaluation import metrics
 from savae_dist.pipeline import Pipeline
-from savae_dist.run import background_save, checkpoint, setup, validation
-from savae_dist.run.checkpoint_contents import Contents
+from savae_dist.run import setup, validation
+from savae_dist.run.checkpoints import background_save, checkpoint
+from savae_dist.run.checkpoints.contents import Contents
 from savae_dist.train import main
 from savae_dist.training import engine
 from savae_dist.training.engine import PreparedUpdate

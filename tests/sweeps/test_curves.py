@@ -9,7 +9,7 @@ from torch.utils.tensorboard import summary
 
 from savae_dist.files import write_json
 from savae_dist.pages.curves import read as curves_of
-from savae_dist.run.events import EventFile
+from savae_dist.run.reporting.events import EventFile
 from savae_dist.sweeps import curves
 
 

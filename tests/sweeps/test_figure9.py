@@ -16,7 +16,7 @@ from savae_dist.errors import ConfigError
 from savae_dist.files import read_object, write_json
 from savae_dist.load_config import load
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.run.tracker import Tracker
+from savae_dist.run.reporting.tracker import Tracker
 from savae_dist.sweeps import running
 from savae_dist.sweeps.figure9 import classes, measured, plan, report
 from savae_dist.sweeps.figure9.decision import Decision, decide

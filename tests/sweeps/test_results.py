@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from savae_dist.pipeline.card_data import flat
+from savae_dist.pipeline.card.card_data import flat
 from savae_dist.sweeps import results, running
 from savae_dist.sweeps.running import OWN
 from savae_dist.sweeps.trials import combine

@@ -15,7 +15,7 @@ from savae_dist.latents import Posterior
 from savae_dist.load_config import load
 from savae_dist.networks import Encoder, LabelPart
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.pipeline.posteriors import name_clusters
+from savae_dist.pipeline.sampling.posteriors import name_clusters
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import AAE, SYSTEMS
 from savae_dist.systems.phases import Batch

@@ -20,7 +20,7 @@ from PIL import Image
 
 from savae_dist.networks import ConvDecoder, ConvEncoder, DenseClassifier
 from savae_dist.origin import PictureFiles
-from savae_dist.pipeline.gallery import MANY, server_of
+from savae_dist.pipeline.exports.gallery import MANY, server_of
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec
 from tools import demo

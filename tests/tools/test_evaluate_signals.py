@@ -9,8 +9,8 @@ import pytest
 from helpers.recordings import recorded
 from helpers.small_runs import SMALL
 
-from savae_dist.pipeline.card_data import CardFacts
-from savae_dist.pipeline.model_card import model_card
+from savae_dist.pipeline.card.card_data import CardFacts
+from savae_dist.pipeline.card.model_card import model_card
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.train import main as train
 from tools import evaluate

@@ -11,10 +11,10 @@ from huggingface_hub import ModelCard
 
 from savae_dist import Decoder, Encoder, Pipeline
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DcganDecoder, DenseClassifier
-from savae_dist.pipeline.card_data import CardFacts
-from savae_dist.pipeline.card_limits import shortcomings
-from savae_dist.pipeline.model_card import model_card
-from savae_dist.pipeline.posteriors import PosteriorBank
+from savae_dist.pipeline.card.card_data import CardFacts
+from savae_dist.pipeline.card.card_limits import shortcomings
+from savae_dist.pipeline.card.model_card import model_card
+from savae_dist.pipeline.sampling.posteriors import PosteriorBank
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.papers import citation_of

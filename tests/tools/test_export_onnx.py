@@ -10,9 +10,9 @@ import torch
 
 from savae_dist.data import pack
 from savae_dist.networks import ConvDecoder, ConvEncoder, DenseClassifier
+from savae_dist.pipeline.exports.runtimes import Generate, run_onnx
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.pipeline.runtimes import Generate, run_onnx
-from savae_dist.pipeline.sampler import WHOLE, Sampler
+from savae_dist.pipeline.sampling.sampler import WHOLE, Sampler
 from savae_dist.preprocess import DataSpec
 from tools import export_onnx
 

@@ -10,7 +10,7 @@ import torch
 from savae_dist.data import Shards
 from savae_dist.networks import ConvDecoder, ConvEncoder, DenseClassifier
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.pipeline.posteriors import PosteriorBank
+from savae_dist.pipeline.sampling.posteriors import PosteriorBank
 from savae_dist.preprocess import DataSpec
 from tools import generate
 

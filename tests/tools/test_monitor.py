@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers.recordings import LENGTH, RATE, hum, recorded
 
-from savae_dist.evaluation.monitoring import Alarm
+from savae_dist.evaluation.signals.monitoring import Alarm
 from savae_dist.networks import ConvEncoder, Network
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import DataSpec

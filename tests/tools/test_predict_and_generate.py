@@ -16,7 +16,7 @@ from savae_dist.data import Shards
 from savae_dist.networks import ConvDecoder, ConvEncoder, DenseClassifier
 from savae_dist.origin import PictureFiles, Recordings
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.pipeline.posteriors import PosteriorBank
+from savae_dist.pipeline.sampling.posteriors import PosteriorBank
 from savae_dist.preprocess import DataSpec, normalise
 from tools import generate, predict, reconstruct
 

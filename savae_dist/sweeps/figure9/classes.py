@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from savae_dist.evaluation import figures, metrics
+from savae_dist.evaluation import metrics
+from savae_dist.evaluation.figures import figures
 from savae_dist.pipeline.pipeline import Pipeline
 
 NEAREST = 3  # classes that are named beside each

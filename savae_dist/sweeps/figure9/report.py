@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from savae_dist.data import Request
-from savae_dist.evaluation import figures
 from savae_dist.evaluation import report as evaluation
-from savae_dist.evaluation.class_changes import Curve, Panel, class_changes, over_beta
-from savae_dist.evaluation.gaming import decision
+from savae_dist.evaluation.classes.gaming import decision
+from savae_dist.evaluation.figures import figures
+from savae_dist.evaluation.figures.class_changes import Curve, Panel, class_changes, over_beta
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.preprocess import normalise
 from savae_dist.sweeps.figure9.decision import Decision, decide

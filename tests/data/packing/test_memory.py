@@ -14,7 +14,7 @@ from savae_dist.data import Shards
 
 MEASURED = """
 import sys
-from savae_dist.run.memory import resident
+from savae_dist.run.planning.memory import resident
 from tools.make_shards import main
 code = main(sys.argv[1:])
 print(resident() >> 20)

@@ -1,0 +1,1 @@
+"""What classifiers see: classes, attributes, and how far they can be gamed."""

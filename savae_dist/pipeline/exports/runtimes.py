@@ -1,0 +1,204 @@
+"""A pipeline for other runtimes: functions of raw samples, with the preprocessing inside, as ONNX and torch.export.
+
+Every function takes and gives batches of any size. What is drawn is an input, so that nothing in a file is random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from savae_dist.networks import Decoder
+from savae_dist.pipeline.inputs.inputs import as_tensor
+from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.pipeline.sampling.sampler import WHOLE
+from savae_dist.preprocess import DataSpec, denormalise, normalise
+
+EXAMPLES = 3  # samples that a function is traced with; it then takes any number
+MANY = 64  # samples that the exports are checked with
+
+
+class Function(NamedTuple):
+    """What is exported: the module, an example of its inputs by name, and the names of its outputs."""
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+
+
+class _Of(nn.Module):
+    """The networks that a function needs, in eval mode."""
+
+    def __init__(self, pipeline: Pipeline, *roles: str) -> None:
+        super().__init__()
+        self.spec: DataSpec = pipeline.spec
+        self.prior = pipeline.prior
+        self.networks = nn.ModuleDict({role: pipeline.role(role) for role in roles}).eval()
+
+    def code(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.networks["encoder"](normalise(x, self.spec))[0]
+        return mean, log_variance
+
+    def decoded(self, z: Tensor) -> Tensor:
+        return self.networks["decoder"](z)
+
+
+class Encode(_Of):
+    """Raw samples to mean and log-variance of their codes."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.code(x)
+
+
+class Decode(_Of):
+    """Codes to raw samples."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return denormalise(self.decoded(z), self.spec)
+
+
+class Classify(_Of):
+    """Raw samples to class probabilities."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        probabilities: Tensor = self.networks["classifier"](self.code(x)[0]).float().softmax(1)
+        return probabilities
+
+
+class Score(_Of):
+    """Raw samples to the mean squared error of their reconstructions, of [0, 1] images or normalised windows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = normalise(x, self.spec)
+        z = self.networks["encoder"](seen)[0].mean
+        x_hat = self.decoded(z if self.prior is None else self.prior.complete(z, None))
+        return (x_hat - seen).square().flatten(1).mean(1)
+
+
+class Generate(_Of):
+    """Standard normal draws eps, and uniform ones u that choose a Gaussian of the mixture, to raw samples."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline, "decoder")
+        self.mixture = pipeline.mixture is not None
+        if pipeline.mixture is not None:
+            chosen = pipeline.mixture.label == WHOLE
+            self.register_buffer("bounds", pipeline.mixture.weight[chosen].cumsum(0)[:-1])
+            self.register_buffer("mean", pipeline.mixture.mean[chosen])
+            self.register_buffer("factor", pipeline.mixture.factor[chosen])
+
+    def forward(self, eps: Tensor, u: Tensor) -> Tensor:
+        if self.mixture:
+            bounds, mean, factor = (self.get_buffer(name) for name in ("bounds", "mean", "factor"))
+            component = (u[:, None] > bounds).sum(1)
+            own = factor[component]
+            spread = own * eps if own.dim() == 2 else torch.einsum("nij,nj->ni", own, eps)
+            z = mean[component] + spread
+        else:
+            z = eps if self.prior is None else self.prior(eps, None, None)
+        return denormalise(self.decoded(z), self.spec)
+
+
+def functions(pipeline: Pipeline, x: np.ndarray) -> dict[str, Function]:
+    """Those that the pipeline has networks for, by name. x: raw samples, at least `EXAMPLES` of them."""
+    found: dict[str, Function] = {}
+    networks, few = pipeline.networks, as_tensor(x[:EXAMPLES])
+    if "encoder" in networks:
+        found["encode"] = Function(Encode(pipeline, "encoder"), {"x": few}, ("mean", "log_variance"))
+    if {"encoder", "classifier"} <= networks.keys():
+        found["classify"] = Function(Classify(pipeline, "encoder", "classifier"), {"x": few}, ("probabilities",))
+    if {"encoder", "decoder"} <= networks.keys():
+        found["score"] = Function(Score(pipeline, "encoder", "decoder"), {"x": few}, ("score",))
+    if "decoder" in networks:
+        random = torch.Generator().manual_seed(0)
+        decoder = pipeline.role("decoder")
+        assert isinstance(decoder, Decoder)
+        z = torch.randn(EXAMPLES, decoder.latent_dim, generator=random)
+        draws = decoder.latent_dim if pipeline.mixture or pipeline.prior is None else pipeline.prior.draws
+        eps, u = torch.randn(EXAMPLES, draws, generator=random), torch.rand(EXAMPLES, generator=random)
+        found["decode"] = Function(Decode(pipeline, "decoder"), {"z": z}, ("samples",))
+        found["generate"] = Function(Generate(pipeline), {"eps": eps, "u": u}, ("samples",))
+    return found
+
+
+class Differences(NamedTuple):
+    """The largest absolute difference from torch, over all elements of all outputs."""
+
+    onnx: float
+    exported: float
+
+
+def export_all(pipeline: Pipeline, x: np.ndarray, out: Path) -> dict[str, Differences]:
+    """Write every function as `NAME.onnx` and `NAME.pt2` into `out`, and compare both with torch on the samples x."""
+    import onnxruntime  # noqa: F401  # an extra: that it is missing is told before anything is written
+
+    if len(x) < EXAMPLES:
+        raise ValueError(f"{len(x)} samples are too few to export with: give at least {EXAMPLES}")
+    out.mkdir(parents=True, exist_ok=True)
+    random = torch.Generator().manual_seed(1)
+    found = {}
+    for name, function in functions(pipeline, x).items():
+        program = export_onnx(function, out / f"{name}.onnx")
+        torch.export.save(program, out / f"{name}.pt2")
+        inputs = {
+            key: as_tensor(x) if key == "x" else torch.rand(len(x), *example.shape[1:], generator=random)
+            for key, example in function.inputs.items()
+        }
+        with torch.no_grad():
+            expected = function.module(*inputs.values())
+            again = program.module()(*inputs.values())
+        onnx = largest_difference(expected, run_onnx(out / f"{name}.onnx", inputs))
+        found[name] = Differences(onnx, largest_difference(expected, again))
+    return found
+
+
+def told(found: Mapping[str, Differences], count: int, source: str) -> str:
+    """For the card: what there is, and how far it is from torch."""
+    rows = "\n".join(f"| `{name}` | {one.onnx:.2g} | {one.exported:.2g} |" for name, one in found.items())
+    return (
+        "## Other runtimes\n\n"
+        "Each as `.onnx` and `.pt2`, raw samples in and out, in batches of any size. The largest absolute difference "
+        f"from torch over {count} samples ({source}); samples are in their own unit, pixels from 0 to 255.\n\n"
+        f"| function | onnxruntime | torch.export |\n|---|---|---|\n{rows}"
+    )
+
+
+def export_onnx(function: Function, path: Path) -> torch.export.ExportedProgram:
+    """Write a function as ONNX, and return it as torch.export has it."""
+    batch = torch.export.Dim("batch", min=1)
+    shapes = {name: {0: batch} for name in function.inputs}
+    with torch.no_grad():
+        program = torch.export.export(function.module, tuple(function.inputs.values()), dynamic_shapes=shapes)
+        made = torch.onnx.export(
+            program,
+            input_names=list(function.inputs),
+            output_names=list(function.outputs),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert made is not None
+    made.save(path, external_data=False)
+    return program
+
+
+def run_onnx(path: Path, inputs: Mapping[str, Tensor]) -> list[np.ndarray]:
+    """What onnxruntime makes of these inputs on the CPU; an input that a function does not use is left out."""
+    import onnxruntime  # here: an extra
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    known = {one.name for one in session.get_inputs()}
+    return session.run(None, {name: value.numpy() for name, value in inputs.items() if name in known})
+
+
+def largest_difference(expected: Tensor | tuple[Tensor, ...], found: object) -> float:
+    """The largest absolute difference of any element, over all outputs."""
+    ours = expected if isinstance(expected, tuple) else (expected,)
+    theirs = found if isinstance(found, tuple | list) else (found,)
+    pairs = zip(ours, theirs, strict=True)
+    return max(float((a.double() - torch.as_tensor(b).double()).abs().max()) for a, b in pairs)

@@ -1,0 +1,1 @@
+"""What people give to a pipeline, as its raw samples: files, folders, URLs, pictures, recordings, arrays."""
