@@ -14,7 +14,7 @@ from savae_dist.networks.dcgan import DcganCritic, DcganDecoder, DcganEncoder
 from savae_dist.networks.hou import STAGES, HouDecoder, HouEncoder
 
 Backbone = Literal["savae", "hou", "dcgan"]
-CriticBackbone = Literal["savae", "dcgan"]  # whose critics have `features` and a `head`; Hou's looks at features
+CriticBackbone = Literal["savae", "dcgan"]  # their critics have `features` and a `head`; Hou's critic takes features
 
 
 def make_encoder(

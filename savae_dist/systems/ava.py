@@ -27,7 +27,8 @@ from savae_dist.systems.fit import check_slopes
 from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers
 
 Terms = dict[str, Tensor]
-CHANCE = losses.chance_loss("non_saturating")  # that of both discriminators: see `Update.chance`
+# The loss of both discriminators while they cannot tell real from generated: see `Update.chance`.
+CHANCE = losses.chance_loss("non_saturating")
 CODE_UNITS = 128  # width of D's two hidden layers; the paper gives none
 
 # Additions of each member to AVA1. We keep d's update in AVA3 to AVA5: the paper's listings omit it, yet need it.

@@ -58,7 +58,7 @@ class DFCVAE:
     name: Literal["dfc_vae", "vae_wgan"] = "dfc_vae"
     latent_dim: int = 100
     steps: int = 15_828  # 5 epochs of CelebA's 202,599 images at a batch of 64
-    backbone: Backbone = "hou"  # whose encoder and decoder
+    backbone: Backbone = "hou"  # the family of encoder and decoder
 
     # Phi: a file with VGG-19's weights, or a run or pipeline, whose encoder is used
     feature_network: str | None = None

@@ -42,7 +42,7 @@ class VAE:
     kl_free_bits: float = 0.0  # nats of each latent dimension that cost nothing (Kingma 2016); 0: the papers' KL
     kl_capacity: float = 0.0  # nats at which the KL is held (Burgess 2018); 0: as low as it gets
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
-    backbone: Backbone = "savae"  # whose networks
+    backbone: Backbone = "savae"  # the family of encoder and decoder
     pipeline = ("encoder", "decoder")
 
     def __post_init__(self) -> None:

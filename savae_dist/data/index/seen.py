@@ -12,7 +12,8 @@ from savae_dist.data.index.labels import MAX_NAME, array_label, as_label, folder
 from savae_dist.data.index.reasons import shown
 from savae_dist.errors import BadSample
 
-KINDS, FOLDERS, FIELDS = 50, 20, 12  # that are kept of a shard; endings beyond are counted by what follows their dots
+# How many are kept for each shard; further endings are counted by what follows their dots.
+KINDS, FOLDERS, FIELDS = 50, 20, 12
 FEW = 4  # endings with a dot that end alike and are listed one by one
 MAX_LOOK = 1 << 16  # bytes of a member that is looked at
 USUAL = {*IMAGES, "npy", "cls", "json", "txt"}

@@ -135,7 +135,7 @@ class Differences(NamedTuple):
 
 def export_all(pipeline: Pipeline, x: np.ndarray, out: Path) -> dict[str, Differences]:
     """Write every function as `NAME.onnx` and `NAME.pt2` into `out`, and compare both with torch on the samples x."""
-    import onnxruntime  # noqa: F401  # an extra: that it is missing is told before anything is written
+    import onnxruntime  # noqa: F401  # an optional extra: fail here, before anything is written
 
     if len(x) < EXAMPLES:
         raise ValueError(f"{len(x)} samples are too few to export with: give at least {EXAMPLES}")
