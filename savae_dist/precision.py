@@ -11,6 +11,17 @@ NEEDS_GPU = {"fp16": "bf16", "tf32": "fp32"}
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+# What CPUs with instructions for bf16 have one of, as `torch.cpu.get_capabilities` names it: Intel and AMD, and ARM.
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+
+
+def slower_here(precision: Precision, device: torch.device) -> str:
+    """A warning where the CPU has no instructions for bf16, which is then several times slower than fp32; or ""."""
+    if precision != "bf16" or device.type != "cpu" or any(map(torch.cpu.get_capabilities().get, BF16_INSTRUCTIONS)):
+        return ""
+    return "this CPU has no instructions for bf16 and emulates it, several times slower than precision=fp32"
+
+
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """A context in which matrix products and convolutions run in half precision, if `precision` is one."""
     return torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)

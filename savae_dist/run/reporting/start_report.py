@@ -9,6 +9,7 @@ from savae_dist.data.index.pictures import told
 from savae_dist.data.index.report import MANY
 from savae_dist.distributed import launch
 from savae_dist.networks.conv import FEATURE_STAGES, ConvEncoder
+from savae_dist.precision import slower_here
 from savae_dist.run import posterior_cache
 from savae_dist.run.planning import memory
 from savae_dist.run.run import Run
@@ -34,7 +35,7 @@ def describe(run: Run) -> str:
         *(left_out("data.validation", shards) if shards is not None and shards.part is None else []),
         *(f"pictures:   {line}" for line in told(data.shards)),
         *held_out(data.shards, shards),
-        *([f"warning:    {shared}"] if shared else []),
+        *(f"warning:    {line}" for line in (shared, slower_here(run.config.precision, process.state.device)) if line),
         f"system:     {run.config.system.name}{chosen(run)}, {sizes} parameters",
         f"phases:     {steps}, global batch {data.builder.split.size} ({run.training.lanes} lanes)",
         f"output:     {run.folder}{going_on}",
