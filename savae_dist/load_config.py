@@ -220,6 +220,8 @@ def _optimizer(name: str, *layers: Mapping[str, Any]) -> OptimizerConfig:
     merged = OmegaConf.structured(OptimizerConfig)
     for layer in layers:
         for key, value in layer.items():
+            if key not in merged:
+                raise ConfigError(f"optimizers.{name}.{key}: no such key{nearest(str(key), merged)}")
             try:
                 OmegaConf.update(merged, str(key), value)
             except OmegaConfBaseException as error:

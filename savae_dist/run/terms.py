@@ -35,11 +35,13 @@ class Found:
 
 
 def check_terms(config: RunConfig, networks: Mapping[str, Network], spec: DataSpec) -> None:
-    """ConfigError if a schedule or an adaptive weight names a term that no loss returns, or comes to nothing there.
+    """ConfigError if a schedule, an adaptive weight or an update's `chance` names a term that no loss returns.
 
-    The losses are asked for their terms. A term is not missed where a weight was set to 0, since that leaves terms out:
-    a sweep may include 0.
+    Also if a schedule or an adaptive weight comes to nothing there. The losses are asked for their terms. A term is not
+    missed where a weight was set to 0, since that leaves terms out: a sweep may include 0.
     """
+    for update in (update for phase in config.system.phases() for update in phase.updates if update.active):
+        _check_chance(update, networks, spec, config.system)
     if not (config.schedules or config.adaptive):
         return
     found = [
@@ -55,6 +57,14 @@ def check_terms(config: RunConfig, networks: Mapping[str, Network], spec: DataSp
     for name, adaptive in config.adaptive.items():
         for home in _homes(f"adaptive.{name}", name, found, config.system):
             _check_adaptive(f"adaptive.{name}", name.rpartition(".")[2], adaptive.to, home, networks)
+
+
+def _check_chance(update: Update, networks: Mapping[str, Network], spec: DataSpec, system: System) -> None:
+    terms = terms_of(update, networks, spec) if update.chance else {}
+    for name in update.chance if not has_weight_of_zero(system) else ():
+        if name not in terms:
+            told = nearest(name, terms) or f"; they return {', '.join(terms)}"
+            raise ConfigError(f"update {update.name!r}: chance names {name!r}, which none of its losses returns{told}")
 
 
 def _homes(key: str, name: str, found: Iterable[Found], system: System) -> list[Found]:

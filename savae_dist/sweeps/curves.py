@@ -49,15 +49,16 @@ def draw(runs: Sequence[tuple[str, Path]]) -> Figure:
                 grid[number, 0].set_ylabel(row)
             if row in SCALES:
                 grid[number, column].set(**SCALES[row])
-        grid[0, column].set_title(f"{name}\n{told(run)}", fontsize=8)
+        told = "\n".join(warnings(run)) or "no warning"
+        grid[0, column].set_title(f"{name}\n{told}", fontsize=8)
         grid[-1, column].set_xlabel("step")
     return figure
 
 
-def told(run: Path) -> str:
-    """The names of a run's warnings, a line each."""
+def warnings(run: Path) -> list[str]:
+    """The names of a run's warnings, each once."""
     lines = read_object(run / "summary.json").get("warnings", [])
-    return "\n".join(dict.fromkeys(line.split(": ")[1] for line in lines)) or "no warning"
+    return [*dict.fromkeys(line.split(": ")[1] for line in lines)]
 
 
 def _lines(axes: Axes, curves: Curves) -> None:

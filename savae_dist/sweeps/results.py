@@ -17,8 +17,9 @@ from savae_dist.sweeps.running import OWN
 from savae_dist.sweeps.trials import Trial
 
 Row = dict[str, Any]
+WARNINGS = "warnings"  # the column of their names, which are no numbers
 COLUMNS = (
-    *("accuracy", "reconstruction_mse", "class_mean_mse", "sharpness", "sample_sharpness", "frechet_distance"),
+    *("accuracy", "reconstruction_mse", "class_mean_mse", "kl", "sharpness", "sample_sharpness", "frechet_distance"),
     *("frechet_floor", "judge_confidence", "class_balance", "inception_score", "label_frechet_distance"),
     *("label_agreement", "training_seconds"),
 )
@@ -40,7 +41,8 @@ def row(trial: Trial) -> Row:
     numbers = {k: v for k, v in flat(summary | metrics).items() if k != "seed"}
     status = read_object(trial.folder / "status.json")
     end = {"outcome": status.get("outcome", "not started"), "exit_code": status.get("exit_code")}
-    return {**trial.varied, **end, "training_seconds": seconds or None, **numbers, "folder": str(trial.folder)}
+    values = {"training_seconds": seconds or None, **numbers, WARNINGS: ", ".join(curves.warnings(trial.folder))}
+    return {**trial.varied, **end, **values, "folder": str(trial.folder)}
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
@@ -64,12 +66,15 @@ def table(rows: Sequence[Row], varied: Iterable[str], columns: Sequence[str]) ->
     for one in rows:
         groups.setdefault(tuple(one[key] for key in keys), []).append(one)
     shown = [name for name in columns if any(one.get(name) is not None for one in rows)]
-    lines = [[*keys, "runs", *shown]]
+    warned = [WARNINGS] * any(one.get(WARNINGS) for one in rows)
+    lines = [[*keys, "runs", *shown, *warned]]
     for group, members in groups.items():
         done = [one for one in members if one["exit_code"] == 0]
         others = [str(one["outcome"]) for one in members if one["exit_code"] != 0]
         count = ", ".join([str(len(done)), *(f"{others.count(kind)} {kind}" for kind in dict.fromkeys(others))])
-        lines.append([*group, count, *(cell([one.get(name) for one in done]) for name in shown)])
+        signs = dict.fromkeys(str(one[WARNINGS]) for one in members if one.get(WARNINGS))
+        numbers = (cell([one.get(name) for one in done]) for name in shown)
+        lines.append([*group, count, *numbers, *("; ".join(signs) or "none" for _ in warned)])
     return lines
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
+from savae_dist.config.nearest import nearest
 from savae_dist.errors import ConfigError
 from savae_dist.networks import Encoder, Network
 from savae_dist.networks.check import GUIDE, check_networks
@@ -29,10 +30,21 @@ def check_fit(system: System, networks: Mapping[str, nn.Module]) -> None:
             if name not in networks:
                 raise ConfigError(f"{where}: update {update.name!r} trains {name!r}, and build makes {built} ({GUIDE})")
     for name in system.pipeline:
+        if name not in networks and name not in ROLES:  # a family of systems names roles that a member has not
+            meant = nearest(name, networks) or f": build makes {built}"
+            raise ConfigError(f"{where}: the pipeline is to hold {name!r}, which build does not make{meant} ({GUIDE})")
         role = ROLES.get(name, Network)
         if name in networks and not isinstance(networks[name], role):
             wrong = f"the {name} of a pipeline is a {role.__name__}, and {type(networks[name]).__name__} is none"
             raise ConfigError(f"{where}: {wrong}: subclass {role.__name__} ({GUIDE})")
+
+
+def check_scalars(update: str, terms: Mapping[str, Tensor]) -> None:
+    """ConfigError if a loss has returned a term that is no scalar."""
+    for name, value in terms.items():
+        if value.ndim:
+            shape = [*value.shape]
+            raise ConfigError(f"update {update!r}: term {name!r} has the shape {shape}: return its mean ({GUIDE})")
 
 
 def check_slopes(critic: nn.Module, weight: float) -> None:

@@ -23,6 +23,7 @@ from savae_dist.data import RawBatch
 from savae_dist.latents import full_precision
 from savae_dist.networks import Network
 from savae_dist.precision import autocast, make_scaler
+from savae_dist.systems.fit import check_scalars
 from savae_dist.systems.phases import Batch, Phase, Update
 from savae_dist.training.adaptive import adaptive_factors
 from savae_dist.training.batches import BatchBuilder, PlannedStep, Together, alone
@@ -49,7 +50,7 @@ class UpdateModule(nn.Module):
 
     def __init__(self, update: Update, networks: Mapping[str, Network], arithmetic: torch.autocast) -> None:
         super().__init__()
-        self.losses = update.losses
+        self.name, self.losses = update.name, update.losses
         self.trained = nn.ModuleDict({name: networks[name] for name in update.trains})
         self.arithmetic = arithmetic
         # Outside the module tree: frozen networks are hidden from the reducer, the optimizer and ZeRO.
@@ -58,6 +59,7 @@ class UpdateModule(nn.Module):
     def forward(self, batch: Batch, loss_index: int = 0) -> dict[str, Tensor]:
         with self.arithmetic:
             terms = self.losses[loss_index](self.nets, batch)
+        check_scalars(self.name, terms)
         return {name: full_precision(value) for name, value in terms.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,8 @@ from savae_dist.config.nearest import nearest
 from savae_dist.config.schema import OptimizerConfig
 from savae_dist.errors import ConfigError
 from savae_dist.load_config import load
-from savae_dist.systems import SYSTEMS
+from savae_dist.systems import SYSTEMS, VAE
+from savae_dist.systems.phases import Phase
 from savae_dist.train import main
 
 
@@ -135,6 +136,20 @@ def test_updates_do_not_share_an_optimiser_configuration() -> None:
 
 
 # Errors.
+
+
+def test_a_misspelt_setting_that_a_system_gives_its_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Odd(VAE):
+        name: str = "odd"
+
+        def phases(self) -> tuple[Phase, ...]:
+            (phase,) = super().phases()
+            return (replace(phase, updates=(replace(phase.updates[0], optimizer={"warmpu": 3}),)),)
+
+    monkeypatch.setitem(SYSTEMS, "odd", Odd())
+    with pytest.raises(ConfigError, match=r"^optimizers\.vae\.warmpu: no such key \(did you mean 'warmup'\?\)"):
+        load(["system.name=odd"])
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from helpers.contract import OPTIONS, make
 from helpers.launching import SMALL, cut, equal, scalars, status, weights
 
+from savae_dist.config.effect import field_values
+from savae_dist.errors import ConfigError
+from savae_dist.load_config import load
+from savae_dist.run.terms import check_terms as check_terms_named
 from savae_dist.run.terms import terms_of
+from savae_dist.systems import SYSTEMS
+from savae_dist.systems.phases import Phase
 from savae_dist.testing.contract import check_terms
 from savae_dist.testing.small_run import IMAGE, SmallRun
 from savae_dist.train import main
@@ -43,6 +50,24 @@ def test_refused_at_the_start(
     assert main([*SMALL, *arguments.split(), f"data.train={data}", f"output={tmp_path / 'run'}"]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_chance_of_a_term_that_is_not_there_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Misspelt(type(SYSTEMS["dcgan"])):
+        def phases(self) -> tuple[Phase, ...]:
+            (phase,) = super().phases()
+            wrong = [replace(one, chance={"reall": 0.69}) if one.chance else one for one in phase.updates]
+            return (replace(phase, updates=tuple(wrong)),)
+
+    config = load(["dcgan", "system.latent_dim=3"])
+    system = Misspelt(**field_values(config.system))
+    networks = system.build(IMAGE, 4, "group", 2)
+    with pytest.raises(
+        ConfigError, match=r"chance names 'reall', which none of its losses returns \(did you mean 'real'"
+    ):
+        check_terms_named(replace(config, system=system), networks, IMAGE)
+    assert check_terms_named(config, networks, IMAGE) is None
 
 
 def test_a_weight_of_zero_leaves_a_schedule_without_its_term(data: Path, tmp_path: Path) -> None:

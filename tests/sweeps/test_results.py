@@ -32,6 +32,20 @@ def test_the_table_is_mean_and_deviation_over_seeds() -> None:
     ]
 
 
+def test_warnings_stand_in_the_table() -> None:
+    collapsed = "the posterior has collapsed"
+    rows = [
+        {"system.beta": beta, "seed": seed, "exit_code": 0, "outcome": "done", "kl": 1.0, "warnings": warnings}
+        for beta, seed, warnings in (("1", "0", ""), ("1", "1", ""), ("4", "0", collapsed), ("4", "1", collapsed))
+    ]
+    lines = results.table(rows, ["system.beta", "seed"], ["kl"])
+    assert lines == [
+        ["system.beta", "runs", "kl", "warnings"],
+        ["1", "2", "1 ± 0", "none"],
+        ["4", "2", "1 ± 0", collapsed],
+    ]
+
+
 def test_what_an_evaluation_did_not_measure_hides_no_baseline(tmp_path: Path) -> None:
     """evaluate.py is not given the training set; the run knows the baselines of its own validation set, no other's."""
     (trial,) = combine("mnist_k2", tmp_path, [f"data.validation={tmp_path / 'test'}"])

@@ -67,6 +67,16 @@ def test_what_is_trained_must_be_built() -> None:
         check_fit(replace(VAE(), latent_dim=3), networks)
 
 
+def test_a_misspelt_name_of_the_pipeline_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Misspelt(VAE):
+        pipeline = ("encoder", "decodr")
+
+    expected = r"pipeline is to hold 'decodr', which build does not make \(did you mean 'decoder'\?\)"
+    with pytest.raises(ConfigError, match=expected):
+        check_fit(Misspelt(latent_dim=3), built())
+
+
 @dataclass(frozen=True)
 class Idle:
     """One phase, of which nothing is active."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from savae_dist.config.schema import OptimizerConfig
+from savae_dist.errors import ConfigError
 from savae_dist.precision import autocast
 from savae_dist.systems import SAVAE, losses
 from savae_dist.systems.phases import Batch, Phase, Update
@@ -90,6 +92,16 @@ def test_frozen_networks_are_hidden_from_wrappers() -> None:
     expected = {f"trained.decoder.{name}" for name, _ in trainer.networks["decoder"].named_parameters()}
     assert {name for name, _ in module.named_parameters()} == expected
     assert module.nets.encoder is trainer.networks["encoder"]
+
+
+def test_a_term_that_is_no_scalar_is_named() -> None:
+    def by_sample(nets: SimpleNamespace, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"rec": batch.x.sum(), "adv": batch.x.flatten(1).mean(1)}
+
+    module = UpdateModule(Update("vae", (), (by_sample,)), {}, autocast("fp32", CPU))
+    one = torch.ones(())
+    with pytest.raises(ConfigError, match=r"update 'vae': term 'adv' has the shape \[8\]: return its mean"):
+        module(Batch(torch.rand(8, 1, 12, 10), torch.zeros(8), {}, one, one))
 
 
 def test_modes_of_each_update() -> None:

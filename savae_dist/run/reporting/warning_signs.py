@@ -78,17 +78,17 @@ def one_term_drives(shares: Mapping[str, float], least: Mapping[str, float]) -> 
     )
 
 
-def all_alike(variances: Sequence[float]) -> Finding | None:
+def all_alike(variances: Sequence[float], adversary: bool) -> Finding | None:
     """What the decoder makes is nearly the same for every code, and is not about to change.
 
-    variances: of the last logs, as shares of the real samples'.
+    variances: of the last logs, as shares of the real samples'. adversary: whether the decoder meets a critic.
     """
     if max(variances) >= ALIKE or variances[-1] > 1.5 * variances[0]:
         return None
     return Finding(
         "generated samples are all alike",
         f"their variance is {variances[-1]:.2g} of that of the real samples",
-        "lower the critic's rate or the adversarial weight; without a critic, the weight of the KL",
+        "lower the critic's rate or the adversarial weight" if adversary else "lower the weight of the KL",
     )
 
 

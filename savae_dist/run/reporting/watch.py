@@ -92,7 +92,8 @@ class Watch:
 
     def finished(self, phase: Phase, step: int, metrics: Mapping[str, Any]) -> dict[str, str]:
         """metrics: of the run's end."""
-        ends = [signs.posterior_collapsed(metrics, self.classes), signs.worse_than_class_means(metrics)]
+        collapsed = signs.posterior_collapsed(metrics, self.classes)
+        ends = [collapsed or signs.worse_than_class_means(metrics)]  # a collapse explains the error
         return self.validated(phase, step, metrics) | self._new(phase, step, ends)
 
     def _enter(self, phase: Phase) -> None:
@@ -112,7 +113,8 @@ class Watch:
         if variance is None:
             return None
         self.seen.variances.append(variance)
-        return self._stands("alike", signs.all_alike(list(self.seen.variances)), step, SLOW)
+        adversary = any(isinstance(network, Critic | Discriminator) for network in self.networks.values())
+        return self._stands("alike", signs.all_alike(list(self.seen.variances), adversary), step, SLOW)
 
     def _collapsed(self, metrics: Mapping[str, Any]) -> Finding | None:
         """A collapse at the second validation that shows it: before it has trained a posterior says nothing either."""

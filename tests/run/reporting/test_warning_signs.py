@@ -81,7 +81,10 @@ def test_one_term_that_drives(shares: dict[str, float], least: float, term: str 
     ],
 )
 def test_samples_that_are_all_alike(variances: list[float], expected: bool) -> None:
-    assert (all_alike(variances) is not None) is expected
+    for adversary, advice in ((True, "critic's rate"), (False, "lower the weight of the KL")):
+        finding = all_alike(variances, adversary)
+        assert (finding is not None) is expected
+        assert finding is None or advice in finding.turn
 
 
 @pytest.mark.parametrize(
