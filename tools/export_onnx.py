@@ -5,10 +5,10 @@
 OUT gets encode, classify, score, decode and generate, as far as the pipeline has networks for them, each as `.onnx` and
 `.pt2`, with the preprocessing inside: raw samples go in and come out, in batches of any size. `generate` takes its
 draws: eps from a standard normal, and u, uniform, which chooses among the Gaussians of a mixture. Every file is run on
-other samples, and more of them, than it was made with, by onnxruntime and by torch; OUT/README.md is the card, with the
-largest differences. SHARDS: where those samples come from; without them the pipeline generates them. --int8 adds
-`encode.int8.onnx` and `classify.int8.onnx`, whose loss of accuracy on SHARDS, a validation set, goes into the card;
-more than --max-loss of it is refused.
+other samples, and more of them, than it was made with, by onnxruntime and by torch; OUT/README.md says how a file is
+run, what each takes and gives, and the largest differences. SHARDS: where those samples come from; without them the
+pipeline generates them. --int8 adds `encode.int8.onnx` and `classify.int8.onnx`, whose loss of accuracy on SHARDS, a
+validation set, goes into the card; more than --max-loss of it is refused.
 Needs `pip install 'savae-dist[onnx]'`.
 """
 
@@ -24,9 +24,9 @@ import numpy as np
 
 from savae_dist.errors import ConfigError, UserError
 from savae_dist.evaluation import report
-from savae_dist.pipeline.card.model_card import model_card
 from savae_dist.pipeline.exports import int8
 from savae_dist.pipeline.exports.runtimes import MANY, export_all, told
+from savae_dist.pipeline.exports.runtimes_card import runtimes_card
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.systems.own import enter
 from savae_dist.tool_command import ended_by, tool_parser
@@ -67,7 +67,7 @@ def eight_bits(pipeline: Pipeline, options: argparse.Namespace) -> str:
     parts = [(np.asarray(raw.x), np.asarray(raw.y)) for raw in batches]
     x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
     max_loss = MAX_LOSS if options.max_loss is None else options.max_loss
-    return int8.told(int8.quantise(options.out, x, y, max_loss), options.shards)
+    return int8.told(int8.quantise(options.out, x, y, max_loss), Path(options.shards).name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,17 +77,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             enter(options.trainer)
         pipeline = Pipeline.from_pretrained(options.pipeline)
         x = samples(pipeline, options.shards)
-        lines = told(export_all(pipeline, x, options.out), len(x), options.shards or "generated samples")
+        found = export_all(pipeline, x, options.out)
+        # The card is for others: it has the set's name, not where it lies here.
+        lines = [told(found, len(x), Path(options.shards).name if options.shards else "generated samples")]
         if options.int8:
-            lines += f"\n\n{eight_bits(pipeline, options)}"
-        card = f"{model_card(pipeline, 'pipeline')}\n{lines}\n"
+            lines.append(eight_bits(pipeline, options))
+        card = runtimes_card(pipeline, found, int8.FUNCTIONS if options.int8 else (), lines)
         (options.out / "README.md").write_text(card)
     except ModuleNotFoundError as error:
         print(f"export_onnx: {error.name} is not installed: pip install 'savae-dist[onnx]'", file=sys.stderr)
         return ConfigError.code
     except (UserError, ValueError, OSError) as error:
         return ended_by(error, "export_onnx")
-    print(lines)
+    print("\n\n".join(lines))
     return 0
 
 

@@ -17,7 +17,7 @@ from savae_dist.networks import Network
 from savae_dist.pages.run import write_run
 from savae_dist.pipeline import Pipeline
 from savae_dist.pipeline.card.card_data import CardFacts
-from savae_dist.pipeline.exports.export import pictures_of, write_folders
+from savae_dist.pipeline.exports.export import pictures_of, told_of_posteriors, write_folders
 from savae_dist.pipeline.folder import config_text
 from savae_dist.run.checkpoints.best import KeepBest
 from savae_dist.run.export import add_samplers, export, make_pipeline, name_the_clusters
@@ -115,6 +115,9 @@ class Results:
         about = CardFacts(summary, self.config.hub.license, citation=citation, pictures=pictures)
         if pushed := self.hub.finish(lambda folder: write_folders(pipeline, folder, about)):
             self.tracker.say(f"  hub       {pushed}")
+            again = f"tools/export_hub.py {self.folder} OUT --without-posteriors --push-to {self.config.hub.push}"
+            for line in told_of_posteriors(pipeline, again):
+                self.tracker.say(f"  pushed    {line}")
 
     def _told(self, at: TrainingState) -> dict[str, Any]:
         """What summary.json says besides metrics: steps, speed, training data, hours and warnings."""

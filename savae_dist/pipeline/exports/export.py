@@ -25,16 +25,20 @@ def export(
     datasets: Sequence[str] = (),
     citations: Mapping[str, str] | None = None,
     best: bool = False,
+    posteriors: bool = True,
 ) -> Pipeline:
     """Load the pipeline of a run, a saved folder or the Hub and write it to `out`; ConfigError if that is in use.
 
     license, datasets: see `CardFacts`. citations: BibTeX entries by the names of systems, of which the cards print its
-    own. best: of a run, that of its best validation (`keep_best`) in place of its last one.
+    own. best: of a run, that of its best validation (`keep_best`) in place of its last one. posteriors: whether the
+    codes of single training samples are written, if the pipeline has any.
     """
     if out.exists() and not (out / CONFIG).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is no earlier export: give a new or an empty folder")
     folder, summary = best_of(Path(source)) if best else (source, read_summary(Path(source)))
     pipeline = Pipeline.from_pretrained(folder)
+    if not posteriors:
+        pipeline.posteriors = None
     citation = (citations or {}).get(pipeline.system.get("name", ""), "")
     # A run's figures show its last networks: those of an earlier best are not there.
     pictures = pictures_of(Path(source)) if folder in (source, Path(source)) else []
@@ -53,6 +57,7 @@ def write_folders(pipeline: Pipeline, out: Path, facts: CardFacts) -> None:
             shutil.copytree(out / other, folder / other, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
         write_config(folder, {name: ".", **{other: other for other in beside}}, pipeline.spec, pipeline.system)
         for drawn_from in (POSTERIORS, SAMPLER) if name == "decoder" else ():
+            (folder / drawn_from).unlink(missing_ok=True)  # of an earlier export, which may have had more
             if (out / drawn_from).is_file():
                 shutil.copyfile(out / drawn_from, folder / drawn_from)
         (folder / "README.md").write_text(model_card(pipeline, name, facts))
@@ -66,6 +71,18 @@ def push(pipeline: Pipeline, repo_id: str, license: str | None, datasets: Sequen
     with TemporaryDirectory() as folder:
         write_folders(pipeline, Path(folder), CardFacts(license=license, datasets=datasets))
         return upload(Path(folder), repo_id, **upload_options)
+
+
+def told_of_posteriors(pipeline: Pipeline, leave_out: str) -> list[str]:
+    """A line on the codes of training samples that are in what was written; none where there are none.
+
+    leave_out: how they are left out.
+    """
+    if pipeline.posteriors is None:
+        return []
+    count = len(pipeline.posteriors.mean)
+    what = f"{POSTERIORS} holds the codes of {count:,} training samples, which the decoder makes visible again"
+    return [f"{what}; to leave it out: {leave_out}"]
 
 
 def pictures_of(run: Path) -> list[Path]:

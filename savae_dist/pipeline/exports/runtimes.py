@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from savae_dist.networks import Decoder
+from savae_dist.pipeline.exports.quiet import without_known_messages
 from savae_dist.pipeline.inputs.inputs import as_tensor
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.sampling.sampler import WHOLE
@@ -126,44 +127,64 @@ def functions(pipeline: Pipeline, x: np.ndarray) -> dict[str, Function]:
     return found
 
 
-class Differences(NamedTuple):
-    """The largest absolute difference from torch, over all elements of all outputs."""
+class Exported(NamedTuple):
+    """A function as it was written: the largest absolute differences from torch, and what it was compared with.
+
+    onnx, exported: over all elements of all outputs. takes, gives: inputs and outputs by name.
+    """
 
     onnx: float
     exported: float
+    takes: Mapping[str, Tensor]
+    gives: Mapping[str, Tensor]
 
 
-def export_all(pipeline: Pipeline, x: np.ndarray, out: Path) -> dict[str, Differences]:
+def export_all(pipeline: Pipeline, x: np.ndarray, out: Path) -> dict[str, Exported]:
     """Write every function as `NAME.onnx` and `NAME.pt2` into `out`, and compare both with torch on the samples x."""
     import onnxruntime  # noqa: F401  # an optional extra: fail here, before anything is written
 
     if len(x) < EXAMPLES:
         raise ValueError(f"{len(x)} samples are too few to export with: give at least {EXAMPLES}")
+    if not {"encoder", "decoder"} & pipeline.networks.keys():
+        raise ValueError("the pipeline has neither encoder nor decoder: there is nothing to export of it")
     out.mkdir(parents=True, exist_ok=True)
     random = torch.Generator().manual_seed(1)
-    found = {}
-    for name, function in functions(pipeline, x).items():
-        program = export_onnx(function, out / f"{name}.onnx")
-        torch.export.save(program, out / f"{name}.pt2")
-        inputs = {
-            key: as_tensor(x) if key == "x" else torch.rand(len(x), *example.shape[1:], generator=random)
-            for key, example in function.inputs.items()
-        }
-        with torch.no_grad():
-            expected = function.module(*inputs.values())
-            again = program.module()(*inputs.values())
-        onnx = largest_difference(expected, run_onnx(out / f"{name}.onnx", inputs))
-        found[name] = Differences(onnx, largest_difference(expected, again))
-    return found
+    with without_known_messages():
+        return {name: _written(one, x, out / name, random) for name, one in functions(pipeline, x).items()}
 
 
-def told(found: Mapping[str, Differences], count: int, source: str) -> str:
-    """For the card: what there is, and how far it is from torch."""
+def _written(function: Function, x: np.ndarray, path: Path, random: torch.Generator) -> Exported:
+    """Write one function, and compare it; path: of its files, without their ends."""
+    onnx, pt2 = (path.with_name(f"{path.name}.{end}") for end in ("onnx", "pt2"))
+    program = export_onnx(function, onnx)
+    torch.export.save(program, pt2)
+    inputs = {key: _given(key, example, x, random) for key, example in function.inputs.items()}
+    with torch.no_grad():
+        expected = function.module(*inputs.values())
+        again = program.module()(*inputs.values())
+    outputs = expected if isinstance(expected, tuple) else (expected,)
+    return Exported(
+        largest_difference(expected, run_onnx(onnx, inputs)),
+        largest_difference(expected, again),
+        inputs,
+        dict(zip(function.outputs, outputs, strict=True)),
+    )
+
+
+def _given(key: str, example: Tensor, x: np.ndarray, random: torch.Generator) -> Tensor:
+    """An input as users give it: raw samples, or as many codes or draws."""
+    if key == "x":
+        return as_tensor(x)
+    draw = torch.rand if key == "u" else torch.randn
+    return draw(len(x), *example.shape[1:], generator=random)
+
+
+def told(found: Mapping[str, Exported], count: int, source: str) -> str:
+    """For the card and the terminal: how far the files are from torch."""
     rows = "\n".join(f"| `{name}` | {one.onnx:.2g} | {one.exported:.2g} |" for name, one in found.items())
     return (
-        "## Other runtimes\n\n"
-        "Each as `.onnx` and `.pt2`, raw samples in and out, in batches of any size. The largest absolute difference "
-        f"from torch over {count} samples ({source}); samples are in their own unit, pixels from 0 to 255.\n\n"
+        "## Largest differences from torch\n\n"
+        f"Absolute ones, over {count} samples ({source}); samples are in their own unit, pixels from 0 to 255.\n\n"
         f"| function | onnxruntime | torch.export |\n|---|---|---|\n{rows}"
     )
 
@@ -188,12 +209,11 @@ def export_onnx(function: Function, path: Path) -> torch.export.ExportedProgram:
 
 
 def run_onnx(path: Path, inputs: Mapping[str, Tensor]) -> list[np.ndarray]:
-    """What onnxruntime makes of these inputs on the CPU; an input that a function does not use is left out."""
+    """What onnxruntime makes of these inputs on the CPU."""
     import onnxruntime  # here: an extra
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    known = {one.name for one in session.get_inputs()}
-    return session.run(None, {name: value.numpy() for name, value in inputs.items() if name in known})
+    return session.run(None, {name: value.numpy() for name, value in inputs.items()})
 
 
 def largest_difference(expected: Tensor | tuple[Tensor, ...], found: object) -> float:
