@@ -4,7 +4,7 @@
 PYTHON ?= $(shell python3.11 -c "import sys; print(sys.executable)" 2>/dev/null || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
 SERIAL := distributed or faults
 
@@ -52,6 +52,7 @@ clean: ## remove the environment and what tools left behind
 # torch comes first and alone: an open requirement in the same call may draw gigabytes of CUDA packages.
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	@echo "installing into $(VENV): a few minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt "$$(grep '^torch==' constraints.txt)"
 	@touch $@

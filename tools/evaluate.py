@@ -23,8 +23,10 @@ On signals, classes are also measured by recording and machine, beside baselines
 the training set of the run. Of the decoder are measured: the variance of its windows, their distance from training
 windows, and the accuracy on real windows of classifiers that were trained on made ones.
 
-With --anomaly the recordings of each machine of SHARDS are scored in the order of their names, beside baselines, and
-the alarms are reported; thresholds come from the machines of --healthy, one left out at a time.
+With --anomaly the recordings of each machine of SHARDS are scored in the order of their names (numbers in them count
+as numbers), beside baselines, and the alarms are reported; thresholds come from the machines of --healthy, one left out
+at a time. Classes are not needed. Where SHARDS has recordings of the classes of --healthy, by name, and of others, it
+is measured how well each score tells them apart; else each machine is taken as a life until failure.
 
 Networks of one's own need the file that enters them, `--trainer FILE.py`.
 """
@@ -55,7 +57,7 @@ from savae_dist.evaluation.features import sample_metrics
 from savae_dist.evaluation.features.feature_view import FeatureView
 from savae_dist.evaluation.figures import gallery
 from savae_dist.evaluation.figures.gallery import Extras
-from savae_dist.evaluation.signals import anomaly, by_recording, waveforms
+from savae_dist.evaluation.signals import alarm_table, anomaly, by_recording, waveforms
 from savae_dist.evaluation.signals.by_recording import Windows
 from savae_dist.files import read_object
 from savae_dist.load_config import load
@@ -68,6 +70,7 @@ from savae_dist.sets import open_shards
 from savae_dist.systems.own import enter
 from savae_dist.tool_command import as_typed, ended_by, tool_parser
 
+ALARMS = "measure alarms on machines, and nothing else; a machine's recordings follow each other by name, 2 before 10"
 TABLES = {"by_recording": by_recording.table, "decoder": waveforms.table}  # metrics of signals alone
 
 
@@ -89,7 +92,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--view", action="append", default=[], help="one more pipeline; its codes get SVMs, too")
     parser.add_argument("--sampler", choices=SOURCES, help="source of codes for samples; default: the first there is")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
-    parser.add_argument("--anomaly", action="store_true", help="measure alarms on machines, and nothing else")
+    parser.add_argument("--anomaly", action="store_true", help=ALARMS)
     parser.add_argument("--healthy", help="recordings of healthy machines, for the thresholds of --anomaly")
     parser.add_argument("--false-alarms", type=float, default=0.1, help="share of healthy machines (%(default)s)")
     parser.add_argument("--in-a-row", type=int, default=3, help="recordings that raise an alarm (%(default)s)")
@@ -112,7 +115,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def validated(run: str, pipeline: Pipeline) -> Reader:
+def validated(run: str, pipeline: Pipeline, own_classes: bool) -> Reader:
     """A reader of what this run was validated on."""
     file = Path(run) / "config.yaml"
     if not file.is_file():
@@ -120,7 +123,7 @@ def validated(run: str, pipeline: Pipeline) -> Reader:
     shards = open_shards(load([str(file)]).data)[1]
     if shards is None:
         raise ConfigError(f"{run} has neither data.validation nor data.hold_out: name shards")
-    return report.reader_of(shards, pipeline, run)
+    return report.reader_of(shards, pipeline, run, own_classes)
 
 
 def trained(run: str, pipeline: Pipeline) -> Reader | None:
@@ -131,12 +134,14 @@ def trained(run: str, pipeline: Pipeline) -> Reader | None:
 
 def alarms(pipeline: Pipeline, reader: Reader, options: argparse.Namespace) -> None:
     """Score, print and write OUT/anomaly.json."""
-    windows, healthy = (Windows.of(one) for one in (reader, report.open_reader(options.healthy, pipeline)))
+    windows, healthy = (Windows.of(one) for one in (reader, report.open_reader(options.healthy, pipeline, True)))
     found = anomaly.detect(pipeline, windows, healthy, options.false_alarms, options.in_a_row)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "anomaly.json").write_text(json.dumps(found, indent=2) + "\n")
     paged(pipeline, reader, options)
-    print(anomaly.table(found))
+    print(alarm_table.table(found))
+    supported = next(iter(found.values()))["false_alarm_rate"]
+    print(anomaly.told_rate(anomaly.check_machines(healthy), options.false_alarms, supported))
 
 
 def seen_by(pipeline: Pipeline, judge: Pipeline | None, options: argparse.Namespace) -> FeatureView | None:
@@ -170,7 +175,7 @@ def opened(source: str, options: argparse.Namespace) -> Opened:
     """A set with the attributes of --attributes; what is returned opens it with the preprocessing of a pipeline."""
     rule = None if options.attributes == CLASS else options.attributes
     shards = Shards.open(source, choice=Choice(attributes=rule))
-    return lambda pipeline: report.reader_of(shards, pipeline, source)
+    return lambda pipeline: report.reader_of(shards, pipeline, source, options.anomaly)
 
 
 def where(source: str) -> str:
@@ -235,7 +240,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             enter(options.trainer)
         pipeline = Pipeline.from_pretrained(options.pipeline).to(device)
         judge = Pipeline.from_pretrained(options.judge).to(device) if options.judge else None
-        reader = opened(options.shards, options)(pipeline) if options.shards else validated(options.pipeline, pipeline)
+        if options.shards:
+            reader = opened(options.shards, options)(pipeline)
+        else:
+            reader = validated(options.pipeline, pipeline, options.anomaly)
         if options.anomaly:
             alarms(pipeline, reader, options)
         else:

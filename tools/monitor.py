@@ -21,6 +21,7 @@ from savae_dist.data.packing.resampling import Resampled
 from savae_dist.errors import BadSample, ConfigError, UserError
 from savae_dist.evaluation import report
 from savae_dist.evaluation.figures import figures
+from savae_dist.evaluation.signals.anomaly import check_machines, told_rate
 from savae_dist.evaluation.signals.bearings import BEARINGS, fault_frequencies
 from savae_dist.evaluation.signals.by_recording import Windows
 from savae_dist.evaluation.signals.monitoring import Alarm, draw, most_probable, watch
@@ -77,9 +78,8 @@ def watched(path: Path, pipeline: Pipeline, alarm: Alarm, options: argparse.Name
             hop = options.hop or pipeline.spec.shape[-1]
             found = watch(pipeline, at_rate, hop, alarm, options.out / f"{path.stem}.csv")
             over = found.score > alarm.limit
-            verdict = "ALARM" if over else "no alarm"
             known = most_probable(pipeline, found)
-            text = f"{path.name}: {verdict}, score {found.score:.2f}, threshold {alarm.limit:.2f}"
+            text = f"{path.name}: {alarm.verdict(found.score)}"
             text += f", class {known}" if known else ""
             turns = (options.rpm or 0.0) / 60
             picture = draw(found, at_rate, rate or 1.0, alarm, text, lines_of(options), turns)
@@ -96,9 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         pipeline = Pipeline.from_pretrained(options.pipeline)
         if pipeline.spec.kind != "signal":
             raise ConfigError(f"{options.pipeline} was trained on {pipeline.spec.kind}s, and this watches signals")
-        healthy = Windows.of(report.open_reader(options.healthy, pipeline))
+        healthy = Windows.of(report.open_reader(options.healthy, pipeline, own_classes=True))
         alarm = Alarm.of(pipeline, healthy, options.false_alarms)
-        print(f"threshold for false alarms on {alarm.rate:.1%} of healthy machines; a lower rate needs more of them")
+        print(told_rate(check_machines(healthy), options.false_alarms, alarm.rate))
         options.out.mkdir(parents=True, exist_ok=True)
         alarms = [watched(path, pipeline, alarm, options) for path in options.files]
     except (UserError, ValueError, OSError) as error:

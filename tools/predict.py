@@ -1,13 +1,14 @@
 """Classes and scores of files: a CSV with a row for each picture, or for each window of a recording.
 
     python tools/predict.py PIPELINE FILE... [--out FILE.csv] [--rate HZ] [--hop N] [--variable NAME]
-                            [--trainer FILE.py]
+                            [--per-file] [--trainer FILE.py]
 
 PIPELINE is a run, one of its checkpoints, a saved or exported folder, or a Hub id. FILE is a file, a folder of them or
 a URL, of any size or length: it is prepared as the training set was. Columns: the file; the second at which a window
 begins; the class, and the probability of each class; the mean squared error of the reconstruction (of [0, 1] images or
 normalised windows); the anomaly scores of `pipeline.score`, `score_KIND`. Columns for which the pipeline has no network
-are left out.
+are left out. `--per-file` writes a row for each recording: how many windows it has, the class of the largest mean
+probability, and the means of all numbers.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from typing import Any
 
 import torch
 
-from savae_dist.errors import UserError
+from savae_dist.errors import ConfigError, UserError
 from savae_dist.pipeline.pipeline import Pipeline
-from savae_dist.pipeline.predictions import columns, rows
+from savae_dist.pipeline.predictions import by_file, columns, rows
 from savae_dist.systems.own import enter
 from savae_dist.tool_command import ended_by, tool_parser
 
@@ -39,6 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--variable", action="append", metavar="NAME", help="channel of a file; default: as in training"
     )
+    parser.add_argument("--per-file", action="store_true", help="a row for each recording, the means of its windows")
     parser.add_argument("--trainer", metavar="FILE.py", help="the file that enters systems and networks of one's own")
     return parser.parse_intermixed_args(argv)
 
@@ -46,8 +48,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def written(options: argparse.Namespace) -> Iterator[Sequence[Any]]:
     pipeline = Pipeline.from_pretrained(options.pipeline, device="cuda" if torch.cuda.is_available() else "cpu")
     given = {"rate": options.rate, "hop": options.hop, "variables": options.variable and tuple(options.variable)}
-    yield columns(pipeline)
-    yield from rows(pipeline, options.files, **{name: value for name, value in given.items() if value})
+    found = rows(pipeline, options.files, **{name: value for name, value in given.items() if value})
+    header = columns(pipeline)
+    if options.per_file:
+        if pipeline.spec.kind != "signal":
+            raise ConfigError("--per-file is for recordings: a picture has one row already")
+        header[1], found = "windows", by_file(pipeline, found)
+    yield header
+    yield from found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,20 +23,23 @@ EVALUATION_BATCH = 256
 DRAWN = 2000  # samples in the scatter of the latent space
 
 
-def open_reader(source: str, pipeline: Pipeline) -> Reader:
+def open_reader(source: str, pipeline: Pipeline, own_classes: bool = False) -> Reader:
     """A reader of all samples of some shards, which are normalised as those were that the pipeline was trained on.
 
-    ConfigError unless they have the pipeline's kind and shape.
+    own_classes: their labels stay as they are, in place of those of the pipeline's classes. ConfigError unless they
+    have the pipeline's kind and shape; DataError where they name its classes differently.
     """
-    return reader_of(Shards.open(source), pipeline, source)
+    return reader_of(Shards.open(source), pipeline, source, own_classes)
 
 
-def reader_of(shards: Shards, pipeline: Pipeline, source: str) -> Reader:
+def reader_of(shards: Shards, pipeline: Pipeline, source: str, own_classes: bool = False) -> Reader:
     """The same of shards, or a part of them, that are open."""
     other = pipeline.spec.pictures is None and shards.spec.shape != pipeline.spec.shape
     if other or shards.spec.kind != pipeline.spec.kind:
         raise ConfigError(f"{source} holds {shards.spec.shape}, and the pipeline takes {pipeline.spec.shape}")
-    shards = shards.with_spec(replace(pipeline.spec, attributes=shards.spec.attributes))
+    classes = shards.spec if own_classes else pipeline.spec
+    named = replace(pipeline.spec, classes=classes.classes, class_names=classes.class_names)
+    shards = shards.with_spec(replace(named, attributes=shards.spec.attributes))
     if shards.foreign:
         print(f"{source}: {shards.foreign} samples are of classes not trained on: unlabelled", file=sys.stderr)
     return Reader(shards, sequential(shards), bad_budget=shards.size)

@@ -9,7 +9,7 @@ from savae_dist.pages.chart import Chart, chart
 from savae_dist.pages.curves import Curves
 from savae_dist.pages.folder import VALIDATION, RunFolder
 
-LOGGED = ("gradient_share/", "generated/", VALIDATION)  # prefixes of tags that belong to no update
+LOGGED = ("gradient_share/", "generated/", "checkpoints/", VALIDATION)  # prefixes of tags that belong to no update
 NO_LOSS = ("lr", "skipped", "gradient_norm", "samples_per_second")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,6 +56,20 @@ def rows(pipeline: Pipeline, files: Sequence[Any], **reading: Any) -> Iterator[l
         for row, *own in zip(found, *(strange[kind] for kind in kinds(pipeline)), strict=True):
             row += [f"{score:.6g}" for score in own]
         yield from found
+
+
+def by_file(pipeline: Pipeline, found: Iterable[list[Any]]) -> Iterator[list[Any]]:
+    """The rows of `rows` for signals, a row for each file: its windows, and the means over them.
+
+    The class is that of the largest mean probability. The header is `columns`, with `windows` in place of the time.
+    """
+    names, classify = pipeline.spec.class_names, "classifier" in pipeline.networks
+    first = 3 if classify else 2  # before the numbers: file, time and, with a classifier, the class
+    for file, windows in groupby(found, key=itemgetter(0)):
+        values = np.array([[float(value) for value in row[first:]] for row in windows])
+        mean = values.mean(axis=0)
+        chosen = [name_of(int(mean[: pipeline.spec.classes].argmax()), names)] if classify else []
+        yield [file, len(values), *chosen, *(f"{value:.6g}" for value in mean)]
 
 
 class Reconstruction(NamedTuple):

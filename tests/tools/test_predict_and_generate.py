@@ -73,13 +73,34 @@ def test_recordings_are_predicted_window_by_window(tmp_path: Path) -> None:
         np.testing.assert_allclose([float(row[f"score_{kind}"]) for row in rows], values, rtol=1e-4)
 
 
+def test_a_row_for_each_recording_is_the_mean_of_its_windows(tmp_path: Path) -> None:
+    pipeline = saved_pipeline(WINDOWS, tmp_path / "saved")
+    draws, files = np.random.default_rng(0), []
+    for name, length in (("a", 200), ("b", 90)):
+        files.append(str(tmp_path / f"{name}.wav"))
+        wavfile.write(files[-1], 100, draws.normal(size=length).astype(np.float32))
+    arguments = [str(tmp_path / "saved"), *files, "--per-file", "--out", str(tmp_path / "a.csv")]
+    assert predict.main(arguments) == 0
+    rows = read((tmp_path / "a.csv").read_text())
+    assert [row["file"] for row in rows] == files
+    for row, file in zip(rows, files, strict=True):
+        x = pipeline.prepared(file)
+        chances = pipeline.classify(x).mean(0)
+        assert int(row["windows"]) == len(x)
+        assert row["class"] == NAMES[int(chances.argmax())]
+        np.testing.assert_allclose([float(row[name]) for name in NAMES], chances, atol=1e-5)
+        for kind, values in pipeline.score(x).items():
+            np.testing.assert_allclose(float(row[f"score_{kind}"]), np.mean(values), rtol=1e-4)
+
+
 def test_what_cannot_be_predicted_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved_pipeline(IMAGES, tmp_path / "saved")
     assert predict.main([str(tmp_path / "saved"), str(tmp_path / "gone.png")]) == 2
     assert predict.main([str(tmp_path / "saved"), __file__]) == 2
+    assert predict.main([str(tmp_path / "saved"), __file__, "--per-file"]) == 2
     assert predict.main([str(tmp_path / "nowhere"), "a.png"]) == 76
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 3
+    assert len(said) == 4
     assert all(line.startswith("predict: ") for line in said)
 
 

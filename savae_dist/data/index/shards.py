@@ -120,8 +120,8 @@ class Shards:
         if renamed := self.spec.renamed(spec):
             number, ours, theirs = renamed
             raise DataError(
-                f"{self.home} calls class {number} {ours!r}, and what it is to fit calls it {theirs!r}: pack it "
-                f"again with --class-names {','.join(spec.class_names)}"
+                f"{self.home} calls class {number} {ours!r}, and what it is to fit calls it {theirs!r}: pack it again "
+                f"with --class-names {','.join(dict.fromkeys((*spec.class_names, *self.spec.class_names)))}"
             )
         other = copy.copy(self)
         other.spec = spec

@@ -51,7 +51,9 @@ def common_options() -> Parser:
         "--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="same bytes for any number"
     )
     parser.add_argument("--part", metavar="I/N", help="one of N machines; a last call without it makes the index")
-    parser.add_argument("--bad-budget", type=int, default=0, metavar="N", help="unusable samples that may be left out")
+    parser.add_argument(
+        "--bad-budget", type=int, default=0, metavar="N", help="how many unusable samples may be left out; a number (0)"
+    )
     parser.add_argument("--labelled", type=int, metavar="N", help="training labels to keep, over all classes equally")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it holds something")
     parser.add_argument("--preview", action="store_true", help="write card.md and preview.png beside each index")
@@ -63,7 +65,12 @@ def picture_options() -> Parser:
     parser = Parser(add_help=False)
     parser.add_argument("--size", type=size, metavar="HxW", help="bring all to it")
     parser.add_argument("--resize", choices=("crop", "pad", "stretch"), default="crop", help="how; pad: on black")
-    parser.add_argument("--mode", choices=("auto", "gray", "rgb"), default="auto", help="auto: gray stays gray")
+    parser.add_argument(
+        "--mode",
+        choices=("auto", "gray", "rgb"),
+        default="auto",
+        help="rgb where only some are grey; auto keeps each as it is, and refuses a mixture",
+    )
     return parser
 
 

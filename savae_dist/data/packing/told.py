@@ -25,10 +25,11 @@ def told(bad: Sequence[tuple[str, str]]) -> str:
 def check_budget(bad: Sequence[tuple[str, str]], budget: int) -> None:
     """DataError where more samples are bad than may be left out."""
     if len(bad) > budget:
-        hint = "; the first usable sample sets the shape, or for images --size HxW and --mode gray|rgb"
+        shape = "give --mode rgb where only some images are grey, and --size HxW where their sizes differ; otherwise "
         raise DataError(
             f"unusable samples so far: {told(bad)}: more than --bad-budget {budget}; "
-            f"repair or remove them, or raise the budget{hint * any(reason == SHAPE for reason, _ in bad)}"
+            f"{shape * any(reason == SHAPE for reason, _ in bad)}"
+            "repair or remove them, or leave out up to N samples with --bad-budget N"
         )
 
 
@@ -75,7 +76,7 @@ def read(folder: Path) -> dict[str, Any]:
         for topic, texts in lines.items()
     }
     bad = [(row["reason"], row["name"]) for row in _read(folder / DROPPED)]
-    return {**result, "dropped": f"{len(bad)}, {told(bad)}, all in {DROPPED}"} if bad else result
+    return {**result, "dropped": f"{len(bad)}, {told(bad)}, all in {folder / DROPPED}"} if bad else result
 
 
 def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -26,7 +26,7 @@ class Windows:
     """All windows of a set: x normalised float32 `[n, channels, length]`, y `[n]` with -1 for unlabelled.
 
     recording, machine: hashes `[n]` of the names of what each belongs to, 0 where of none; names: those of machines;
-    told: those of recordings.
+    told: those of recordings. class_names: in the order of the labels, empty if they have none.
     """
 
     x: torch.Tensor
@@ -35,6 +35,7 @@ class Windows:
     machine: np.ndarray
     names: Mapping[int, str]
     told: Mapping[int, str]
+    class_names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, reader: Reader) -> Windows:
@@ -45,7 +46,8 @@ class Windows:
         recording = own.rows(ids) if len(own) else np.zeros(len(ids), np.uint64)
         machine = groups.rows(ids) if len(groups) else recording
         names, told = (told_names(reader.shards, key) for key in (GROUP if len(groups) else RECORDING, RECORDING))
-        return cls(x, torch.cat([raw.y for raw in raws]).numpy(), recording, machine, names, told)
+        y = torch.cat([raw.y for raw in raws]).numpy()
+        return cls(x, y, recording, machine, names, told, reader.shards.spec.class_names)
 
 
 def compare(pipeline: Pipeline, reader: Reader, training: Reader | None) -> dict[str, Any]:

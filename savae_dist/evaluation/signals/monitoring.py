@@ -48,6 +48,14 @@ class Alarm:
         lowest = anomaly.Lives.of(healthy).mean(score(every)[anomaly.COMBINED]).min()
         return cls(anomaly.scales(own, every), limit, supported, float(lowest))
 
+    def verdict(self, score: float) -> str:
+        """Whether a score is an alarm, and by how much."""
+        beyond = score - self.limit
+        if beyond <= 0:
+            return f"no alarm, score {score:.2f}, threshold {self.limit:.2f}"
+        far = f"{beyond:.2f}" if beyond >= 0.01 else f"{beyond:.1g}"
+        return f"ALARM, score {score:.2f}, {far} above the threshold {self.limit:.2f}"
+
     def far_below(self, score: float) -> bool:
         """Whether a score lies below those of healthy recordings by more than these and the threshold are apart."""
         return score < self.lowest - max(self.limit - self.lowest, 0.0)
@@ -135,7 +143,7 @@ def draw(
     above.set(xlabel="time [s]", ylabel="combined score", xlim=(0, found.seconds))
     above.set_yscale("symlog", linthresh=max(abs(alarm.limit), 1.0))  # failures may score a thousand times the usual
     above.set_ylim(bottom=min(0.0, float((found.sums / np.maximum(found.counts, 1)).min())))
-    above.legend(loc="upper left", fontsize=8)
+    above.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, frameon=False)  # clear of the curve
     spectra = np.array([found.spectra[one] for one in sorted(found.spectra)])
     extent = (0, found.seconds, 0, rate / 2000)
     image = middle.imshow(spectra.T, origin="lower", aspect="auto", extent=extent, cmap="magma")

@@ -58,15 +58,21 @@ def intervals(votes: Votes, seed: int = 0) -> dict[str, list[float]]:
 
     Drawn within each class, so that no class is ever missing. With few recordings the intervals are too narrow.
     """
-    random = np.random.default_rng(seed)
     rows = [np.flatnonzero(votes.label == one) for one in np.unique(votes.label)]
-    taken = [np.concatenate([random.choice(row, len(row)) for row in rows]) for _ in range(RESAMPLES)]
-    counts = np.stack([np.bincount(each, minlength=len(votes.label)) for each in taken])  # [draws, recordings]
+    counts = draws_by_class(votes.label, seed)
     right = votes.probabilities.argmax(1) == votes.label
     found = {"balanced_accuracy": np.mean([counts[:, row] @ right[row] / len(row) for row in rows], 0)}
     if len(rows) > 1:
         found["macro_auroc"] = macro_auroc_draws(votes.probabilities, votes.label, counts)
     return {name: ends(each) for name, each in found.items()}
+
+
+def draws_by_class(label: np.ndarray, seed: int = 0) -> np.ndarray:
+    """How often each recording is in each draw, `[draws, recordings]`: each class keeps its number of them."""
+    random = np.random.default_rng(seed)
+    rows = [np.flatnonzero(label == one) for one in np.unique(label)]
+    taken = [np.concatenate([random.choice(row, len(row)) for row in rows]) for _ in range(RESAMPLES)]
+    return np.stack([np.bincount(each, minlength=len(label)) for each in taken])
 
 
 def by_machine(votes: Votes) -> dict[int, float]:

@@ -95,11 +95,10 @@ class Saves:
         """The cost of this launch's checkpoints, for `summary.json`; it is printed, too. Empty without checkpoints."""
         if not self._count:
             return {}
-        share = self.waited / (time.monotonic() - self._opened)
+        share, each = self.waited / (time.monotonic() - self._opened), self.waited / self._count
         self._tracker.say(
-            f"checkpoints: {self._count} of {size(self._bytes)}; for each training waited "
-            f"{self.waited / self._count:.3f} s ({share:.1%} of the time), and it was written in "
-            f"{self._writer.seconds / self._count:.3f} s"
+            f"checkpoints: {self._count} of {size(self._bytes)} each; training waited {each:.3f} s for each "
+            f"({share:.1%} of the time), writing took {self._writer.seconds / self._count:.3f} s beside it"
         )
         seconds = {"seconds_waited": self.waited, "seconds_writing": self._writer.seconds, "share_of_time": share}
         return {"count": self._count, "bytes": self._bytes, **seconds}

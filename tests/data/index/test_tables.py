@@ -275,6 +275,18 @@ def test_with_spec_refuses_other_names_of_the_classes(tmp_path):
     one_line(caught, "class 1 'c'", "'b'", "--class-names a,b,c")
 
 
+def test_the_names_of_classes_that_are_advised_fit_both_sets(tmp_path):
+    """Those of the other set first, which stay as they are, then what this one has besides."""
+    pack(images(4), np.zeros(4, int), tmp_path / "healthy", class_names=("healthy",))
+    pack(images(4), np.array([0, 1, 0, 1]), tmp_path / "both", class_names=("fault", "healthy"))
+    spec = Shards.open(tmp_path / "healthy").spec
+    with pytest.raises(DataError) as caught:
+        Shards.open(tmp_path / "both").with_spec(spec)
+    one_line(caught, "class 0 'fault'", "--class-names healthy,fault")
+    pack(images(4), np.array([1, 0, 1, 0]), tmp_path / "again", class_names=("healthy", "fault"))
+    assert Shards.open(tmp_path / "again").with_spec(spec).foreign == 2
+
+
 def test_missing_and_cut_shards(tmp_path, capsys):
     folder = tmp_path / "set"
     pack(images(30), np.zeros(30, int), folder, shard_size=10)
