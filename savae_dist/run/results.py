@@ -115,8 +115,8 @@ class Results:
         about = CardFacts(summary, self.config.hub.license, citation=citation, pictures=pictures)
         if pushed := self.hub.finish(lambda folder: write_folders(pipeline, folder, about)):
             self.tracker.say(f"  hub       {pushed}")
-            again = f"tools/export_hub.py {self.folder} OUT --without-posteriors --push-to {self.config.hub.push}"
-            for line in told_of_posteriors(pipeline, again):
+            command = f"tools/export_hub.py {self.folder} OUT --without-posteriors --push-to {self.config.hub.push}"
+            for line in told_of_posteriors(pipeline, command):
                 self.tracker.say(f"  pushed    {line}")
 
     def _told(self, at: TrainingState) -> dict[str, Any]:

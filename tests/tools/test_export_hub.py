@@ -87,6 +87,20 @@ def test_each_folder_is_complete_in_itself(tmp_path):
     assert DataSpec.from_dict(stored) == SIGNALS
 
 
+def test_codes_of_training_samples_are_told_and_left_out_on_request(tmp_path, capsys):
+    make_run(tmp_path / "run", SIGNALS)
+    run, out = str(tmp_path / "run"), tmp_path / "out"
+    assert main([run, str(out)]) == 0
+    assert "posteriors.safetensors holds the codes of " in capsys.readouterr().out
+    assert {path.parent for path in out.rglob("posteriors.safetensors")} == {out, out / "decoder"}
+    assert main([run, str(out), "--without-posteriors"]) == 0  # the earlier export had them
+    assert "posteriors" not in capsys.readouterr().out
+    assert not [*out.rglob("posteriors.safetensors")]
+    assert not [path for path in out.rglob("README.md") if "posteriors.safetensors" in path.read_text()]
+    for folder in (out, out / "decoder"):
+        assert Pipeline.from_pretrained(folder).generate(2, seed=0).shape == (2, 40)
+
+
 def test_the_card_says_what_is_needed(tmp_path):
     make_run(tmp_path / "run", SIGNALS)
     assert main([str(tmp_path / "run"), str(tmp_path / "out"), "--license", "cc-by-4.0"]) == 0

@@ -75,10 +75,8 @@ def _sample(spec: DataSpec) -> str:
         what = f"your picture, {spec.shape[2]} wide and {spec.shape[1]} high" if fixed else "your picture, of any size"
         return f'x = "photo.jpg"  # {what}; or a list, a folder, a URL'
     if isinstance(origin, Recordings) and not origin.own_reader and not origin.id:
-        channels = f" of {spec.shape[0]} channels" if spec.shape[0] > 1 else ""
-        return (
-            f'x = "recording.wav"  # your recording{channels}, also .mat, .csv and others; or a list, a folder, a URL'
-        )
+        what = f"your recording of {spec.shape[0]} channels" if spec.shape[0] > 1 else "your recording"
+        return f'x = "recording.wav"  # {what}, also .mat, .csv and others; or a list, a folder, a URL'
     channels, *size = spec.shape
     stored = tuple(size) if channels == 1 else (*size, channels) if spec.kind == "image" else spec.shape
     if spec.kind == "image":
