@@ -17,6 +17,7 @@ from helpers.launching import ROOT
 from savae_dist.errors import CheckpointError, ConfigError, DeniedError, SaveError
 from savae_dist.networks import ConvDecoder, ConvEncoder, DenseClassifier, Encoder
 from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.pipeline.sampling.posteriors import PosteriorBank
 from savae_dist.preprocess import DataSpec
 from savae_dist.run.initial import find_initial
 from tools import export_hub
@@ -152,6 +153,20 @@ def test_the_tool_exports_and_pushes(
     with pytest.raises(SystemExit):
         export_hub.main([*arguments[:2], "--private"])
     assert export_hub.main([*arguments[:2], "--push-to", "a/b/c"]) == 2
+
+
+def test_codes_of_training_samples_that_were_pushed_go_with_the_next_push_without_them(
+    stub: hub_stub.Hub, pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bank = PosteriorBank(torch.randn(3, 2), torch.randn(3, 2), torch.arange(3))
+    Pipeline(pipeline.networks, pipeline.spec, bank, pipeline.system).save_pretrained(tmp_path / "saved")
+    arguments = [str(tmp_path / "saved"), str(tmp_path / "out"), "--push-to", "someone/model"]
+    for more, left in (([], 2), (["--without-posteriors"], 0)):
+        assert export_hub.main([*arguments, *more]) == 0
+        told = "to leave it out: --without-posteriors" in capsys.readouterr().out
+        held = stub.repositories["someone/model"].files()
+        assert (told, len([path for path in held if "posteriors" in path])) == (left > 0, left)
+    assert Pipeline.from_pretrained("someone/model").generate(2, seed=0).shape == (2, 8, 8)
 
 
 def test_what_is_no_name_is_told(stub: hub_stub.Hub, pipeline: Pipeline) -> None:

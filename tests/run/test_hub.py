@@ -52,7 +52,12 @@ def test_a_run_pushes_its_checkpoint_and_its_pipeline_and_another_goes_on(
 ) -> None:
     run, other = tmp_path / "run", tmp_path / "other"
     assert train(arguments(data, run, PUSH, "hub.private=true", "hub.license=cc-by-4.0")) == 0
-    assert f"hub       {stub.url}/someone/model/commit/" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"hub       {stub.url}/someone/model/commit/" in said
+    (line,) = (
+        line for line in said.splitlines() if line.startswith("  pushed    posteriors.safetensors holds the codes")
+    )
+    assert f"tools/export_hub.py {run} OUT --without-posteriors --push-to someone/model" in line
     assert told_of_the_hub(run) == []
     assert not [path for path in run.iterdir() if path.name.startswith(".hub")]
     found = stub.repositories["someone/model"]

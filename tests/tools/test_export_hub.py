@@ -2,20 +2,24 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
+from scipy.io import wavfile
 
 from savae_dist import Decoder, Encoder, Pipeline
 from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DcganDecoder, DenseClassifier
+from savae_dist.origin import PictureFiles, Recordings
 from savae_dist.pipeline.card.card_data import CardFacts
 from savae_dist.pipeline.card.card_limits import shortcomings
 from savae_dist.pipeline.card.model_card import model_card
 from savae_dist.pipeline.sampling.posteriors import PosteriorBank
-from savae_dist.preprocess import DataSpec, normalise
+from savae_dist.preprocess import DataSpec, Pictures, normalise
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.papers import citation_of
 from tools.export_hub import main
@@ -69,6 +73,51 @@ def test_every_card_runs_as_it_reads(spec, tmp_path, monkeypatch):
             assert np.array_equal(names["x"], pipeline.generate(4, seed=0))
         if card.parent.name == "out":
             assert names["x_hat"].shape == names["x"].shape
+
+
+FROM_FILES = {
+    "photo.jpg": replace(IMAGES, origin=PictureFiles((8, 9), "crop", "rgb")),
+    "photo.jpg, gray": replace(IMAGES, shape=(1, 8, 9), origin=PictureFiles((8, 9), "crop", "gray")),
+    "photo.jpg, of one size": replace(IMAGES, origin=PictureFiles(None, "crop", "rgb")),
+    "photo.jpg, sized by the run": replace(IMAGES, pictures=Pictures((8, 9))),
+    "recording.wav": replace(SIGNALS, origin=Recordings(40, 20), class_names=("sound", "worn")),
+}
+
+
+@pytest.mark.parametrize("named", FROM_FILES)
+def test_cards_take_a_file_of_one_s_own_and_name_classes(named, tmp_path, monkeypatch, capsys):
+    spec, file = FROM_FILES[named], named.partition(",")[0]
+    pipeline = make_run(tmp_path / "run", spec)
+    assert main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    random = np.random.default_rng(0)
+    for folder in (tmp_path / "out", tmp_path / "out" / "encoder"):
+        if spec.kind == "image":
+            size = (9, 8) if named.endswith("one size") else (30, 20)
+            Image.fromarray(random.integers(0, 256, (*size[::-1], 3), np.uint8)).save(folder / file)
+        else:
+            wavfile.write(folder / file, 24000, random.normal(size=200).astype(np.float32))  # twice the set's rate
+        (snippet,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+        assert f'x = "{file}"' in snippet
+        assert "np." not in snippet
+        monkeypatch.chdir(folder)
+        capsys.readouterr()
+        exec(compile(snippet, named, "exec"), names := {})
+        if folder.name == "encoder":
+            torch.testing.assert_close(names["posterior"].mean, pipeline.encode(file).mean)
+            continue
+        assert str(pipeline.classify(file).names()) in capsys.readouterr().out
+        assert np.array_equal(names["x_hat"], pipeline.reconstruct(file))
+        assert f"label={spec.class_names[0]!r}" in snippet
+        assert np.array_equal(names["new"], pipeline.generate(4, label=spec.class_names[0], seed=0))
+
+
+@pytest.mark.parametrize("untold", [{"own_reader": True}, {"id": "machine"}])
+def test_where_files_cannot_be_read_a_card_takes_arrays(untold, tmp_path):
+    make_run(tmp_path / "run", replace(SIGNALS, origin=Recordings(40, 20, **untold)))
+    assert main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "recording.wav" not in card
+    assert "x = np.random" in card
 
 
 def test_each_folder_is_complete_in_itself(tmp_path):
