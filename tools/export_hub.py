@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             posteriors=not options.without_posteriors,
         )
         print(f"{options.out}: the pipeline; {', '.join(f'{options.out / name}' for name in pipeline.networks)}")
-        for line in told_of_posteriors(pipeline, "--without-posteriors"):
+        if line := told_of_posteriors(pipeline, "--without-posteriors"):
             print(line, flush=True)  # before the upload, which takes long
         pushed = options.push_to and upload(
             options.out,

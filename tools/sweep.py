@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.trainer:
             enter(options.trainer)
         if options.judge:
-            Pipeline.from_pretrained(options.judge)  # a missing judge is told now, not after the first training
+            Pipeline.from_pretrained(options.judge)  # fail before the first training if it is missing
         found = combine(options.config, options.out, options.axes)
         rows = running.for_each(found, one, options.jobs)
         results.write_csv(rows, options.out / "results.csv")

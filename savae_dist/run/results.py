@@ -116,7 +116,7 @@ class Results:
         if pushed := self.hub.finish(lambda folder: write_folders(pipeline, folder, about)):
             self.tracker.say(f"  hub       {pushed}")
             command = f"tools/export_hub.py {self.folder} OUT --without-posteriors --push-to {self.config.hub.push}"
-            for line in told_of_posteriors(pipeline, command):
+            if line := told_of_posteriors(pipeline, command):
                 self.tracker.say(f"  pushed    {line}")
 
     def _told(self, at: TrainingState) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def table(rows: Sequence[Row], varied: Iterable[str], columns: Sequence[str]) ->
     groups: dict[tuple[str, ...], list[Row]] = {}
     for one in rows:
         groups.setdefault(tuple(one[key] for key in keys), []).append(one)
-    shown = [name for name in columns if any(one.get(name) is not None for one in rows)]
+    numbers = (name for name in columns if name != WARNINGS)  # that column comes by itself, where a run has one
+    shown = [name for name in numbers if any(one.get(name) is not None for one in rows)]
     warned = [WARNINGS] * any(one.get(WARNINGS) for one in rows)
     lines = [[*keys, "runs", *shown, *warned]]
     for group, members in groups.items():
@@ -73,8 +74,8 @@ def table(rows: Sequence[Row], varied: Iterable[str], columns: Sequence[str]) ->
         others = [str(one["outcome"]) for one in members if one["exit_code"] != 0]
         count = ", ".join([str(len(done)), *(f"{others.count(kind)} {kind}" for kind in dict.fromkeys(others))])
         signs = dict.fromkeys(str(one[WARNINGS]) for one in members if one.get(WARNINGS))
-        numbers = (cell([one.get(name) for one in done]) for name in shown)
-        lines.append([*group, count, *numbers, *("; ".join(signs) or "none" for _ in warned)])
+        values = (cell([one.get(name) for one in done]) for name in shown)
+        lines.append([*group, count, *values, *("; ".join(signs) or "none" for _ in warned)])
     return lines
 
 

@@ -30,7 +30,8 @@ def check_fit(system: System, networks: Mapping[str, nn.Module]) -> None:
             if name not in networks:
                 raise ConfigError(f"{where}: update {update.name!r} trains {name!r}, and build makes {built} ({GUIDE})")
     for name in system.pipeline:
-        if name not in networks and name not in ROLES:  # a family of systems names roles that a member has not
+        # A role may be missing: the AAEs share one `pipeline`, and the unsupervised one has no classifier.
+        if name not in networks and name not in ROLES:
             meant = nearest(name, networks) or f": build makes {built}"
             raise ConfigError(f"{where}: the pipeline is to hold {name!r}, which build does not make{meant} ({GUIDE})")
         role = ROLES.get(name, Network)

@@ -39,6 +39,7 @@ def test_warnings_stand_in_the_table() -> None:
         for beta, seed, warnings in (("1", "0", ""), ("1", "1", ""), ("4", "0", collapsed), ("4", "1", collapsed))
     ]
     lines = results.table(rows, ["system.beta", "seed"], ["kl"])
+    assert results.table(rows, ["system.beta", "seed"], ["kl", "warnings"]) == lines
     assert lines == [
         ["system.beta", "runs", "kl", "warnings"],
         ["1", "2", "1 ± 0", "none"],

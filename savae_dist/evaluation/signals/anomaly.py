@@ -28,7 +28,8 @@ from savae_dist.spectra import features
 
 COMBINED, MAHALANOBIS = "combined", "Mahalanobis distance on spectra"
 ALARMS, ON_FAULTY, ON_HEALTHY = "alarms", "alarms_on_faulty", "alarms_on_healthy"
-END = {ALARMS: "", ON_FAULTY: " (faulty)", ON_HEALTHY: " (healthy)"}  # of the name of a machine
+# Behind the name of a machine that has recordings of both kinds.
+END = {ALARMS: "", ON_FAULTY: " (faulty)", ON_HEALTHY: " (healthy)"}
 EDGE = 1e-9  # rates written as decimals are rounded
 PART = 0.2  # the first and the last fifth of a life are compared by AUROC
 
@@ -127,7 +128,8 @@ def all_scores(pipeline: Pipeline, windows: Windows, healthy: Windows) -> tuple[
             **own[which],
             COMBINED: combined(own[which], scales(own[0], rows)),
             "RMS": np.sqrt(np.square(plain[which]).mean((1, 2))),
-            "kurtosis": np.nan_to_num(kurtosis(plain[which], axis=-1)).mean(1),  # a constant window has none
+            # That of a constant window is 0 / 0, and is taken as 0.
+            "kurtosis": np.nan_to_num(kurtosis(plain[which], axis=-1)).mean(1),
             MAHALANOBIS: known.squared(spectra[which])[:, 0],
         }
 

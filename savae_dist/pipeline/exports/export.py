@@ -57,7 +57,7 @@ def write_folders(pipeline: Pipeline, out: Path, facts: CardFacts) -> None:
             shutil.copytree(out / other, folder / other, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
         write_config(folder, {name: ".", **{other: other for other in beside}}, pipeline.spec, pipeline.system)
         for drawn_from in (POSTERIORS, SAMPLER) if name == "decoder" else ():
-            (folder / drawn_from).unlink(missing_ok=True)  # of an earlier export, which may have had more
+            (folder / drawn_from).unlink(missing_ok=True)  # an earlier export into this folder may have left one
             if (out / drawn_from).is_file():
                 shutil.copyfile(out / drawn_from, folder / drawn_from)
         (folder / "README.md").write_text(model_card(pipeline, name, facts))
@@ -73,16 +73,16 @@ def push(pipeline: Pipeline, repo_id: str, license: str | None, datasets: Sequen
         return upload(Path(folder), repo_id, **upload_options)
 
 
-def told_of_posteriors(pipeline: Pipeline, leave_out: str) -> list[str]:
-    """A line on the codes of training samples that are in what was written; none where there are none.
+def told_of_posteriors(pipeline: Pipeline, leave_out: str) -> str:
+    """A line on the codes of training samples that are in what was written; "" where there are none.
 
     leave_out: how they are left out.
     """
     if pipeline.posteriors is None:
-        return []
+        return ""
     count = len(pipeline.posteriors.mean)
     what = f"{POSTERIORS} holds the codes of {count:,} training samples, which the decoder makes visible again"
-    return [f"{what}; to leave it out: {leave_out}"]
+    return f"{what}; to leave it out: {leave_out}"
 
 
 def pictures_of(run: Path) -> list[Path]:

@@ -92,9 +92,9 @@ class Watch:
 
     def finished(self, phase: Phase, step: int, metrics: Mapping[str, Any]) -> dict[str, str]:
         """metrics: of the run's end."""
-        collapsed = signs.posterior_collapsed(metrics, self.classes)
-        ends = [collapsed or signs.worse_than_class_means(metrics)]  # a collapse explains the error
-        return self.validated(phase, step, metrics) | self._new(phase, step, ends)
+        # Only the collapse is told where both are found: it is why the error is large.
+        end = signs.posterior_collapsed(metrics, self.classes) or signs.worse_than_class_means(metrics)
+        return self.validated(phase, step, metrics) | self._new(phase, step, [end])
 
     def _enter(self, phase: Phase) -> None:
         """Forget what belongs to the phase before."""
