@@ -65,6 +65,12 @@ SETTINGS = {
             }
         },
     ),
+    "free bits, smoothing, logits": Setting(
+        {"kl_free_bits": 0.05, "kl_weight": 1.0, "label_smoothing": 0.2, "latent_form": "logits", "gamma": 1.0}
+    ),
+    "capacity, R1": Setting(
+        {"kl_capacity": 5.0, "kl_weight": 0.1, "critic_regulariser": "r1", "adversarial": "non_saturating"}
+    ),
     "adaptive": Setting(prepared={"adaptive": {"adv": AdaptiveConfig("rec", 0.5)}}),
     "adam": Setting(optimizer={"name": "adam", "clip_norm": 0.3}),
     "bf16": Setting(prepared={"precision": "bf16"}, half=True),

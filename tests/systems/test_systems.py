@@ -76,9 +76,9 @@ def test_accumulation_changes_nothing(name: str) -> None:
         assert distance(whole.networks[network].state_dict(), parts.networks[network].state_dict()) < 1e-8, network
 
 
-@every_system
-def test_going_on_from_files_is_exact(name: str, tmp_path: Path) -> None:
-    contract.check_resume(make(name), tmp_path)
+@every_case
+def test_going_on_from_files_is_exact(name: str, row: int, tmp_path: Path) -> None:
+    contract.check_resume(make(name, row), tmp_path, specs_of(name, row)[0])
 
 
 @pytest.mark.parametrize(
