@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from savae_dist.latents import Posterior, bounded, full_precision
 from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, Residual, act, conv, crop, initialise, norm
+from savae_dist.networks.upsample import Upsampling, doubling
 
 FeatureTap = Literal["act", "conv", "pool"]
 
@@ -121,7 +122,10 @@ class ConvEncoder(Encoder):
 
 
 class ConvDecoder(Decoder):
-    """The encoder mirrored: three fully connected layers, seven convolutions, nearest upsampling before 3 and 5."""
+    """The encoder mirrored: three fully connected layers, seven convolutions, the size doubled before 3 and 5.
+
+    upsample: how it is doubled, `nearest` in the paper.
+    """
 
     model_type = "conv_decoder"
 
@@ -133,13 +137,14 @@ class ConvDecoder(Decoder):
         pools: int = 2,
         norm_kind: Norm = "batch",
         output: Output = "sigmoid",
+        upsample: Upsampling = "nearest",
     ) -> None:
         super().__init__()
         dims, widths = len(shape) - 1, stage_widths(width)[::-1]
         self.shape, self.latent_dim, self.output = tuple(shape), latent_dim, output
         # The convolution that mirrors a pooled stage s is number 7 - s: the size doubles before it.
         self.upsampled = frozenset(7 - stage for stage in check_pools(pools))
-        self.start = pooled_size(shape, pools)
+        self.start, self.doubled = pooled_size(shape, pools), doubling(upsample)
         sizes = (latent_dim, *FULLY_CONNECTED[1::-1], widths[0] * math.prod(self.start))
         self.dense = dense_stack(sizes)
         self.dense_norms = nn.ModuleList(norm(norm_kind, n, 0) for n in sizes[1:])
@@ -160,7 +165,7 @@ class ConvDecoder(Decoder):
         layers = zip(self.convs, self.norms, self.residuals, strict=True)
         for number, (convolve, normalise, residual) in enumerate(layers, 1):
             if number in self.upsampled:
-                x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+                x = self.doubled(x)
             x = residual(act(normalise(convolve(x))))
         return crop(self.last(x), self.shape)
 
