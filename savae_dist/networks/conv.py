@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from savae_dist.latents import Posterior, bounded, full_precision
 from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, Residual, act, conv, crop, initialise, norm
+from savae_dist.networks.noise import CodeDraws, StageNoise
 from savae_dist.networks.upsample import Upsampling, doubling
 
 FeatureTap = Literal["act", "conv", "pool"]
@@ -124,7 +125,8 @@ class ConvEncoder(Encoder):
 class ConvDecoder(Decoder):
     """The encoder mirrored: three fully connected layers, seven convolutions, the size doubled before 3 and 5.
 
-    upsample: how it is doubled, `nearest` in the paper.
+    upsample: how it is doubled, `nearest` in the paper. noise: numbers of which a sample's noise is made, added behind
+    each of the first six convolutions; 0, as in the paper: none.
     """
 
     model_type = "conv_decoder"
@@ -138,6 +140,7 @@ class ConvDecoder(Decoder):
         norm_kind: Norm = "batch",
         output: Output = "sigmoid",
         upsample: Upsampling = "nearest",
+        noise: int = 0,
     ) -> None:
         super().__init__()
         dims, widths = len(shape) - 1, stage_widths(width)[::-1]
@@ -152,9 +155,21 @@ class ConvDecoder(Decoder):
         self.norms = nn.ModuleList(norm(norm_kind, w, dims) for w in widths)
         self.residuals = nn.ModuleList(Residual(conv(dims, w, w), conv(dims, w, w)) for w in widths)
         self.last = conv(dims, widths[-1], shape[0])
+        self.code_draws = CodeDraws(latent_dim, noise) if noise else None
+        self.noises = nn.ModuleList(
+            StageNoise(w, self.size_of(stage), noise, stage) for stage, w in enumerate(widths, 1) if noise
+        )
         initialise(self)
 
-    def logits(self, z: Tensor) -> Tensor:
+    def size_of(self, stage: int) -> tuple[int, ...]:
+        """(height, width) or (length,) of the features of a convolution 1..6."""
+        return tuple(n * 2 ** sum(at <= stage for at in self.upsampled) for n in self.start)
+
+    def forward(self, z: Tensor, draws: Tensor | None = None) -> Tensor:
+        """draws: standard normal `[batch, noise]`, of which the noise is made; None: such as follow from the code."""
+        return self.finished(self.logits(z, draws))
+
+    def logits(self, z: Tensor, draws: Tensor | None = None) -> Tensor:
         x = z
         for layer, normalise in zip(self.dense, self.dense_norms, strict=True):
             x = act(normalise(layer(x)))
@@ -162,11 +177,15 @@ class ConvDecoder(Decoder):
             x = rearrange(x, "b (c l) -> b c l", l=self.start[0])
         else:
             x = rearrange(x, "b (c h w) -> b c h w", h=self.start[0], w=self.start[1])
+        draws = self.code_draws(z) if draws is None and self.code_draws is not None else draws
         layers = zip(self.convs, self.norms, self.residuals, strict=True)
         for number, (convolve, normalise, residual) in enumerate(layers, 1):
             if number in self.upsampled:
                 x = self.doubled(x)
-            x = residual(act(normalise(convolve(x))))
+            x = convolve(x)
+            if self.noises:
+                x = self.noises[number - 1](x, draws)
+            x = residual(act(normalise(x)))
         return crop(self.last(x), self.shape)
 
 

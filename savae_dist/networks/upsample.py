@@ -40,7 +40,7 @@ class LowPassUpsample(nn.Module):
         super().__init__()
         taps = kaiser_sinc()  # between zeros only every second tap counts
         before, behind = taps[:0:-2].tolist(), taps[-2::-2].tolist()
-        self.register_buffer("taps", torch.tensor([before, behind])[:, None, None, :, None], persistent=False)
+        self.register_buffer("taps", torch.tensor([before, behind])[:, None, :, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 3:

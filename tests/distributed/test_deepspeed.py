@@ -25,6 +25,7 @@ NORMS = ["networks.norm=batch", "system.critic_regulariser=spectral_norm"]  # wh
 LOSSES = [  # which stand beside the paper's
     *("system.kl_free_bits=0.05", "system.kl_capacity=5", "system.label_smoothing=0.2", "system.critic_regulariser=r1"),
     *("system.feature_form=gram", "system.latent_form=logits"),
+    *("system.upsample=anti_aliased", "system.decoder_noise=8"),
 ]
 VEC, DECODER = 2, 5  # a checkpoint within each phase
 LAUNCH = """

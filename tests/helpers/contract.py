@@ -43,6 +43,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"feature_form": "gram", "latent_form": "logits"},
         {"spectral_weight": 1.0, "spectral_windows": [8, 16], "envelope_weight": 0.5, "critic": "spectrogram"},
         {"critic": "period", "critic_regulariser": "gradient_penalty", "upsample": "anti_aliased"},
+        {"decoder_noise": 8, "upsample": "anti_aliased"},
     ],
     "aae_unsupervised": [
         {"latent_dim": 3},
