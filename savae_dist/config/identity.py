@@ -36,6 +36,7 @@ LATER_KEYS: dict[str, Any] = {
     "system.label_smoothing": 0.0,
     **{"system.spectral_weight": 0.0, "system.spectral_windows": [64, 128, 512], "system.envelope_weight": 0.0},
     **{"system.feature_form": "elements", "system.critic": "waveform", "system.latent_form": "probabilities"},
+    **{"system.upsample": "nearest", "system.decoder_noise": 0},
     **{"data.x": None, "data.y": None, "data.attributes": None},
     "patience": 0,
     **{"data.size": None, "data.resize": "crop", "data.mode": "auto", "data.range": None},

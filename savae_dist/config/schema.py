@@ -34,7 +34,7 @@ LIMITS = {
     "system.latent_dim": 65_536,
     "system.clusters": 65_536,
     "system.prior_modes": 65_536,
-    "system.critic_steps": 10_000,
+    **{"system.critic_steps": 10_000, "system.decoder_noise": 4096},
 }
 
 

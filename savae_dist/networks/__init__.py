@@ -16,6 +16,7 @@ from savae_dist.networks.dcgan import DcganCritic, DcganDecoder, DcganEncoder
 from savae_dist.networks.features import VGG19, EncoderFeatures, FeatureNetwork, Preprocessing, TapWeights
 from savae_dist.networks.hou import HouCritic, HouDecoder, HouEncoder
 from savae_dist.networks.mlp import CodeDiscriminator, DenseClassifier, MLPDecoder, MLPEncoder
+from savae_dist.networks.period import PeriodCritic
 from savae_dist.networks.spectrogram import SpectrogramCritic
 
 NETWORKS: dict[str, type[Network]] = {
@@ -23,6 +24,7 @@ NETWORKS: dict[str, type[Network]] = {
     "conv_decoder": ConvDecoder,
     "conv_critic": ConvCritic,
     "spectrogram_critic": SpectrogramCritic,
+    "period_critic": PeriodCritic,
     "dcgan_encoder": DcganEncoder,
     "dcgan_decoder": DcganDecoder,
     "dcgan_critic": DcganCritic,
@@ -73,6 +75,7 @@ __all__ = [
     "MLPDecoder",
     "MLPEncoder",
     "Network",
+    "PeriodCritic",
     "Preprocessing",
     "Prior",
     "SpectrogramCritic",

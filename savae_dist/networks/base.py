@@ -26,7 +26,6 @@ from savae_dist.untrusted import check, read_object
 
 SLOPE = 0.2  # negative slope of every LeakyReLU
 FORMAT_VERSION = 1
-
 Norm = Literal["batch", "group", "none"]
 Output = Literal["sigmoid", "linear"]  # last layer of a decoder: sigmoid for images in [0, 1], linear for signals
 
@@ -39,7 +38,6 @@ class Network(nn.Module, PyTorchModelHubMixin):
     """
 
     model_type: ClassVar[str] = ""  # the name under which NETWORKS holds the subclass
-
     init_arguments: dict[str, Any]  # arguments of __init__, defaults included; `*args` under "*args"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -201,7 +199,10 @@ class Decoder(Network):
         """The last layer's values before `output` is applied, `[batch, *shape]`."""
 
     def forward(self, z: Tensor) -> Tensor:
-        logits = full_precision(self.logits(z))
+        return self.finished(self.logits(z))
+
+    def finished(self, logits: Tensor) -> Tensor:
+        logits = full_precision(logits)
         return torch.sigmoid(logits) if self.output == "sigmoid" else logits
 
 
@@ -280,8 +281,7 @@ class Residual(nn.Module):
 
     def __init__(self, first: nn.Module, second: nn.Module) -> None:
         super().__init__()
-        self.first = first
-        self.second = second
+        self.first, self.second = first, second
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(act(self.first(x))).add_(x)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from savae_dist.latents import Posterior, bounded, full_precision
 from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, Residual, act, conv, crop, initialise, norm
+from savae_dist.networks.noise import CodeDraws, StageNoise
+from savae_dist.networks.upsample import Upsampling, doubling
 
 FeatureTap = Literal["act", "conv", "pool"]
 
@@ -121,7 +123,11 @@ class ConvEncoder(Encoder):
 
 
 class ConvDecoder(Decoder):
-    """The encoder mirrored: three fully connected layers, seven convolutions, nearest upsampling before 3 and 5."""
+    """The encoder mirrored: three fully connected layers, seven convolutions, the size doubled before 3 and 5.
+
+    upsample: how it is doubled, `nearest` in the paper. noise: numbers of which a sample's noise is made, added behind
+    each of the first six convolutions; 0, as in the paper: none.
+    """
 
     model_type = "conv_decoder"
 
@@ -133,13 +139,15 @@ class ConvDecoder(Decoder):
         pools: int = 2,
         norm_kind: Norm = "batch",
         output: Output = "sigmoid",
+        upsample: Upsampling = "nearest",
+        noise: int = 0,
     ) -> None:
         super().__init__()
         dims, widths = len(shape) - 1, stage_widths(width)[::-1]
         self.shape, self.latent_dim, self.output = tuple(shape), latent_dim, output
         # The convolution that mirrors a pooled stage s is number 7 - s: the size doubles before it.
         self.upsampled = frozenset(7 - stage for stage in check_pools(pools))
-        self.start = pooled_size(shape, pools)
+        self.start, self.doubled = pooled_size(shape, pools), doubling(upsample)
         sizes = (latent_dim, *FULLY_CONNECTED[1::-1], widths[0] * math.prod(self.start))
         self.dense = dense_stack(sizes)
         self.dense_norms = nn.ModuleList(norm(norm_kind, n, 0) for n in sizes[1:])
@@ -147,9 +155,21 @@ class ConvDecoder(Decoder):
         self.norms = nn.ModuleList(norm(norm_kind, w, dims) for w in widths)
         self.residuals = nn.ModuleList(Residual(conv(dims, w, w), conv(dims, w, w)) for w in widths)
         self.last = conv(dims, widths[-1], shape[0])
+        self.code_draws = CodeDraws(latent_dim, noise) if noise else None
+        self.noises = nn.ModuleList(
+            StageNoise(w, self.size_of(stage), noise, stage) for stage, w in enumerate(widths, 1) if noise
+        )
         initialise(self)
 
-    def logits(self, z: Tensor) -> Tensor:
+    def size_of(self, stage: int) -> tuple[int, ...]:
+        """(height, width) or (length,) of the features of a convolution 1..6."""
+        return tuple(n * 2 ** sum(at <= stage for at in self.upsampled) for n in self.start)
+
+    def forward(self, z: Tensor, draws: Tensor | None = None) -> Tensor:
+        """draws: standard normal `[batch, noise]`, of which the noise is made; None: such as follow from the code."""
+        return self.finished(self.logits(z, draws))
+
+    def logits(self, z: Tensor, draws: Tensor | None = None) -> Tensor:
         x = z
         for layer, normalise in zip(self.dense, self.dense_norms, strict=True):
             x = act(normalise(layer(x)))
@@ -157,11 +177,15 @@ class ConvDecoder(Decoder):
             x = rearrange(x, "b (c l) -> b c l", l=self.start[0])
         else:
             x = rearrange(x, "b (c h w) -> b c h w", h=self.start[0], w=self.start[1])
+        draws = self.code_draws(z) if draws is None and self.code_draws is not None else draws
         layers = zip(self.convs, self.norms, self.residuals, strict=True)
         for number, (convolve, normalise, residual) in enumerate(layers, 1):
             if number in self.upsampled:
-                x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = residual(act(normalise(convolve(x))))
+                x = self.doubled(x)
+            x = convolve(x)
+            if self.noises:
+                x = self.noises[number - 1](x, draws)
+            x = residual(act(normalise(x)))
         return crop(self.last(x), self.shape)
 
 

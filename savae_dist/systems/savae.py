@@ -7,6 +7,7 @@ Phase 2 (Algorithm 2) freezes both and trains the decoder against a critic, with
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import ClassVar, Literal
@@ -18,9 +19,19 @@ from torch import Tensor
 from savae_dist.config.effect import needs
 from savae_dist.config.schema import Auto
 from savae_dist.latents import Posterior
-from savae_dist.networks import ConvCritic, ConvDecoder, ConvEncoder, DenseClassifier, Network, SpectrogramCritic
+from savae_dist.networks import (
+    ConvCritic,
+    ConvDecoder,
+    ConvEncoder,
+    Critic,
+    DenseClassifier,
+    Network,
+    PeriodCritic,
+    SpectrogramCritic,
+)
 from savae_dist.networks.base import Norm, output_for
 from savae_dist.networks.conv import FEATURE_STAGES, FeatureTap
+from savae_dist.networks.upsample import Upsampling
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
 from savae_dist.systems.losses import AdversarialForm, LatentForm, Reduction
@@ -93,12 +104,15 @@ class SAVAE:
     spectral_weight: float = 0.0
     spectral_windows: tuple[int, ...] = (64, 128, 512)
     envelope_weight: float = 0.0
+    upsample: Upsampling = "nearest"  # how the decoder doubles sizes, or by a low-pass (Karras 2021, Lee 2023)
+    decoder_noise: int = 0  # numbers of which noise within the decoder is made (Karras 2019; 64, say); 0: none
     decoder_input: LatentInput = "sample"  # Z that is decoded
     latent_input: LatentInput = "sample"  # Z and Z^ that are classified in eq 11
     latent_form: LatentForm = "probabilities"  # Class() in eq 11: after the softmax, or the logits before it
     adversarial: AdversarialForm = "match_real"  # eq 10
     batches: BatchUse = "fresh"
-    critic: Literal["waveform", "spectrogram"] = "waveform"  # the samples that it scores, or their spectra over time
+    # What it scores: the samples, their spectra over time, or every p-th sample side by side (Kong 2020).
+    critic: Literal["waveform", "spectrogram", "period"] = "waveform"
     critic_steps: int = 1  # n_dis
     critic_update: Literal["separate", "joint"] = (
         "separate"  # two steps, on real and on generated samples; or one step on their mean
@@ -113,7 +127,7 @@ class SAVAE:
         weights = ("kl_weight", "reconstruction_weight", "beta", "gamma", "unlabelled_weight", "penalty_weight")
         nats, steps = ("kl_free_bits", "kl_capacity"), ("vec_steps", "decoder_steps")
         spectra = ("spectral_weight", "envelope_weight")
-        check_numbers(self, ("latent_dim", "critic_steps"), (*steps, *weights, *nats, *spectra))
+        check_numbers(self, ("latent_dim", "critic_steps"), (*steps, *weights, *nats, *spectra, "decoder_noise"))
         if not self.spectral_windows or min(self.spectral_windows) < 4:
             raise ValueError(f"system.spectral_windows needs lengths of 4 samples or more, not {self.spectral_windows}")
         if len(self.alpha) != FEATURE_STAGES or not all(0 <= a < math.inf for a in self.alpha):
@@ -129,28 +143,38 @@ class SAVAE:
     def build(self, spec: DataSpec, width: int, norm: Norm, pools: int) -> dict[str, Network]:
         """The networks of section 3.2."""
         check_classes(self.name, spec)
-        if spec.kind != "signal" and (self.spectral_weight or self.envelope_weight or self.critic == "spectrogram"):
+        if spec.kind != "signal" and (self.spectral_weight or self.envelope_weight or self.critic != "waveform"):
             raise ValueError(
-                "system.spectral_weight, envelope_weight and critic=spectrogram are for signals, not images"
+                "system.spectral_weight, envelope_weight and critic=spectrogram or period are for signals, not images"
+            )
+        if self.upsample != "nearest" and not pools:
+            raise ValueError(
+                f"system.upsample={self.upsample} needs networks.pools of 1 or more: with 0 no size doubles"
             )
         k = code_size(self.latent_dim)
-        normed = self.critic_regulariser == "spectral_norm"
         output = output_for(spec.shape)
         networks: dict[str, Network] = {
             "encoder": ConvEncoder(spec.shape, k, width, pools, self.feature_tap),
             "classifier": DenseClassifier(k, spec.classes, norm_kind=norm),
-            "decoder": ConvDecoder(spec.shape, k, width, pools, norm, output),
-            "critic": SpectrogramCritic(spec.shape, width, normed)
-            if self.critic == "spectrogram"
-            else ConvCritic(spec.shape, width, pools, normed),
+            "decoder": ConvDecoder(spec.shape, k, width, pools, norm, output, self.upsample, self.decoder_noise),
+            "critic": self.make_critic(spec.shape, width, pools),
         }
         if self.reconstruction_weight:
             small = max(width // 2, 4)
             networks["content"] = ConvDecoder(spec.shape, k, small, pools, norm, output)
         return networks
 
+    def make_critic(self, shape: Sequence[int], width: int, pools: int) -> Critic:
+        normed = self.critic_regulariser == "spectral_norm"
+        if self.critic == "spectrogram":
+            return SpectrogramCritic(shape, width, normed)
+        if self.critic == "period":
+            return PeriodCritic(shape, width, normed)
+        return ConvCritic(shape, width, pools, normed)
+
     def phases(self) -> tuple[Phase, ...]:
         z = (0 if self.latent_dim == "auto" else self.latent_dim,)
+        stages = {"stages": (self.decoder_noise,)} if self.decoder_noise else {}
         content = ("content",) if self.reconstruction_weight else ()
         draws = {"z": z, "again": z} if self.unlabelled == "consistency" else {"z": z}
         vec = Update("vec", ("encoder", "classifier", *content), (self.vec_loss,), noise=draws)
@@ -159,13 +183,13 @@ class SAVAE:
             ("critic",),
             self.critic_losses(),
             repeats=self.critic_steps,
-            noise={"z": z, "mix": ()},
+            noise={"z": z, "mix": (), **stages},
             active=self.beta > 0,  # nobody looks at it otherwise
             averaged=False,
             optimizer={"lr": 1e-4},
             chance=losses.chance_loss(self.adversarial, self.critic_label, 0.5 if self.critic_update == "joint" else 1),
         )
-        decoder = Update("decoder", ("decoder",), (self.decoder_loss,), noise={"z": z, "z_hat": z})
+        decoder = Update("decoder", ("decoder",), (self.decoder_loss,), noise={"z": z, "z_hat": z, **stages})
         return (
             Phase("vec", self.vec_steps, (vec,), recalibrate=Recalibration(("classifier",), self.vec_loss, vec)),
             Phase(
@@ -237,7 +261,7 @@ class SAVAE:
     def generated(self, nets: SimpleNamespace, batch: Batch) -> Tensor:
         """Dec(Enc(X)) without a graph: encoder and decoder are frozen while the critic learns."""
         posterior = nets.encoder(batch.x)[0] if batch.posterior is None else batch.posterior
-        return nets.decoder(self.latent(self.decoder_input, posterior, batch.noise["z"]))
+        return self.decoded(nets, batch, posterior)
 
     def decoder_loss(self, nets: SimpleNamespace, batch: Batch) -> Terms:
         """Algorithm 2, 2: L_rec + beta L_adv + gamma L_latent (eq 8); terms of weight zero are not computed."""
@@ -245,7 +269,7 @@ class SAVAE:
             posterior, features = nets.encoder(batch.x)
         else:
             posterior, features = batch.posterior, nets.encoder.stages(batch.x)
-        x_hat = nets.decoder(self.latent(self.decoder_input, posterior, batch.noise["z"]))
+        x_hat = self.decoded(nets, batch, posterior)
         features_hat, rest = nets.encoder.features(x_hat)
 
         if self.feature_form == "gram":
@@ -267,6 +291,9 @@ class SAVAE:
             logits_hat = nets.classifier(self.latent(self.latent_input, posterior_hat, batch.noise["z_hat"]))
             terms["latent"] = self.gamma * losses.latent_loss(logits, logits_hat, self.latent_form)
         return terms
+
+    def decoded(self, nets: SimpleNamespace, batch: Batch, posterior: Posterior) -> Tensor:
+        return nets.decoder(self.latent(self.decoder_input, posterior, batch.noise["z"]), batch.noise.get("stages"))
 
     @staticmethod
     def latent(kind: LatentInput, posterior: Posterior, eps: Tensor) -> Tensor:

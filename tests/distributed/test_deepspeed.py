@@ -12,6 +12,7 @@ import pytest
 from helpers.launching import SMALL, cut, environment, shards, status, weights
 from safetensors.numpy import load_file
 
+from savae_dist.data import pack
 from savae_dist.testing.ranks import run_ranks
 from savae_dist.train import main
 
@@ -25,7 +26,9 @@ NORMS = ["networks.norm=batch", "system.critic_regulariser=spectral_norm"]  # wh
 LOSSES = [  # which stand beside the paper's
     *("system.kl_free_bits=0.05", "system.kl_capacity=5", "system.label_smoothing=0.2", "system.critic_regulariser=r1"),
     *("system.feature_form=gram", "system.latent_form=logits"),
+    *("system.upsample=anti_aliased", "system.decoder_noise=8"),
 ]
+WAVES = ["system.critic=period", "system.spectral_weight=1", "system.spectral_windows=[16]"]  # on signals alone
 VEC, DECODER = 2, 5  # a checkpoint within each phase
 LAUNCH = """
 compute_environment: LOCAL_MACHINE
@@ -46,6 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of all the runs: NAME is a folder, and each was made as below."""
     folder = tmp_path_factory.mktemp("runs")
     shards(folder / "shards")
+    pack(np.random.default_rng(1).normal(size=(80, 48)).astype(np.float32), np.arange(80) % 4, folder / "windows")
+    waves = [*SGD, *WAVES, f"data.train={folder / 'windows'}"]
 
     def job(name: str, zero: int, *options: str, **origin: object) -> dict:
         return {"zero": zero, "arguments": arguments(folder, name, *options), **origin}
@@ -62,6 +67,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         job("losses, zero2", 2, *SGD, *LOSSES),
         job("losses, interrupted early", 0, *SGD, *LOSSES, **{"from": str(folder / "losses"), "step": VEC}),
         job("losses, interrupted", 0, *SGD, *LOSSES, **{"from": str(folder / "losses"), "step": DECODER}),
+        job("waves", 0, *waves),
+        job("waves, zero2", 2, *waves),
         job("adam", 2),
         job("adam, interrupted", 2, **{"from": str(folder / "adam"), "step": DECODER}),
         job("adam, interrupted early", 2, **{"from": str(folder / "adam"), "step": VEC}),
@@ -82,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(folder: Path, name: str, *options: str) -> list[str]:
     data = f"data.train={folder / 'shards'}"
-    return [*SMALL, *STEPS, *CLIPPED, "networks.norm=group", *options, data, f"output={folder / name}"]
+    return [*SMALL, *STEPS, *CLIPPED, "networks.norm=group", data, *options, f"output={folder / name}"]
 
 
 def largest_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
@@ -118,6 +125,12 @@ def test_losses_beside_the_papers_are_equal_to_ddp(zero: str, folder: Path) -> N
     expected = weights(folder / "losses")
     assert largest_difference(weights(folder / f"losses, {zero}"), expected) <= 1e-6
     assert largest_difference(weights(folder / "ddp"), expected) > 1e-4  # they do count
+
+
+def test_a_critic_of_periods_is_equal_to_ddp(folder: Path) -> None:
+    expected = weights(folder / "waves")
+    assert any("critics.4" in key for key in expected)  # the fifth period's
+    assert largest_difference(weights(folder / "waves, zero2"), expected) <= 1e-6
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"kl_capacity": 5.0, "kl_reduction": "mean"},
         {"feature_form": "gram", "latent_form": "logits"},
         {"spectral_weight": 1.0, "spectral_windows": [8, 16], "envelope_weight": 0.5, "critic": "spectrogram"},
+        {"critic": "period", "critic_regulariser": "gradient_penalty", "upsample": "anti_aliased"},
+        {"decoder_noise": 8, "upsample": "anti_aliased"},
     ],
     "aae_unsupervised": [
         {"latent_dim": 3},
@@ -123,12 +125,13 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-OF_SIGNALS = {"spectral_weight", "envelope_weight"}  # rows with these options take no images
+# Rows with one of these options take no images.
+OF_SIGNALS = {("spectral_weight", 1.0), ("critic", "period")}
 
 
 def specs_of(name: str, row: int) -> tuple[DataSpec, ...]:
     """What samples a row is trained on, the usual ones first."""
-    return (SIGNAL,) if OF_SIGNALS & OPTIONS[name][row].keys() else (IMAGE, SIGNAL)
+    return (SIGNAL,) if any(OPTIONS[name][row].get(key) == value for key, value in OF_SIGNALS) else (IMAGE, SIGNAL)
 
 
 @cache

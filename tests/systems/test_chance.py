@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.contract import OPTIONS, make
+from helpers.contract import OPTIONS, make, specs_of
 from torch import Tensor, nn
 
 from savae_dist.networks.base import Critic, Discriminator
 from savae_dist.systems.phases import Update
-from savae_dist.testing.small_run import IMAGE, SIGNAL, SmallRun
+from savae_dist.testing.small_run import SmallRun
 
 CASES = [pytest.param(name, i, id=f"{name}-{i}") for name, rows in OPTIONS.items() for i in range(len(rows))]
 
@@ -39,7 +39,7 @@ def judgement(run: SmallRun, phase: str, update: Update, score: float) -> Tensor
 
 @pytest.mark.parametrize(("name", "row"), CASES)
 def test_chance_is_the_best_of_one_score_for_all(name: str, row: int) -> None:
-    spec = SIGNAL if "spectral_weight" in OPTIONS[name][row] else IMAGE
+    spec = specs_of(name, row)[0]
     run = SmallRun(make(name, row, spec), spec)
     for phase in run.phases.values():
         for update in (update for update in phase.updates if update.active and update.chance):

@@ -72,7 +72,11 @@ def test_the_spectrogram_critic_does_not_see_the_sign_and_loads_again(tmp_path) 
     torch.testing.assert_close(SpectrogramCritic.from_pretrained(tmp_path)(x), critic(x))
 
 
-@pytest.mark.parametrize("options", [{"spectral_weight": 1.0}, {"envelope_weight": 1.0}, {"critic": "spectrogram"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"spectral_weight": 1.0}, {"envelope_weight": 1.0}, {"critic": "spectrogram"}, {"critic": "period"}],
+    ids=str,
+)
 def test_images_have_no_spectra_here(options: dict) -> None:
     with pytest.raises(ValueError, match="for signals, not images"):
         SAVAE(**options).build(DataSpec("image", (1, 12, 10), 4, "unit"), 4, "batch", 2)
