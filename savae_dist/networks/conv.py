@@ -74,10 +74,14 @@ class ConvEncoder(Encoder):
 
     def stage(self, number: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Stage 1..6: (what the next stage gets, the feature F_i)."""
-        convolved = self.convs[number - 1](x)
-        activated = act(self.residuals[number - 1](convolved))
-        out = pool(activated) if number in self.pooled else activated
-        return out, {"conv": convolved, "act": activated, "pool": out}[self.feature_tap]
+
+        def compute(x: Tensor, convolve: nn.Module, residual: nn.Module) -> tuple[Tensor, Tensor]:
+            convolved = convolve(x)
+            activated = act(residual(convolved))
+            out = pool(activated) if number in self.pooled else activated
+            return out, {"conv": convolved, "act": activated, "pool": out}[self.feature_tap]
+
+        return self.through(compute, x, self.convs[number - 1], self.residuals[number - 1])
 
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The features F_1..F_3 and the input of stage 4; all that the feature loss needs."""
@@ -157,12 +161,21 @@ class ConvDecoder(Decoder):
             x = rearrange(x, "b (c l) -> b c l", l=self.start[0])
         else:
             x = rearrange(x, "b (c h w) -> b c h w", h=self.start[0], w=self.start[1])
-        layers = zip(self.convs, self.norms, self.residuals, strict=True)
-        for number, (convolve, normalise, residual) in enumerate(layers, 1):
+        for number in range(1, len(self.convs) + 1):
+            x = self.stage(number, x)
+        return crop(self.last(x), self.shape)
+
+    def stage(self, number: int, x: Tensor) -> Tensor:
+        """Stage 1..6."""
+
+        def compute(x: Tensor, convolve: nn.Module, normalise: nn.Module, residual: nn.Module) -> Tensor:
             if number in self.upsampled:
                 x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = residual(act(normalise(convolve(x))))
-        return crop(self.last(x), self.shape)
+            out: Tensor = residual(act(normalise(convolve(x))))
+            return out
+
+        parts = (part[number - 1] for part in (self.convs, self.norms, self.residuals))
+        return self.through(compute, x, *parts)
 
 
 class ConvCritic(Critic):
@@ -188,10 +201,19 @@ class ConvCritic(Critic):
 
     def features(self, x: Tensor) -> Tensor:
         """The activations of the last convolution."""
-        for convolve, factor in zip(self.convs, self.pool_factors, strict=True):
-            x = act(convolve(x))
-            x = pool(x, factor) if factor > 1 else x
+        for number in range(1, len(self.convs) + 1):
+            x = self.stage(number, x)
         return x
+
+    def stage(self, number: int, x: Tensor) -> Tensor:
+        """Stage 1..3."""
+        factor = self.pool_factors[number - 1]
+
+        def compute(x: Tensor, convolve: nn.Module) -> Tensor:
+            x = act(convolve(x))
+            return pool(x, factor) if factor > 1 else x
+
+        return self.through(compute, x, self.convs[number - 1])
 
     def head(self, features: Tensor) -> Tensor:
         """The scores `[batch]` of these activations."""
