@@ -31,12 +31,11 @@ def check_graphs(compile: Compile, device: torch.device, zero: int) -> None:
 class Capture:
     """Calls an update's forward pass, compiled at its first step.
 
-    breaks: why the compiler had to cut it into pieces since this was last told, and how often; the places in between
-    run as without it.
+    breaks: why the compiler had to cut it into pieces, since this was last told.
     """
 
     def __init__(self, name: str, module: nn.Module, how: Compile) -> None:
-        self.name, self.how, self.breaks = name, how, dict[str, int]()
+        self.name, self.how, self.breaks = name, how, set[str]()
         if how == "update":
             module.compile()
         elif how == "graphs":
@@ -53,8 +52,8 @@ class Capture:
             torch.compiler.cudagraph_mark_step_begin()
         terms = forward(batch, loss_index)
         for reason, count in counters["graph_break"].items():
-            if new := count - before.get(reason, 0):
-                self.breaks[reason] = self.breaks.get(reason, 0) + new
+            if count > before.get(reason, 0):
+                self.breaks.add(reason)
         # The next graph writes into the same memory, and terms are added up over the parts of a step.
         return {name: term.clone() for name, term in terms.items()} if self.how == "graphs" else terms
 
@@ -62,10 +61,10 @@ class Capture:
         """A warning where the update has turned out not to be whole, by its sign; given once."""
         if not self.breaks:
             return {}
-        reason = " ".join(next(iter(self.breaks)).split())[:200]
+        reason = " ".join(next(iter(self.breaks)).partition("Explanation:")[0].split())[:200]
         line = (
-            f"compile={self.how}: the losses of {self.name} could not be compiled whole, but in pieces around "
-            f"{sum(self.breaks.values())} places that run as they are, the first because of: {reason}"
+            f"compile={self.how}: the losses of {self.name} could not be compiled whole, but in pieces, between which "
+            f"they run as without it; what stood in the way: {reason}"
         )
         self.breaks.clear()
         return {f"{self.name} in pieces": line}

@@ -88,7 +88,8 @@ def test_pieces_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert main([*words, "system.vec_steps=3", "system.decoder_steps=1"]) == 0
     told = capsys.readouterr().err
     (line,) = [line for line in told.splitlines() if "compile=update: " in line]
-    assert "the losses of vec could not be compiled whole, but in pieces around 1 places" in line
+    assert "the losses of vec could not be compiled whole, but in pieces" in line
+    assert "what stood in the way: " in line
     assert "item" in line
     assert "compile:    each update whole, at its first step" in told
 
