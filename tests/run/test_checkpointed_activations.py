@@ -17,13 +17,13 @@ from savae_dist.run.run import Run
 from savae_dist.train import main
 
 WITH = "networks.checkpoint_activations=true"
-MANY = 1000  # samples, whose activations are much more than the weights and what optimisers keep
+MANY = 64  # samples, whose activations are more than the weights and what optimisers keep
 
 
 def test_less_memory_is_told_and_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The most that each step holds, known from two and four samples: as measured on twelve, and for many."""
+    """The most that each step holds; what is told of it is within a quarter, as kernels depend on the batch's size."""
     words = [*SMALL, f"data.train={shards(tmp_path / 'shards')}", "networks.width=8", f"output={tmp_path / 'run'}"]
-    found: list[list[tuple[str, int, int]]] = []
+    found: list[list[tuple[str, int]]] = []
 
     def measure(run: Run) -> str:
         for phase in run.phases:
@@ -32,12 +32,13 @@ def test_less_memory_is_told_and_taken(tmp_path: Path, capsys: pytest.CaptureFix
                 updates = run.updates_of(phase, compile="none")
                 steps = [step for step in phase.optimizer_steps() if step.update.active]
                 for step in steps:
-                    memory.take(run, phase, updates, step, 12)
+                    memory.take(run, phase, updates, step, MANY)
                 for step, told in zip(steps, cost.steps, strict=True):
                     held.after.clear()
-                    memory.take(run, phase, updates, step, 12)
-                    assert told.bytes(12) == pytest.approx(max(held.after), rel=0.01), told.name
-                    found[-1].append((told.name, max(held.after), told.bytes(MANY)))
+                    memory.take(run, phase, updates, step, MANY)
+                    print(f"{told.name} {' '.join(more)}: {max(held.after):,} bytes held, {told.bytes(MANY):,} told")
+                    assert told.bytes(MANY) == pytest.approx(max(held.after), rel=0.25), told.name
+                    found[-1].append((told.name, max(held.after)))
             for update in updates.values():
                 update.close()
         return ""
@@ -46,11 +47,10 @@ def test_less_memory_is_told_and_taken(tmp_path: Path, capsys: pytest.CaptureFix
         found.append([])
         assert train(load([*words, *more]), measure) == 0
     kept, again = found
-    print(kept, again)
-    assert [name for name, _, _ in again] == ["vec/vec", "decoder/critic", "decoder/critic", "decoder/decoder"]
-    for before, now in zip(kept, again, strict=True):
-        assert now[1] <= before[1]
-        assert now[2] < 0.7 * before[2], now[0]  # where activations are most of it
+    assert [name for name, _ in again] == ["vec/vec", "decoder/critic", "decoder/critic", "decoder/decoder"]
+    assert all(less <= more for (_, more), (_, less) in zip(kept, again, strict=True))
+    assert again[0][1] < 0.85 * kept[0][1]
+    assert again[-1][1] < 0.7 * kept[-1][1]
 
 
 def test_check_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
