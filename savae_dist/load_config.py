@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from savae_dist.config.arguments import DEFAULT, Asked, in_one_line, read
 from savae_dist.config.augmentations import AUGMENTATIONS
+from savae_dist.config.compile import named
 from savae_dist.config.effect import field_values, no_effect, refuse_without_effect, without_effect
 from savae_dist.config.identity import digest
 from savae_dist.config.names import DEFAULT_SYSTEM, SystemNames, check_names, system_names, without_another_paper
@@ -118,6 +119,8 @@ def _typed(asked: DictConfig, changes: Mapping[str, Any] | None = None) -> RunCo
     for section, kind in BY_TERM.items():
         if section in asked:
             asked[section] = by_term(section, asked[section] or {}, [*field_values(kind())])
+    if "compile" in asked:
+        asked.compile = named(asked.compile)
     data = asked.get("data") or {}
     if data.get("augment") == "none":
         data["augment"] = {}

@@ -143,7 +143,7 @@ def compared(setting: Setting, phase: Phase, compiled: bool, seconds: float, pea
     bare, _ = rate(in_bf16(written, setting.device), seconds, wait)
     if setting.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    loop = trainer(setting, phase, compile=compiled)
+    loop = trainer(setting, phase, compile="update" if compiled else "none")
     for _ in range(WARM_UP):
         loop.iterate()
     before, start = loop.waited(), time.perf_counter()

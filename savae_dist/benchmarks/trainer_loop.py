@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from savae_dist.benchmarks.loaders import LANES
 from savae_dist.benchmarks.setting import Setting
+from savae_dist.config.compile import Compile
 from savae_dist.data import Order, Reader
 from savae_dist.precision import autocast
 from savae_dist.preprocess import normalise
@@ -59,12 +60,12 @@ def trainer(
     reduce: bool = True,
     workers: int = 0,
     keep: bool = False,
-    compile: bool = False,
+    compile: Compile = "none",
 ) -> Loop:
     """The way a run goes: shards, reader, loader, builder, engine; without `reduce` each rank trains on its own.
 
     split: this rank's share of each batch; all of it if left out. keep: the posteriors of a frozen encoder are kept, as
-    in a run whose phase reads each sample often enough (`posterior_cache`). compile: each update.
+    in a run whose phase reads each sample often enough (`posterior_cache`). compile: the run's key.
     """
     config, spec = setting.config, setting.shards.spec
     split = split or BatchSplit(config.data.batch_size)

@@ -16,6 +16,7 @@ FREE_KEYS = {
     *("output", "resume", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "nonfinite_limit"),
     *("checkpoint_minutes", "checkpoint_background"),
     *("keep_best", "trackers"),
+    "networks.checkpoint_activations",
     *("judge", "compile", "accumulate", "ddp.bucket_mb", "posterior_cache", "timeout", "debug.check_ranks"),
     *("divergence.retries", "divergence.lr_factor"),
     *("data.workers", "data.lanes", "data.cache", "data.validation", "data.bad_budget"),

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from savae_dist.config.augmentations import check_strengths
+from savae_dist.config.compile import Compile, check_compile
 from savae_dist.config.counts import at_least_one
 from savae_dist.config.effect import needs, no_effect
 from savae_dist.config.hub import HubConfig, check_resume
 from savae_dist.config.members import check_members
 from savae_dist.config.metric_names import check_best
+from savae_dist.config.networks import NetworksConfig
 from savae_dist.config.pictures import as_lists
 from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig
 from savae_dist.config.trackers import check_trackers
@@ -36,26 +38,6 @@ LIMITS = {
     "system.prior_modes": 65_536,
     **{"system.critic_steps": 10_000, "system.decoder_noise": 4096},
 }
-
-
-@dataclass
-class NetworksConfig:
-    """width: the paper's open channel number w. pools: halvings of the input; auto: by its size (`config.auto`).
-    norm: `batch` normalises over a process's part of the global batch, `sync_batch` (GPUs) over all processes' parts.
-
-    initial: trained networks to start from: a finished run, a pipeline, a checkpoint, one network's folder, or a
-        repository on the Hub.
-    """
-
-    width: int = 16
-    norm: Literal["batch", "sync_batch", "group", "none"] = "batch"
-    pools: int | Auto = "auto"
-    initial: str | None = None
-
-    def check(self) -> None:
-        at_least_one({"networks.width": self.width})
-        if self.pools != "auto" and not 0 <= self.pools <= 6:
-            raise ConfigError(f"networks.pools must lie between 0 and 6, not {self.pools}")
 
 
 @dataclass
@@ -243,7 +225,7 @@ class RunConfig:
     ddp: DdpConfig = field(default_factory=DdpConfig)
     precision: Precision = "fp32"
     accumulate: int = 1
-    compile: bool = False
+    compile: Compile = "none"
     posterior_cache: int = 1_000_000_000  # bytes for the posteriors of a frozen encoder over a phase; 0: none are kept
     ema: float = 0.0  # decay of the weight average that is validated and exported; 0: none
     seed: int = 0
@@ -278,6 +260,7 @@ class RunConfig:
         check_best(self.keep_best, self.patience, self.judge)
         for check in (self.networks.check, self.data.check, self.ddp.check, self.hub.check, self.debug.check):
             check()
+        check_compile(self.compile, self.accumulate, self.networks.checkpoint_activations)
         check_resume(self.resume)
         self.divergence.check()
         for term, schedule in self.schedules.items():

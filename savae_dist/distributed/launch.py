@@ -90,7 +90,7 @@ def _check_environment(precision: Precision) -> None:
         raise ConfigError("ZeRO shares a state among processes, and this is one: use a launch file without DeepSpeed")
     dynamo = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
     if dynamo.lower() not in ("no", ""):
-        raise ConfigError(f"the launch says dynamo_backend={dynamo}: leave it out and set `compile=true` instead")
+        raise ConfigError(f"the launch says dynamo_backend={dynamo}: leave it out and set `compile=update` instead")
     for name, strategy in UNKNOWN_STRATEGIES.items():
         if os.environ.get(name, "false").lower() == "true":
             raise ConfigError(

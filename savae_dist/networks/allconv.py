@@ -25,6 +25,11 @@ def halvings(shape: Sequence[int]) -> int:
     return max(0, math.ceil(math.log2(max(shape[1:]) / SMALLEST)))
 
 
+def in_turn(x: Tensor, convolve: nn.Module, normalise: nn.Module) -> Tensor:
+    """A stage: convolution, strided or transposed, norm, LeakyReLU."""
+    return act(normalise(convolve(x)))
+
+
 def channels(count: int, width: int) -> list[int]:
     """The `count` + 1 sizes of the stages, from the whole sample down."""
     return [width * 2 ** min(number, 3) for number in range(count + 1)]
@@ -55,7 +60,7 @@ class AllConvEncoder(CodeEncoder):
 
     def outputs(self, x: Tensor) -> Tensor:
         for convolve, normalise in zip(self.convs, self.norms, strict=True):
-            x = act(normalise(convolve(x)))
+            x = self.through(in_turn, x, convolve, normalise)
         return self.last(x).flatten(1)
 
 
@@ -85,7 +90,7 @@ class AllConvDecoder(Decoder):
     def logits(self, z: Tensor) -> Tensor:
         x = z.reshape(*z.shape, *[1] * (len(self.shape) - 1))
         for convolve, normalise in zip(self.convs, self.norms, strict=True):
-            x = act(normalise(convolve(x)))
+            x = self.through(in_turn, x, convolve, normalise)
         return crop(self.last(x), self.shape)
 
 

@@ -21,6 +21,7 @@ from savae_dist.errors import CheckpointError
 from savae_dist.files import write_bytes, write_text
 from savae_dist.latents import full_precision
 from savae_dist.networks.hub import folder_of
+from savae_dist.networks.staged import Staged
 from savae_dist.networks.stored import AGAIN, CONFIG, check_stored
 from savae_dist.untrusted import check, read_object
 
@@ -30,7 +31,7 @@ Norm = Literal["batch", "group", "none"]
 Output = Literal["sigmoid", "linear"]  # last layer of a decoder: sigmoid for images in [0, 1], linear for signals
 
 
-class Network(nn.Module, PyTorchModelHubMixin):
+class Network(Staged, PyTorchModelHubMixin):
     """A network that is a folder with `config.json` and `model.safetensors`, here or on the Hub.
 
     A subclass takes plain, JSON-able arguments; they become the config. `Network.from_pretrained` and that of the

@@ -76,10 +76,14 @@ class ConvEncoder(Encoder):
 
     def stage(self, number: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Stage 1..6: (what the next stage gets, the feature F_i)."""
-        convolved = self.convs[number - 1](x)
-        activated = act(self.residuals[number - 1](convolved))
-        out = pool(activated) if number in self.pooled else activated
-        return out, {"conv": convolved, "act": activated, "pool": out}[self.feature_tap]
+
+        def compute(x: Tensor, convolve: nn.Module, residual: nn.Module) -> tuple[Tensor, Tensor]:
+            convolved = convolve(x)
+            activated = act(residual(convolved))
+            out = pool(activated) if number in self.pooled else activated
+            return out, {"conv": convolved, "act": activated, "pool": out}[self.feature_tap]
+
+        return self.through(compute, x, self.convs[number - 1], self.residuals[number - 1])
 
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The features F_1..F_3 and the input of stage 4; all that the feature loss needs."""
@@ -178,15 +182,24 @@ class ConvDecoder(Decoder):
         else:
             x = rearrange(x, "b (c h w) -> b c h w", h=self.start[0], w=self.start[1])
         draws = self.code_draws(z) if draws is None and self.code_draws is not None else draws
-        layers = zip(self.convs, self.norms, self.residuals, strict=True)
-        for number, (convolve, normalise, residual) in enumerate(layers, 1):
+        for number in range(1, len(self.convs) + 1):
+            x = self.stage(number, x, draws)
+        return crop(self.last(x), self.shape)
+
+    def stage(self, number: int, x: Tensor, draws: Tensor | None) -> Tensor:
+        """Stage 1..6."""
+
+        def compute(x: Tensor, convolve: nn.Module, normalise: nn.Module, residual: nn.Module) -> Tensor:
             if number in self.upsampled:
                 x = self.doubled(x)
             x = convolve(x)
             if self.noises:
                 x = self.noises[number - 1](x, draws)
-            x = residual(act(normalise(x)))
-        return crop(self.last(x), self.shape)
+            out: Tensor = residual(act(normalise(x)))
+            return out
+
+        parts = (part[number - 1] for part in (self.convs, self.norms, self.residuals))
+        return self.through(compute, x, *parts)
 
 
 class ConvCritic(Critic):
@@ -212,10 +225,19 @@ class ConvCritic(Critic):
 
     def features(self, x: Tensor) -> Tensor:
         """The activations of the last convolution."""
-        for convolve, factor in zip(self.convs, self.pool_factors, strict=True):
-            x = act(convolve(x))
-            x = pool(x, factor) if factor > 1 else x
+        for number in range(1, len(self.convs) + 1):
+            x = self.stage(number, x)
         return x
+
+    def stage(self, number: int, x: Tensor) -> Tensor:
+        """Stage 1..3."""
+        factor = self.pool_factors[number - 1]
+
+        def compute(x: Tensor, convolve: nn.Module) -> Tensor:
+            x = act(convolve(x))
+            return pool(x, factor) if factor > 1 else x
+
+        return self.through(compute, x, self.convs[number - 1])
 
     def head(self, features: Tensor) -> Tensor:
         """The scores `[batch]` of these activations."""

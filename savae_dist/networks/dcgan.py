@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from savae_dist.latents import Posterior, bounded, full_precision
 from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, act, norm
+from savae_dist.networks.staged import Staged
 
 SMALLEST, WIDEST = 4, 8
 KERNEL = 5
@@ -43,7 +44,18 @@ def initialise(network: nn.Module) -> None:
             nn.init.normal_(parameter, mean=float(parameter.ndim == 1), std=DEVIATION)
 
 
-class StridedStages(nn.Module):
+def in_turn(x: Tensor, convolve: nn.Module, normalise: nn.Module) -> Tensor:
+    """A stage that halves: convolution, norm, LeakyReLU."""
+    return act(normalise(convolve(x)))
+
+
+def transposed(x: Tensor, normalise: nn.Module, convolve: nn.Module) -> Tensor:
+    """A stage that doubles: norm, ReLU (not in place: without a norm it would write into x), convolution."""
+    out: Tensor = convolve(torch.relu(normalise(x)))
+    return out
+
+
+class StridedStages(Staged):
     """x `[batch, *shape]` -> the activations of every stage: convolution of stride 2, norm (not the first), LeakyReLU.
 
     centred: images in [0, 1] are brought to the paper's [-1, 1] first.
@@ -68,7 +80,7 @@ class StridedStages(nn.Module):
         x = 2 * x - 1 if self.centred else x
         stages = []
         for convolve, normalise in zip(self.convs, self.norms, strict=True):
-            x = act(normalise(convolve(x)))
+            x = self.through(in_turn, x, convolve, normalise)
             stages.append(x)
         return stages
 
@@ -157,5 +169,5 @@ class DcganDecoder(Decoder):
     def logits(self, z: Tensor) -> Tensor:
         x = self.project(z).unflatten(1, self.start)
         for normalise, convolve in zip(self.norms, self.convs, strict=True):
-            x = convolve(torch.relu_(normalise(x)))
+            x = self.through(transposed, x, normalise, convolve)
         return 2 * x if self.output == "sigmoid" else x  # (1 + tanh x) / 2 = sigmoid 2x

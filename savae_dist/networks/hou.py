@@ -62,6 +62,17 @@ class Doubling(nn.Module):
         return self.conv(F.pad(x, (1, 1) * (x.ndim - 2), mode="replicate"))
 
 
+def in_turn(x: Tensor, convolve: nn.Module, normalise: nn.Module, block: nn.Module) -> Tensor:
+    """A stage: convolution, norm, LeakyReLU, residual block."""
+    out: Tensor = block(act(normalise(convolve(x))))
+    return out
+
+
+def without_norm(x: Tensor, convolve: nn.Module, block: nn.Module) -> Tensor:
+    out: Tensor = block(act(convolve(x)))
+    return out
+
+
 def residual(dims: int, width: int) -> Residual:
     return Residual(conv(dims, width, width), conv(dims, width, width))
 
@@ -89,8 +100,8 @@ class HouEncoder(Encoder):
 
     def forward(self, x: Tensor) -> tuple[Posterior, list[Tensor]]:
         features = []
-        for convolve, normalise, block in zip(self.convs, self.norms, self.residuals, strict=True):
-            x = block(act(normalise(convolve(x))))
+        for parts in zip(self.convs, self.norms, self.residuals, strict=True):
+            x = self.through(in_turn, x, *parts)
             features.append(x)
         x = x.flatten(1)
         return Posterior(full_precision(self.mean(x)), bounded(full_precision(self.log_variance(x)))), features
@@ -126,8 +137,8 @@ class HouDecoder(Decoder):
 
     def logits(self, z: Tensor) -> Tensor:
         x = self.dense(z).unflatten(1, self.start)
-        for convolve, normalise, block in zip(self.convs, self.norms, self.residuals, strict=True):
-            x = block(act(normalise(convolve(x))))
+        for parts in zip(self.convs, self.norms, self.residuals, strict=True):
+            x = self.through(in_turn, x, *parts)
         return crop(self.last(x), self.shape)
 
 
@@ -151,5 +162,5 @@ class HouCritic(Critic):
 
     def forward(self, x: Tensor) -> Tensor:
         for convolve, block in zip(self.convs, self.residuals, strict=True):
-            x = block(act(convolve(x)))
+            x = self.through(without_norm, x, convolve, block)
         return full_precision(self.score(x).flatten())

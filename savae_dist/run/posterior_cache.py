@@ -44,8 +44,8 @@ def why_not(phase: Phase, config: RunConfig, data: TrainingData, networks: Mappi
     needed = bytes_needed(phase, data, networks)
     if data.builder.during(phase.name).augment is not None:
         return "samples are augmented"
-    if config.compile:
-        return "compile=true rounds otherwise"
+    if config.compile != "none":
+        return f"compile={config.compile} rounds otherwise"
     if needed > config.posterior_cache:
         return f"they need {size(needed)} and posterior_cache is {size(config.posterior_cache)}"
     if read < FEWEST * data.shards.size:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import torch
 
+from savae_dist.config.compile import Compile
 from savae_dist.config.schema import RunConfig
 from savae_dist.distributed.reduce import rank_means
 from savae_dist.distributed.signals import Halt
@@ -117,6 +118,8 @@ class Run:
             training.total, training.step = training.total + 1, step
             self.tracker.advance(phase.name)
             self.process.status.beat(phase.name, step)
+            for update in updates.values():
+                self.tracker.warn(update.capture.told(), training.total)
             if step % config.log_every == 0 or step == last:
                 self._log(phase, updates, clock)
             if config.debug.check_ranks and step % config.debug.check_ranks == 0:
@@ -182,7 +185,7 @@ class Run:
             self.process.state.wait_for_everyone()  # until all have read it: rank 0 may soon replace it
         return updates
 
-    def updates_of(self, phase: Phase, compile: bool) -> dict[str, PreparedUpdate]:
+    def updates_of(self, phase: Phase, compile: Compile) -> dict[str, PreparedUpdate]:
         """The updates with their optimisers, before their first step."""
         config = self.config
         return {

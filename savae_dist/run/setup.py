@@ -29,6 +29,7 @@ from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import CheckpointError, ConfigError
 from savae_dist.files import make_folder, remove_drafts, write_json, write_text
 from savae_dist.networks import FeatureNetwork, Network
+from savae_dist.networks.staged import checkpoint_activations
 from savae_dist.preprocess import DataSpec, normalise
 from savae_dist.run.checkpoints import checkpoint
 from savae_dist.run.checkpoints.best import KeepBest
@@ -52,6 +53,7 @@ from savae_dist.systems.phases import Phase
 from savae_dist.training.augment import Augmentation
 from savae_dist.training.batch_norm import batch_norms
 from savae_dist.training.batches import BatchBuilder, BatchSplit
+from savae_dist.training.capture import check_graphs
 from savae_dist.training.strategies import check_zero
 from savae_dist.untrusted import shown
 
@@ -62,6 +64,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     going_back: after it has diverged, to go on from the last good checkpoint and not from the newest.
     """
     data, state, folder = config.data, process.state, Path(config.output or ".")
+    check_graphs(config.compile, state.device, process.zero)
     if process.zero:
         check_zero(config.system.phases())
     shards, validation_shards = with_kept_moments(*open_shards(data), data, folder, process)
@@ -203,6 +206,8 @@ def build_networks(
     if split.rows == 1 and any(batch_norms(network) for network in networks.values()):
         raise ConfigError("data.batch_size: batch norm needs two samples per process and step, or networks.norm=group")
     for network in networks.values():
+        if sizes.checkpoint_activations:
+            checkpoint_activations(network)
         # Images in channels-last order, in which convolutions are faster on CPUs and GPUs alike.
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return networks, frozenset(initial)

@@ -17,6 +17,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
+from savae_dist.config.compile import Compile
 from savae_dist.config.schema import DdpConfig, OptimizerConfig, Precision
 from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig, in_update
 from savae_dist.data import RawBatch
@@ -27,6 +28,7 @@ from savae_dist.systems.fit import check_scalars
 from savae_dist.systems.phases import Batch, Phase, Update
 from savae_dist.training.adaptive import adaptive_factors
 from savae_dist.training.batches import BatchBuilder, PlannedStep, Together, alone
+from savae_dist.training.capture import Capture
 from savae_dist.training.comparison import Comparison
 from savae_dist.training.frozen import states_of
 from savae_dist.training.gradient_shares import DECODER, gradient_shares
@@ -79,7 +81,7 @@ class PreparedUpdate:
         config: OptimizerConfig,
         *,
         precision: Precision = "fp32",
-        compile: bool = False,
+        compile: Compile = "none",
         ema: float = 0.0,
         zero: int = 0,
         ddp: DdpConfig | None = None,
@@ -102,8 +104,7 @@ class PreparedUpdate:
         self.module = module = UpdateModule(update, networks, autocast(precision, device))
         self.parameters = dict(module.trained.named_parameters())
         self.trained = module.trained
-        if compile:
-            module.compile()
+        self.capture = Capture(update.name, module, compile)
         self.optimizer = make_optimizer(list(self.parameters.values()), config)
         self.optimizer.register_step_pre_hook(self._before_step)
         if config.clip_weights is not None:
@@ -193,7 +194,7 @@ class PreparedUpdate:
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(slices, 1):
             with self.parallel.part(last=number == len(slices)):
-                terms = self.parallel.forward(batch, loss_index)
+                terms = self.capture(self.parallel.forward, batch, loss_index)
                 counted = weighted(terms, self.factors)
                 loss = mean(total(counted, terms, self.parameters.values()), len(slices))
                 self.parallel.backward(loss if self.scaler is None else self.scaler.scale(loss))

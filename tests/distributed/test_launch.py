@@ -215,7 +215,7 @@ def test_compilation_has_one_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
     assert start("fp32", 9.0).num_processes == 1
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
-    with pytest.raises(ConfigError, match=r"dynamo_backend=INDUCTOR.*compile=true"):
+    with pytest.raises(ConfigError, match=r"dynamo_backend=INDUCTOR.*compile=update"):
         start("fp32", 9.0)
 
 

@@ -112,7 +112,7 @@ def test_nothing_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(UpdateModule, "compile", compile)
     changing = {"schedules": {"adv": ScheduleConfig(1, 3)}, "adaptive": {"adv": AdaptiveConfig("rec")}}
-    run = SmallRun(make("savae"), compile=True, shares_every=2, **changing)
+    run = SmallRun(make("savae"), compile="update", shares_every=2, **changing)
     run.run("decoder", 1)
     compiled = len(graphs)
     run.run("decoder", 5, first=1)

@@ -116,7 +116,7 @@ def test_compiled_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         nn.Module.compile(self, backend="eager")
 
     monkeypatch.setattr(UpdateModule, "compile", compile)
-    plain, traced = SmallRun(SMALL), SmallRun(SMALL, compile=True)
+    plain, traced = SmallRun(SMALL), SmallRun(SMALL, compile="update")
     for trainer in (plain, traced):
         trainer.run("decoder", 2)
     assert len(compiled) == len(traced.updates)

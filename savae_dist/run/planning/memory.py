@@ -152,7 +152,7 @@ def phase_cost(run: Run, phase: Phase) -> PhaseCost:
     """Take each optimiser step of an iteration thrice, the first time for the optimisers' states; changes weights."""
     steps, held = [], HeldBytes()
     with held:
-        updates = run.updates_of(phase, compile=False)
+        updates = run.updates_of(phase, compile="none")
         active = [step for step in phase.optimizer_steps() if step.update.active and not step.repeat]
         for step in active:
             take(run, phase, updates, step, FEW)

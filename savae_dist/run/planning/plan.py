@@ -135,7 +135,7 @@ def timed(run: Run, phase: Phase) -> tuple[float, float]:
     """Seconds of an iteration: a constant part, and a part for each sample of the batch."""
     more = min(run.data.builder.split.rows, MOST_TIMED)
     few = max(more // 4, min(more, memory.FEW))
-    updates = run.updates_of(phase, compile=False)
+    updates = run.updates_of(phase, compile="none")
     try:
         small, large = (iteration(run, phase, updates, rows) for rows in (few, more))
     finally:

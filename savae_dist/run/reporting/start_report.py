@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from savae_dist.config.compile import Compile
 from savae_dist.config.effect import field_values
 from savae_dist.data import Mixture, Request, Sequential, Shards, survey
 from savae_dist.data.index.losses import lost_line
@@ -15,6 +16,12 @@ from savae_dist.run.planning import memory
 from savae_dist.run.run import Run
 from savae_dist.run.validation import HOLD_OUT, UNMEASURED
 from savae_dist.systems.phases import Phase
+
+COMPILED: dict[Compile, str] = {
+    "none": "",
+    "update": "each update whole, at its first step, which takes minutes; sums round otherwise than without",
+    "graphs": "each update whole and as a CUDA graph, at its first steps, which take minutes; never measured on a GPU",
+}
 
 
 def describe(run: Run) -> str:
@@ -38,6 +45,9 @@ def describe(run: Run) -> str:
         *(f"warning:    {line}" for line in (shared, slower_here(run.config.precision, process.state.device)) if line),
         f"system:     {run.config.system.name}{chosen(run)}, {sizes} parameters",
         f"phases:     {steps}, global batch {data.builder.split.size} ({run.training.lanes} lanes)",
+        *(f"compile:    {line}" for line in [COMPILED[run.config.compile]] if line),
+        *["memory:     activations within stages are computed again for the gradient, not kept"]
+        * run.config.networks.checkpoint_activations,
         f"output:     {run.folder}{going_on}",
     ]
     return "\n".join(lines)

@@ -52,7 +52,7 @@ def test_memory_is_what_a_larger_step_holds(tmp_path: Path, capsys: pytest.Captu
         for phase in run.phases:
             cost, held = memory.phase_cost(run, phase), memory.HeldBytes()
             with held:
-                updates = run.updates_of(phase, compile=False)
+                updates = run.updates_of(phase, compile="none")
                 steps = [step for step in phase.optimizer_steps() if step.update.active]
                 for step in steps:
                     memory.take(run, phase, updates, step, 12)
