@@ -73,7 +73,7 @@ def caught_in_a_read(reader, request):
     if reads[0] == 6 and os.environ["RANK"] == "1":
         if what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(25)
+        time.sleep(30)
     return read(reader, request)
 
 Reader.__getitem__ = caught_in_a_read
@@ -86,9 +86,9 @@ os._exit(code)
 def lost(what: str, tmp_path: Path) -> tuple[str, dict[str, str], list[subprocess.CompletedProcess[str]]]:
     """Rank 0's last line, and the files by name."""
     run, data = tmp_path / "run", shards(tmp_path / "shards", n=60)
-    words = [*SMALL, "networks.norm=group", "system.vec_steps=40", "timeout=10", f"data.train={data}", f"output={run}"]
+    words = [*SMALL, "networks.norm=group", "max_steps=40", "timeout=15", f"data.train={data}", f"output={run}"]
     one = [sys.executable, "-c", PROGRAM, what, *words]
-    done = side_by_side(one, one)
+    done = side_by_side(one, one, timeout=400)
     assert done[0].returncode == 75, done[0].stderr
     assert status(run)["exit_code"] == 75
     (folder,) = (run / "flight").iterdir()

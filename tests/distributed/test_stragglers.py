@@ -50,7 +50,7 @@ def trained(what: str, tmp_path: Path) -> tuple[Path, list[str]]:
     run, data = tmp_path / "run", shards(tmp_path / "shards", n=60)
     words = [*SMALL, *STEPS, f"data.train={data}", f"output={run}"]
     one = [sys.executable, "-c", PROGRAM, what, *words]
-    done = side_by_side(one, one)
+    done = side_by_side(one, one, timeout=400)
     assert [d.returncode for d in done] == [0, 0], done[0].stderr + done[1].stderr
     return run, [line for line in done[0].stderr.splitlines() if "rank " in line]
 

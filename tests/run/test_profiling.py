@@ -76,7 +76,7 @@ def test_each_rank_has_a_trace(tmp_path: Path) -> None:
     run, data = tmp_path / "run", shards(tmp_path / "shards", n=60)
     words = [*SMALL, "networks.norm=group", "max_steps=6", f"data.train={data}", f"output={run}", "--profile=2"]
     one = [sys.executable, "-m", "savae_dist.train", *words]
-    done = side_by_side(one, one)
+    done = side_by_side(one, one, timeout=400)
     assert [d.returncode for d in done] == [0, 0], done[0].stderr
     for phase in ("vec", "decoder"):
         for rank in range(2):

@@ -137,3 +137,41 @@ def test_waiting_counts_what_it_is_waited_for(now: list[float]) -> None:
     next(batches)
     assert batches.drain() == 3.0
     assert time.perf_counter() == now[0]
+
+
+class Event:
+    """One of a GPU that has come as far as `reached`."""
+
+    reached, recorded = 0.0, 0.0
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        Event.recorded += 1.0
+        self.at = Event.recorded
+
+    def query(self) -> bool:
+        return self.at <= Event.reached
+
+    def elapsed_time(self, other: Event) -> float:
+        return 1000 * (other.at - self.at)
+
+
+def test_a_gpu_is_never_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that it has not done yet count at a later log; nothing but the methods above is called."""
+    monkeypatch.setattr(own_time.torch.cuda, "Event", Event)
+    here = OwnTime(torch.device("cuda"))
+    for _ in range(3):
+        here.begin()
+        here.begin()  # anew
+        here.end()
+    Event.reached = 6.0  # two of the three
+    assert here.drain() == 2.0
+    assert here.drain() == 0.0
+    Event.reached = 9.0
+    assert here.drain() == 1.0
+    assert len(here.free) == 6  # they are used again
+    here.begin()
+    here.end()
+    assert len(here.free) == 4
