@@ -54,7 +54,7 @@ class Stand(NamedTuple):
     begun: int
 
     def __str__(self) -> str:
-        return f"on {self.host}: {self.where}, {self.doing} for {self.seconds:.1f} s, {self.begun:,} collectives begun"
+        return f"on {self.host}: {self.where}, {self.doing}, for {self.seconds:.1f} s, {self.begun:,} collectives begun"
 
 
 class Flight:
@@ -140,8 +140,8 @@ class Flight:
                     file.write(head(self.peers, self.stand(), reason, stands or {}, error))
                     file.flush()
                     faulthandler.dump_traceback(file, all_threads=True)
-        except OSError as error:
-            self.problem = f"{self.folder} cannot be written ({error})"
+        except OSError as refused:
+            self.problem = f"{self.folder} cannot be written ({refused})"
 
 
 def record_nccl(output: Path) -> None:
@@ -189,7 +189,7 @@ def told_missing(stands: Mapping[int, Stand], hosts: Sequence[str]) -> str:
     if not late:
         return ""
     first = stands[late[0]]
-    return f"the others wait for {_listed(late, hosts)}, at {first.where} {first.doing} for {first.seconds:.0f} s"
+    return f"the others wait for {_listed(late, hosts)}: at {first.where}, {first.doing}, for {first.seconds:.0f} s"
 
 
 def _listed(ranks: Sequence[int], hosts: Sequence[str]) -> str:

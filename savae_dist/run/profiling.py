@@ -10,7 +10,6 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from savae_dist.run.process import Process
-from savae_dist.training.profile_range import RANGE
 
 FOLDER = "profile"
 WARM_UP = 3  # iterations that are not recorded: memory is allocated in them, algorithms are chosen, code is compiled
@@ -71,7 +70,7 @@ def table(recording: profile) -> list[str]:
     taken = {
         one.key: (one.self_device_time_total if gpu else one.self_cpu_time_total, one.count)
         for one in recording.key_averages()
-        if not one.key.startswith(RANGE)
+        if not one.is_user_annotation  # names of stretches, ours and torch's, and no operators
     }
     total = sum(time for time, _ in taken.values()) or 1.0
     costly = sorted(taken.items(), key=lambda item: -item[1][0])[:SHOWN]

@@ -7,9 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch._C._autograd import _profiler_enabled
 
-RANGE = "update: "  # what all of them begin with
-
 
 def in_profile(update: str) -> AbstractContextManager[object]:
     """The steps of an update in a profile; nothing while no profiler records."""
-    return torch.profiler.record_function(RANGE + update) if _profiler_enabled() else nullcontext()
+    return torch.profiler.record_function(f"update: {update}") if _profiler_enabled() else nullcontext()

@@ -22,8 +22,8 @@ READS = Stand("n2", "vec step 7", "reading", 9.2, 29)
 @pytest.mark.parametrize(
     ("stands", "said"),
     [
-        ({0: WAITS, 1: READS, 2: WAITS}, "the others wait for rank 1 (n2), at vec step 7 reading for 9 s"),
-        ({0: WAITS, 1: READS, 2: READS}, "the others wait for ranks 1 (n2), 2 (n3), at vec step 7 reading for 9 s"),
+        ({0: WAITS, 1: READS, 2: WAITS}, "the others wait for rank 1 (n2): at vec step 7, reading, for 9 s"),
+        ({0: WAITS, 1: READS, 2: READS}, "the others wait for ranks 1 (n2), 2 (n3): at vec step 7, reading, for 9 s"),
         ({0: WAITS, 1: WAITS, 2: WAITS}, ""),  # the network, perhaps: all have begun the same
         ({0: WAITS, 2: WAITS}, "rank 1 (n2) does not answer"),
         ({0: WAITS}, "no other rank answers"),  # this one may be the one that is cut off
@@ -102,10 +102,10 @@ def test_a_rank_that_hangs_in_a_read_is_named_with_its_stack(tmp_path: Path) -> 
     line, files, _ = lost("hang", tmp_path)
     host = socket.gethostname()
     assert line.startswith("savae_dist: a rank was lost at vec step 5 (")
-    assert f"; the others wait for rank 1 ({host}), at vec step 5 at its own part (reading" in line
+    assert f"; the others wait for rank 1 ({host}): at vec step 5, at its own part (reading" in line
     assert files.keys() == {"rank-0.txt", "rank-1.txt"}
     ours, theirs = files["rank-0.txt"], files["rank-1.txt"]
-    assert f"stands: on {host}: vec step 5, waiting for the others' part for " in ours
+    assert f"stands: on {host}: vec step 5, waiting for the others' part, for " in ours
     assert "  1 on " in ours.split("all ranks:")[1]
     assert ", in _vote\n" in ours.split("the collective that failed was called here")[1]
     last = ours.split("collectives over gloo")[1].split("\n\n")[0].splitlines()[-1]
