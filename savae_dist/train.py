@@ -1,6 +1,7 @@
 """Entry point: configuration -> data, system, networks -> phases -> pipeline.
 
 accelerate launch -m savae_dist.train [PRESET or FILE.yaml] [key=value ...] [--print-config | --check | --plan]
+or --profile N, which trains and shows where the time goes.
 savae-train --launch FILE ... starts Accelerate's launcher itself, and ends with the trainers' own line and code.
 """
 
@@ -44,6 +45,9 @@ def _main(argv: Sequence[str] | None) -> int:
         "--bandwidth", type=float, metavar="GBIT", help=f"Gbit/s between two processes, for --plan ({BANDWIDTH:g})"
     )
     parser.add_argument(
+        "--profile", type=int, metavar="N", help="train, and record N iterations of each phase with torch's profiler"
+    )
+    parser.add_argument(
         "--launch",
         metavar="FILE",
         help="start the processes that this launch file of Accelerate describes; with options of its launcher in "
@@ -52,6 +56,8 @@ def _main(argv: Sequence[str] | None) -> int:
     options = parser.parse_intermixed_args(argv)
     if options.bandwidth is not None and not (options.plan and 0 < options.bandwidth < math.inf):
         parser.error(f"--bandwidth={options.bandwidth:g} goes with --plan, and must be a positive number")
+    if options.profile is not None and (options.profile < 1 or options.print_config or options.check or options.plan):
+        parser.error(f"--profile={options.profile} is a number of iterations, of a run that trains")
     try:
         # If a program has loaded the systems, it may have added its own: `load` asks the registry.
         if "savae_dist.systems" not in sys.modules:
@@ -65,6 +71,7 @@ def _launch(options: argparse.Namespace) -> int:
     from savae_dist.distributed.launcher import launch
 
     flags = ["--print-config"] * options.print_config + ["--check"] * options.check + _plan_flags(options)
+    flags += [] if options.profile is None else [f"--profile={options.profile}"]
     try:
         return launch(options.launch, [*options.config, *flags])
     except UserError as error:
@@ -99,7 +106,7 @@ def _run(options: argparse.Namespace) -> int:
             return 0
         if options.plan:
             return train(config, partial(plan.report, gigabits=options.bandwidth or BANDWIDTH))
-        return train(config, start_report.check if options.check else None)
+        return train(config, start_report.check if options.check else None, options.profile or 0)
     except UserError as error:
         code = told(error)
     except Exception:

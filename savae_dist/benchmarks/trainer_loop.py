@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import tee
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from savae_dist.benchmarks.loaders import LANES
 from savae_dist.benchmarks.setting import Setting
@@ -20,9 +19,9 @@ from savae_dist.run.training_data import TrainingData
 from savae_dist.systems.phases import Phase
 from savae_dist.training.batches import BatchBuilder, BatchSplit, alone, training_plan
 from savae_dist.training.engine import PreparedUpdate, UpdateModule, run_phase
+from savae_dist.training.own_time import Waiting
 from savae_dist.training.strategies import Replicas
 
-T = TypeVar("T")
 ENDLESS = sys.maxsize
 
 
@@ -35,22 +34,6 @@ class Loop:
     iterate: Callable[[], object]
     updates: dict[str, PreparedUpdate]
     waited: Callable[[], float]
-
-
-class Waiting(Generic[T]):
-    """An iterator that measures how long it is waited for."""
-
-    def __init__(self, given: Iterator[T]) -> None:
-        self.given, self.seconds = given, 0.0
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        start = time.perf_counter()
-        one = next(self.given)
-        self.seconds += time.perf_counter() - start
-        return one
 
 
 def trainer(

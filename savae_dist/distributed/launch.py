@@ -19,6 +19,7 @@ from accelerate.utils import DistributedType, parse_flag_from_env
 
 from savae_dist.config.schema import Precision
 from savae_dist.distributed.environment import CODES, STARTED_BY, world_size
+from savae_dist.distributed.flight import record_nccl
 from savae_dist.distributed.lost_peer import lost_peer
 from savae_dist.errors import ConfigError, RankLost
 from savae_dist.precision import NEEDS_GPU, set_tf32
@@ -49,12 +50,15 @@ UNKNOWN_STRATEGIES = {
 }
 
 
-def start(precision: Precision, timeout: float) -> PartialState:
+def start(precision: Precision, timeout: float, output: Path | None = None) -> PartialState:
     """Join the process group and refuse a launch that is not what was asked; ConfigError in one line.
 
     timeout: seconds that a rank waits for its peers, here and in every later collective; RankLost if not all come.
+    output: the run's folder, into which NCCL writes what it has recorded when it times out.
     """
     _check_environment(precision)
+    if output is not None and world_size() > 1 and torch.cuda.is_available() and not cpu_asked():
+        record_nccl(output)
     state = _join(timeout)
     if state.num_processes != world_size():
         raise ConfigError(

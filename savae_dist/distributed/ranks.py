@@ -55,7 +55,8 @@ SHARED_FOLDER_SECONDS = 30.0  # network file systems cache for a while that a fo
 class Peers:
     """The ranks of this launch, with a gloo group for small messages.
 
-    launch: a random token of this launch, the same on all ranks. node: number of this node, of `nodes`.
+    launch: a random token of this launch, the same on all ranks; begun: when it began, by rank 0's clock. node: number
+    of this node, of `nodes`. hosts: the machine of each rank.
     """
 
     def __init__(self, state: PartialState, timeout: float) -> None:
@@ -64,7 +65,10 @@ class Peers:
         size = ranks_of_node(self.ranks)
         self.node, self.nodes = self.rank // size, -(-self.ranks // size)
         self.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if self.ranks > 1 else None
-        self.launch = self.gather({"launch": secrets.token_hex(8)})[0]["launch"]
+        mine = {"launch": secrets.token_hex(8), "begun": time.strftime("%Y%m%d-%H%M%S"), "host": socket.gethostname()}
+        records = self.gather(mine)
+        self.launch, self.begun = records[0]["launch"], records[0]["begun"]
+        self.hosts = [record["host"] for record in records]
 
     def gather(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The records of all ranks, in rank order; values must be JSON-able."""

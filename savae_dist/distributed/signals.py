@@ -17,8 +17,8 @@ from typing import NoReturn, Self, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from savae_dist.distributed.flight import Flight, connect
 from savae_dist.distributed.lost_peer import lost_peer
 from savae_dist.distributed.ranks import Peers
 from savae_dist.errors import Interrupted, Preempted, UserError
@@ -72,7 +72,8 @@ class Stop:
     peers and, if the ranks have not agreed within `patience` seconds, calls `give_up` with a message and the exit code
     and ends the process: a rank may be gone or cut off.
 
-    launcher: process id of the parent whose end counts as a SIGTERM; None: of none.
+    launcher: process id of the parent whose end counts as a SIGTERM; None: of none. flight: is told what this rank is
+    at, and answers its peers from the thread that passes wishes on.
     """
 
     def __init__(
@@ -81,11 +82,13 @@ class Stop:
         ranks: int = 1,
         patience: float | None = None,
         launcher: int | None = None,
+        flight: Flight | None = None,
     ) -> None:
         limit = float(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", LAUNCHER_SECONDS))
         self.patience = max(limit - LAST_WORDS_SECONDS, 1.0) if patience is None else patience
         self.signal = 0  # the first that came, here or at a peer
         self._give_up, self._ranks, self._launcher = give_up, ranks, launcher
+        self._flight = flight or Flight()
         self._interruptible, self._when, self._raised = False, "before it began to train", -UNWINDING_SECONDS
         self._interrupts = 0  # Ctrl-C, here
         self._peers: Peers | None = None
@@ -150,6 +153,7 @@ class Stop:
         """
         result: list[T] = []
         error: UserError | None = None
+        self._flight.at("at its own part (reading, measuring or drawing)")
         try:
             try:
                 self._interruptible = True
@@ -161,7 +165,9 @@ class Stop:
                 self._interruptible = False
         except Interrupted:
             self._interruptible = False  # here too: the signal may have come just before the line above
+        self._flight.at("waiting for the others' part")
         vote = self._vote(FAILED if error is not None else self.signal)
+        self._flight.at("computing, or waiting for sums over the ranks")
         if not vote:
             return result[0]
         if vote != FAILED:
@@ -249,16 +255,14 @@ class Stop:
     def _listen(self, peers: Peers) -> None:
         """Tell the peers of a signal, or deliver theirs here. In a thread, since the store may hang or be gone."""
         try:
-            # Open a second connection: that of the process group is locked while a rank waits for another.
-            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            hour = timedelta(hours=1)
-            store = TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=hour)
+            store = connect(timedelta(hours=1))
             key = f"savae_dist/stop/{peers.launch}"
             while not self._wished.wait(TICK_SECONDS):
                 if store.check([key]):
                     self.signal = self.signal or int(store.get(key))
                     self._deliver()
                     return
+                self._flight.answer(store, peers)
             if self.signal:
                 store.set(key, str(self.signal))
         except RuntimeError as error:

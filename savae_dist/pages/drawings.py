@@ -9,7 +9,14 @@ from savae_dist.pages.chart import Chart, chart
 from savae_dist.pages.curves import Curves
 from savae_dist.pages.folder import VALIDATION, RunFolder
 
-LOGGED = ("gradient_share/", "generated/", "checkpoints/", VALIDATION)  # prefixes of tags that belong to no update
+RANKS = "ranks/"
+LOGGED = (
+    "gradient_share/",
+    "generated/",
+    "checkpoints/",
+    RANKS,
+    VALIDATION,
+)  # prefixes of tags that belong to no update
 NO_LOSS = ("lr", "skipped", "gradient_norm", "samples_per_second")
 
 
@@ -52,7 +59,7 @@ def compared(runs: Mapping[str, RunFolder]) -> Sequence[Chart]:
     """A drawing for each tag that a run has but baselines, with a line for each run that has it."""
     tags = dict.fromkeys(tag for run in runs.values() for tag in run.curves)
     baselines = tuple(VALIDATION + name for name in BASELINES.values())
-    wanted = [tag for tag in tags if not tag.endswith((*NO_LOSS, *baselines))]
+    wanted = [tag for tag in tags if not tag.endswith((*NO_LOSS, *baselines)) and not tag.startswith(RANKS)]
     ordered = sorted(wanted, key=lambda tag: not tag.startswith(VALIDATION))
     made = [chart(tag, {name: run.curves[tag] for name, run in runs.items() if tag in run.curves}) for tag in ordered]
     return [one for one in made if one is not None]

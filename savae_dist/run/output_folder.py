@@ -8,7 +8,7 @@ from savae_dist.errors import ConfigError
 
 RUN = ("config.yaml", "checkpoints")  # either of them makes a folder a run's
 # Files that may stand here before these: of a launch that was refused, of a job script, or of a faster rank.
-BEFORE = ("status.json", "status-node*.json", ".lock", ".launch-*", ".*.draft", "*.log", "*.out", "*.err")
+BEFORE = ("status.json", "status-node*.json", "flight", ".lock", ".launch-*", ".*.draft", "*.log", "*.out", "*.err")
 NEW_VOLUME = "lost+found"
 
 

@@ -12,7 +12,7 @@ import torch
 
 from savae_dist.config.compile import Compile
 from savae_dist.config.schema import RunConfig
-from savae_dist.distributed.reduce import rank_means
+from savae_dist.distributed.reduce import means_and_rows
 from savae_dist.distributed.signals import Halt
 from savae_dist.errors import DivergedError, SaveError
 from savae_dist.networks import Network
@@ -20,6 +20,8 @@ from savae_dist.run import posterior_cache
 from savae_dist.run.checkpoints import checkpoint
 from savae_dist.run.checkpoints.saves import Saves
 from savae_dist.run.process import Process
+from savae_dist.run.profiling import profiled
+from savae_dist.run.reporting.pace import Pace
 from savae_dist.run.reporting.tracker import Clock, Tracker
 from savae_dist.run.results import Results
 from savae_dist.run.retry import Retry
@@ -30,6 +32,7 @@ from savae_dist.training.batch_norm import broadcast_buffers, recalibrate
 from savae_dist.training.batches import training_plan
 from savae_dist.training.engine import PreparedUpdate, run_phase
 from savae_dist.training.gradient_shares import read_out
+from savae_dist.training.own_time import Waiting
 from savae_dist.training.posteriors import Posteriors
 
 MEASURED = 2048  # training samples that a phase may measure before its first step
@@ -42,6 +45,7 @@ class Run:
     """A run at the start, or where its newest checkpoint left it; `setup.open_run` puts it together.
 
     training: where it stands. resumed_from: the checkpoint that it goes on from. updates: of the phase that it is in.
+    profile: how many iterations of each phase the profiler records (`profiling`).
     """
 
     config: RunConfig
@@ -56,6 +60,7 @@ class Run:
     results: Results
     updates: Updates = field(default_factory=dict, init=False)
     saves: Saves = field(init=False)
+    profile: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.saves = Saves(self.folder, self.config, self.process, self.tracker, self.training.total)
@@ -110,25 +115,28 @@ class Run:
         split, starts = builder.split, {name: update.config.start for name, update in updates.items()}
         plan = training_plan(phase, split, first=training.step, last=last, origin=training.origin, starts=starts)
         ahead, plan = tee(plan)  # the loader reads ahead of the engine
-        clock = Clock()
+        batches, clock = Waiting(self.data.planned(ahead)), Clock()
+        pace = Pace(phase.name, self.process.peers.hosts, self.process.state.device, batches, updates.values())
         if keep_best.overdue(training, config.validate_every, last) and self.validate(phase, updates):
             self.save(updates)
-        for step in run_phase(plan, self.data.planned(ahead), updates, builder, self.saves.together):
-            clock.tick()
-            training.total, training.step = training.total + 1, step
-            self.tracker.advance(phase.name)
-            self.process.status.beat(phase.name, step)
-            for update in updates.values():
-                self.tracker.warn(update.capture.told(), training.total)
-            if step % config.log_every == 0 or step == last:
-                self._log(phase, updates, clock)
-            if config.debug.check_ranks and step % config.debug.check_ranks == 0:
-                self.process.peers.check_equal(self.networks, f"{phase.name} step {step}")
-            if step != last:
-                self._keep(phase, updates)
-            clock.skip()
-            if keep_best.tired(training):
-                break
+        with profiled(self.profile, phase.name, self.folder, self.process, self.tracker.say) as after_iteration:
+            for step in run_phase(plan, batches, updates, builder, self.saves.together):
+                clock.tick()
+                after_iteration()
+                training.total, training.step = training.total + 1, step
+                self.tracker.advance(phase.name)
+                self.process.status.beat(phase.name, step)
+                for update in updates.values():
+                    self.tracker.warn(update.capture.told(), training.total)
+                if step % config.log_every == 0 or step == last:
+                    self._log(phase, updates, clock, pace)
+                if config.debug.check_ranks and step % config.debug.check_ranks == 0:
+                    self.process.peers.check_equal(self.networks, f"{phase.name} step {step}")
+                if step != last:
+                    self._keep(phase, updates)
+                clock.skip()
+                if keep_best.tired(training):
+                    break
         self._end(phase, updates, clock)
 
     def _keep(self, phase: Phase, updates: Updates) -> None:
@@ -207,9 +215,10 @@ class Run:
             if update.active
         }
 
-    def _log(self, phase: Phase, updates: Updates, clock: Clock) -> None:
+    def _log(self, phase: Phase, updates: Updates, clock: Clock, pace: Pace) -> None:
         """Losses and rates to TensorBoard and the progress; DivergedError after too many skipped steps in a row."""
-        losses = rank_means({f"{name}/{term}": s for name, u in updates.items() for term, s in u.meter.drain().items()})
+        sums = {f"{name}/{term}": s for name, u in updates.items() for term, s in u.meter.drain().items()}
+        losses, rows = means_and_rows(sums, pace.measured())
         for name, update in updates.items():
             skipped = int(update.skipped_in_a_row)
             if skipped >= self.config.nonfinite_limit:
@@ -232,11 +241,13 @@ class Run:
         values |= {f"gradient_share/{term}": share for term, share in shares.items()}
         pictures = read_out(update.pictures for update in updates.values())
         values |= {f"generated/{name}": value for name, value in pictures.items()}
+        values |= pace.logged(rows, self.training.step, clock.iterations, clock.seconds)
+        self.process.status.values["ranks"] = pace.status
         self.tracker.scalars({**losses, **values}, self.training.total)
-        warnings = self.results.watch.logged(phase, self.training.step, losses, shares, pictures)
+        warnings = pace.warnings | self.results.watch.logged(phase, self.training.step, losses, shares, pictures)
         self.tracker.warn(warnings, self.training.total)
         shown = {name: value for name, value in losses.items() if not name.endswith("gradient_norm")}
-        self.tracker.progress(f"{phase.name} step {self.training.step}/{self.steps(phase)}", shown, rate)
+        self.tracker.progress(f"{phase.name} step {self.training.step}/{self.steps(phase)}", shown, rate, pace.note)
 
     def _advice_on_data(self) -> str:
         """What to do where not even the first step had a finite gradient: then the samples are too large."""

@@ -28,6 +28,7 @@ from savae_dist.systems.fit import check_scalars
 from savae_dist.systems.phases import Batch, Phase, Update
 from savae_dist.training.adaptive import adaptive_factors
 from savae_dist.training.batches import BatchBuilder, PlannedStep, Together, alone
+from savae_dist.training.buffers import as_bytes, restore
 from savae_dist.training.capture import Capture
 from savae_dist.training.comparison import Comparison
 from savae_dist.training.frozen import states_of
@@ -41,6 +42,8 @@ from savae_dist.training.optim import (
     learning_rate,
     make_optimizer,
 )
+from savae_dist.training.own_time import OwnTime
+from savae_dist.training.profile_range import in_profile
 from savae_dist.training.schedules import FACTOR, factor, left_out, total, weighted
 from savae_dist.training.strategies import Parallel, Partitions, Replicas
 
@@ -117,7 +120,7 @@ class PreparedUpdate:
         self.scaler = make_scaler(precision, device)
         averaged = update.trains if ema and update.averaged else ()
         self.averages = {name: WeightAverage(networks[name], ema) for name in averaged}
-        self.meter = Meter(device)
+        self.meter, self.own_time = Meter(device), OwnTime(device)
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -152,11 +155,13 @@ class PreparedUpdate:
         if self.decoder is not None and (self.adaptive or shares_due):
             self._look_at_gradients(self.decoder, loss_index, slices, shares_due)
             restore(buffers, before)
+            self.own_time.begin()  # anew: ranks have waited for each other
         if self.parallel.unsettled:
             self._backward(loss_index, slices[-1:])
             self.optimizer.zero_grad(set_to_none=True)
             restore(buffers, before)
             self.parallel.unsettled = False
+            self.own_time.begin()
         sums = self._backward(loss_index, slices)
         self.parallel.step()
         self.optimizer.zero_grad(set_to_none=True)  # at once: no gradient is left while other updates train
@@ -197,6 +202,8 @@ class PreparedUpdate:
                 terms = self.capture(self.parallel.forward, batch, loss_index)
                 counted = weighted(terms, self.factors)
                 loss = mean(total(counted, terms, self.parameters.values()), len(slices))
+                if number == len(slices):
+                    self.own_time.end()
                 self.parallel.backward(loss if self.scaler is None else self.scaler.scale(loss))
             for name, value in terms.items():
                 part = mean(value.detach(), len(slices))
@@ -253,17 +260,6 @@ class PreparedUpdate:
         self.parallel.close()
 
 
-def as_bytes(buffer: Tensor) -> Tensor:
-    """The buffer's own memory, uint8 `[bytes]`: buffers of every type and shape then fit into one tensor."""
-    return buffer.as_strided((buffer.numel(),), (1,)).view(torch.uint8)
-
-
-def restore(buffers: list[Tensor], before: Tensor | None) -> None:
-    """Write what `torch.cat(buffers)` was into the buffers, each `[bytes]`; None where there are none."""
-    if before is not None:
-        torch._foreach_copy_(buffers, before.split([len(buffer) for buffer in buffers]))
-
-
 def mean(total: Tensor, count: int) -> Tensor:
     """total / count, which is `total` itself where nothing is to be divided."""
     return total if count == 1 else total / count
@@ -285,12 +281,14 @@ def run_phase(
         iteration = list(steps)
         data = iter(together(partial(_read, raw, sum(len(planned.reads) for planned, _ in iteration))))
         for planned, noise in iteration:
-            step, position = planned.step, planned.position
+            step, position, update = planned.step, planned.position, updates[planned.step.update.name]
+            update.own_time.begin()
             if planned.reads:
                 parts = list(islice(data, len(planned.reads)))
                 slices = [builder.batch(part, position) for part in parts]
             noisy = [replace(one, noise=own) for one, own in zip(slices, noise, strict=True)]
-            updates[step.update.name].step(step.loss_index, noisy, planned.iteration)
+            with in_profile(step.update.name):
+                update.step(step.loss_index, noisy, planned.iteration)
             if planned.ends_iteration:
                 yield planned.iteration + 1
 

@@ -38,6 +38,26 @@ case "$1 $2" in
     requeue*) exit "${REQUEUE_FAILS:-0}" ;;
 esac
 """,
+    # Runs a job at once, the tasks of an array one after the other, and says its number.
+    "sbatch": """
+echo "sbatch $*" >>"$STUBS/log"
+job=$((700 + $(grep -c ^sbatch "$STUBS/log")))
+array=
+while [[ $1 == --* ]]; do
+    if [[ $1 == --array=* ]]; then array=${1#--array=}; fi
+    shift
+done
+unset SLURM_ARRAY_TASK_ID
+if [ -z "$array" ]; then
+    bash "$@" >>"$STUBS/said" 2>&1
+else
+    export SLURM_ARRAY_TASK_COUNT=$((${array#*-} - ${array%-*} + 1))
+    for ((task = ${array%-*}; task <= ${array#*-}; task++)); do
+        SLURM_ARRAY_TASK_ID=$task bash "$@" >>"$STUBS/said" 2>&1
+    done
+fi
+echo "$job;cluster"
+""",
     # `say CODE` leaves a status as the trainer does; $FAKE is what the launcher goes through.
     "accelerate": """
 echo "accelerate $*" >>"$STUBS/log"

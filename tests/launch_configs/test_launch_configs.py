@@ -170,6 +170,10 @@ def manifests(name: str) -> dict[str, dict[str, Any]]:
     return {m["kind"]: m for m in yaml.safe_load_all((FOLDER / "kubernetes" / f"{name}.yaml").read_text())}
 
 
+PACKING = {
+    manifest["metadata"]["name"].removeprefix("savae-pack-"): manifest
+    for manifest in yaml.safe_load_all((FOLDER / "kubernetes" / "pack.yaml").read_text())
+}
 CLAIM, RUNTIME = (manifests("runtime")[kind] for kind in ("PersistentVolumeClaim", "TrainingRuntime"))
 JOB = manifests("trainjob")["TrainJob"]
 (REPLICATED,) = RUNTIME["spec"]["template"]["spec"]["replicatedJobs"]
@@ -179,6 +183,7 @@ MODELS = {
     "runtime": (models.TrainerV1alpha1TrainingRuntime, RUNTIME),
     "trainjob": (models.TrainerV1alpha1TrainJob, JOB),
     "claim": (models.IoK8sApiCoreV1PersistentVolumeClaim, CLAIM),
+    **{f"pack {name}": (models.IoK8sApiBatchV1Job, job) for name, job in PACKING.items()},
 }
 
 

@@ -19,7 +19,6 @@ from savae_dist.data.packing import told
 from savae_dist.data.packing.pack import check_options, summary
 from savae_dist.data.packing.sources.base import Source
 from savae_dist.data.packing.splits import SPLITS
-from savae_dist.data.packing.spool import Part
 from savae_dist.data.packing.steps import (
     PLAN,
     Options,
@@ -136,7 +135,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 def _make(source: Source, options: Options, plan: dict[str, Any], work: Path, out: Path, processes: int) -> None:
     form = begin(source, options, plan, work)
-    parts = read_parts(source, form, work, options.bad_budget, processes)
+    parts = list(read_parts(source, form, work, options.bad_budget, processes).values())
     new = work / "new"
     pictures = form.dtype == "uint8"
     origin = source.origin if isinstance(source.origin, PictureFiles) == pictures else None
@@ -167,13 +166,12 @@ def _make_share(
             if not try_lock(mine):
                 raise ConfigError(f"--part {share} is at work already; give each machine a number of its own")
             stack.enter_context(locked(mine))
-        read_parts(source, form, work, options.bad_budget, processes, share)
+        parts = list(read_parts(source, form, work, options.bad_budget, processes, share).values())
         count = len(source.splits)
-        paths = [path for i in range(count) if (path := work / f"part-{i:06d}.json").exists()]
-        result = {"part": str(share), "read": f"{len(paths)} of {count} parts of the source, by all machines"}
-        if len(paths) < count:
+        result = {"part": str(share), "read": f"{len(parts)} of {count} parts of the source, by all machines"}
+        if len(parts) < count:
             return result | {"then": "the same command again once all machines have read, or a last one without --part"}
-        planned = planned_sets(source, options, form, [Part.load(path) for path in paths], work)
+        planned = planned_sets(source, options, form, parts, work)
         for one in planned:
             write_shards(one, options, processes, share)
     shards = [path.exists() for one in planned for path in one.scanned]

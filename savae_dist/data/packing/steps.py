@@ -94,21 +94,30 @@ def begin(source: Source, options: Options, plan: dict[str, Any], work: Path) ->
     raise DataError(f"the source holds no usable sample: {told.told(bad) or 'it is empty'}; name another")
 
 
-def read_parts(source: Source, form: Form, work: Path, budget: int, processes: int, share: Share = ALL) -> list[Part]:
-    """Every part of the share into the work folder; those that are there are left as they are."""
+def read_parts(
+    source: Source, form: Form, work: Path, budget: int, processes: int, share: Share = ALL
+) -> dict[int, Part]:
+    """Read the parts of the share into the work folder; those that are there are left as they are.
+
+    Returns all parts that are there by now, by their numbers, those of other machines included; each is loaded once.
+    """
     paths = [work / f"part-{number:06d}.json" for number in range(len(source.splits))]
-    bad = [one for path in paths if path.exists() for one in Part.load(path).bad]
+    parts = {number: Part.load(path) for number, path in enumerate(paths) if path.exists()}
+    bad = [one for part in parts.values() for one in part.bad]
     told.check_budget(bad, budget)
 
     def read(number: int) -> None:
         write_part(paths[number], source.read(number), form)
 
     def after(number: int) -> None:
-        bad.extend(Part.load(paths[number]).bad)
+        parts[number] = Part.load(paths[number])
+        bad.extend(parts[number].bad)
         told.check_budget(bad, budget)
 
-    run_jobs([i for i in share.of_jobs(len(paths)) if not paths[i].exists()], read, processes, "reading", after)
-    return [Part.load(paths[i]) for i in share.of_jobs(len(paths))]
+    run_jobs([i for i in share.of_jobs(len(paths)) if i not in parts], read, processes, "reading", after)
+    late = [number for number, path in enumerate(paths) if number not in parts and path.exists()]
+    parts |= {number: Part.load(paths[number]) for number in late}  # of machines that have read meanwhile
+    return dict(sorted(parts.items()))
 
 
 @dataclass(frozen=True)

@@ -76,13 +76,17 @@ class Tracker:
             self.bar.set_description(phase, refresh=False)
             self.bar.update()
 
-    def progress(self, where: str, losses: Mapping[str, float], rate: float) -> None:
-        """Show the losses beside the bar; without a terminal, where a bar would fill a log file, write one line."""
+    def progress(self, where: str, losses: Mapping[str, float], rate: float, note: str = "") -> None:
+        """Show the losses beside the bar; without a terminal, where a bar would fill a log file, write one line.
+
+        note: added to that line.
+        """
         shown = {name: f"{value:.3g}" for name, value in losses.items()}
         if self.terminal:
             self.bar.set_postfix(shown, refresh=False)
         else:
-            self.say(f"{where}: {', '.join(f'{name} {text}' for name, text in shown.items())}; {rate:,.0f} samples/s")
+            terms = ", ".join(f"{name} {text}" for name, text in shown.items())
+            self.say(f"{where}: {terms}; {rate:,.0f} samples/s{note and f'; {note}'}")
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         if self.main:
