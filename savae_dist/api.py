@@ -28,7 +28,7 @@ from savae_dist.networks import (
     make_decoder,
     make_encoder,
 )
-from savae_dist.networks.base import Norm, Output, output_for
+from savae_dist.networks.blocks import Norm, Output, output_for
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import SYSTEMS, losses
 from savae_dist.systems.phases import Batch, Loss, Phase, Recalibration, System, Update, check_numbers

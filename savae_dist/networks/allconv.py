@@ -12,7 +12,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from savae_dist.networks.base import Decoder, Norm, Output, act, crop, initialise, norm
+from savae_dist.networks.base import Decoder
+from savae_dist.networks.blocks import Norm, Output, act, crop, initialise, norm
 from savae_dist.networks.conv import ConvEncoder, pooled_size
 from savae_dist.networks.mlp import CodeEncoder
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from savae_dist.networks.base import Critic, Decoder, Encoder, Network, Norm, is_image, output_for
+from savae_dist.networks.base import Critic, Decoder, Encoder, Network
+from savae_dist.networks.blocks import Norm, is_image, output_for
 from savae_dist.networks.conv import ConvCritic, ConvDecoder, ConvEncoder
 from savae_dist.networks.dcgan import DcganCritic, DcganDecoder, DcganEncoder
 from savae_dist.networks.hou import STAGES, HouDecoder, HouEncoder

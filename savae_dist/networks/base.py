@@ -1,14 +1,14 @@
-"""What every network shares: saving and loading as a Hub folder, and the small blocks."""
+"""What every network shares: saving and loading as a Hub folder, and the roles."""
 
 from __future__ import annotations
 
 import inspect
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -20,15 +20,13 @@ from torch import Tensor, nn
 from savae_dist.errors import CheckpointError
 from savae_dist.files import write_bytes, write_text
 from savae_dist.latents import full_precision
+from savae_dist.networks.blocks import Output
 from savae_dist.networks.hub import folder_of
 from savae_dist.networks.staged import Staged
 from savae_dist.networks.stored import AGAIN, CONFIG, check_stored
 from savae_dist.untrusted import check, read_object
 
-SLOPE = 0.2  # negative slope of every LeakyReLU
 FORMAT_VERSION = 1
-Norm = Literal["batch", "group", "none"]
-Output = Literal["sigmoid", "linear"]  # last layer of a decoder: sigmoid for images in [0, 1], linear for signals
 
 
 class Network(Staged, PyTorchModelHubMixin):
@@ -39,6 +37,7 @@ class Network(Staged, PyTorchModelHubMixin):
     """
 
     model_type: ClassVar[str] = ""  # the name under which NETWORKS holds the subclass
+
     init_arguments: dict[str, Any]  # arguments of __init__, defaults included; `*args` under "*args"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -230,72 +229,3 @@ def inference(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def act(x: Tensor) -> Tensor:
-    """LeakyReLU in place: what feeds it, a convolution, a linear layer or a norm, needs its output no more."""
-    return nn.functional.leaky_relu_(x, SLOPE)
-
-
-def conv(dims: int, channels_in: int, channels_out: int) -> nn.Module:
-    """3-wide convolution of stride 1 that keeps the size, for signals (dims 1) or images (dims 2)."""
-    return (SignalConv, nn.Conv2d)[dims - 1](channels_in, channels_out, 3, padding=1)
-
-
-class SignalConv(nn.Conv1d):
-    """nn.Conv1d over `[batch, channels, length]`, computed in channels-last order, which only conv2d has.
-
-    On a CPU two to three times as fast at the few channels and long windows of signals.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        x, weight = (t.unsqueeze(2).contiguous(memory_format=torch.channels_last) for t in (x, self.weight))
-        return nn.functional.conv2d(x, weight, self.bias, padding=(0, *self.padding)).squeeze(2)
-
-
-def norm(kind: Norm, channels: int, dims: int) -> nn.Module:
-    """Normalisation over `[batch, channels]` (dims 0), `[.., length]` (1) or `[.., height, width]` (2)."""
-    if kind == "batch":
-        return (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d)[dims](channels)
-    if kind == "group":  # independent of the rest of the batch, so the same on any number of ranks
-        return nn.GroupNorm(8 if channels % 8 == 0 else 1, channels)
-    return nn.Identity()
-
-
-def output_for(shape: Sequence[int]) -> Output:
-    """The function at the end of a decoder of such samples."""
-    return "sigmoid" if is_image(shape) else "linear"
-
-
-def is_image(shape: Sequence[int]) -> bool:
-    """(channels, height, width), values in [0, 1]; a signal is (channels, length)."""
-    return len(shape) == 3
-
-
-def crop(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """x `[batch, channels, ...]` without what its axes have more than those of `shape`, at their ends."""
-    return x[(slice(None), slice(None), *(slice(size) for size in shape[1:]))]
-
-
-class Residual(nn.Module):
-    """x + second(LeakyReLU(first(x))): same width, identity skip, no norm; second layer starts at a tenth."""
-
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(act(self.first(x))).add_(x)
-
-
-def initialise(network: nn.Module, *small: nn.Module) -> None:
-    """Kaiming weights, zero biases; residual blocks' second layers and `small` are scaled by 0.1."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, a=SLOPE)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    with torch.no_grad():
-        seconds = (m.second for m in network.modules() if isinstance(m, Residual))
-        for layer in (*seconds, *small):
-            layer.get_parameter("weight").mul_(0.1)

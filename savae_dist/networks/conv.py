@@ -14,7 +14,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from savae_dist.latents import Posterior, bounded, full_precision
-from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, Residual, act, conv, crop, initialise, norm
+from savae_dist.networks.base import Critic, Decoder, Encoder
+from savae_dist.networks.blocks import Norm, Output, Residual, act, conv, crop, initialise, norm
 from savae_dist.networks.noise import CodeDraws, StageNoise
 from savae_dist.networks.upsample import Upsampling, doubling
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from savae_dist.latents import Posterior, bounded, full_precision
-from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, act, norm
+from savae_dist.networks.base import Critic, Decoder, Encoder
+from savae_dist.networks.blocks import Norm, Output, act, norm
 from savae_dist.networks.staged import Staged
 
 SMALLEST, WIDEST = 4, 8

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from savae_dist.latents import Posterior, bounded, full_precision
-from savae_dist.networks.base import Critic, Decoder, Encoder, Norm, Output, Residual, act, conv, crop, initialise, norm
+from savae_dist.networks.base import Critic, Decoder, Encoder
+from savae_dist.networks.blocks import Norm, Output, Residual, act, conv, crop, initialise, norm
 
 STAGES = 4
 MOST_STAGES = 32  # after which any axis is down to 1

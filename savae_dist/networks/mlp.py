@@ -11,18 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from savae_dist.latents import Posterior, full_precision
-from savae_dist.networks.base import (
-    Classifier,
-    Decoder,
-    Discriminator,
-    Encoder,
-    Norm,
-    Output,
-    Residual,
-    act,
-    initialise,
-    norm,
-)
+from savae_dist.networks.base import Classifier, Decoder, Discriminator, Encoder
+from savae_dist.networks.blocks import Norm, Output, Residual, act, initialise, norm
 
 
 class DenseClassifier(Classifier):

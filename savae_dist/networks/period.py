@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from savae_dist.latents import full_precision
-from savae_dist.networks.base import Critic, act, initialise
+from savae_dist.networks.base import Critic
+from savae_dist.networks.blocks import act, initialise
 
 PERIODS = (2, 3, 5, 7, 11)  # Kong's: primes, so that no two of them see the same samples side by side
 KERNEL, STRIDES = 5, (3, 3, 3, 1)  # of the convolutions, along a column

@@ -29,7 +29,7 @@ from savae_dist.networks import (
     Network,
     Prior,
 )
-from savae_dist.networks.base import Norm, output_for
+from savae_dist.networks.blocks import Norm, output_for
 from savae_dist.networks.codes import LabelUse, PriorKind
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses

@@ -20,7 +20,7 @@ from torch import Tensor
 from savae_dist.config.effect import needs
 from savae_dist.latents import full_precision
 from savae_dist.networks import CodeDiscriminator, CriticBackbone, Network, make_autoencoder, make_critic
-from savae_dist.networks.base import Norm
+from savae_dist.networks.blocks import Norm
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
 from savae_dist.systems.fit import check_slopes

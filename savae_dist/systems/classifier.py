@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from savae_dist.networks import AllConvEncoder, DenseClassifier, Network
-from savae_dist.networks.base import Norm
+from savae_dist.networks.blocks import Norm
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
 from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_classes, check_numbers

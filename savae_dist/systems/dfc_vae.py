@@ -21,7 +21,7 @@ from savae_dist.networks import (
     TapWeights,
     make_autoencoder,
 )
-from savae_dist.networks.base import Norm
+from savae_dist.networks.blocks import Norm
 from savae_dist.networks.features import tap_statistics
 from savae_dist.networks.hou import STAGES
 from savae_dist.pipeline.feature_network import open_features

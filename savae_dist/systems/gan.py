@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from savae_dist.networks import CriticBackbone, Network, make_critic, make_decoder
-from savae_dist.networks.base import Norm
+from savae_dist.networks.blocks import Norm
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
 from savae_dist.systems.fit import check_slopes

@@ -29,7 +29,7 @@ from savae_dist.networks import (
     PeriodCritic,
     SpectrogramCritic,
 )
-from savae_dist.networks.base import Norm, output_for
+from savae_dist.networks.blocks import Norm, output_for
 from savae_dist.networks.conv import FEATURE_STAGES, FeatureTap
 from savae_dist.networks.upsample import Upsampling
 from savae_dist.preprocess import DataSpec

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from savae_dist.config.schema import Auto
 from savae_dist.networks import Backbone, Network, make_autoencoder
-from savae_dist.networks.base import Norm
+from savae_dist.networks.blocks import Norm
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
 from savae_dist.systems.phases import Batch, Phase, Recalibration, Update, check_numbers, code_size

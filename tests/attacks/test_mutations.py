@@ -62,7 +62,7 @@ def arguments(rng: random.Random, kind: str) -> dict[str, Any]:
     hints = NETWORKS[kind].__init__.__annotations__
     taken = {name: value for name, value in rest.items() if name in hints and rng.random() < 0.7}
     taken |= {name: value for name, value in needed.items() if name in hints and name not in rest}
-    if kind == "spectrogram_critic":
+    if kind in ("spectrogram_critic", "period_critic"):
         taken["shape"] = rng.choice([[2, 33], [1, 17]])
     if kind == "prior":
         taken = {"style_dim": 2, "kind": rng.choice(["gaussian", "mixture"]), "scale": rng.choice([1, 2.5])}

@@ -31,7 +31,7 @@ from savae_dist.networks import (
     make_decoder,
     make_encoder,
 )
-from savae_dist.networks.base import SignalConv
+from savae_dist.networks.blocks import SignalConv
 
 SHAPES = [((1, 28, 28), 2), ((3, 33, 17), 3), ((2, 1001), 5), ((1, 8, 8), 2), ((1, 7), 0), ((1, 64), 6), ((1, 5, 9), 1)]
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from savae_dist.networks import Network, PeriodCritic
-from savae_dist.networks.base import SLOPE
+from savae_dist.networks.blocks import SLOPE
 from savae_dist.networks.period import PERIODS, ColumnCritic, folded
 from savae_dist.systems import SAVAE, losses
 

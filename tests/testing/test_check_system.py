@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from savae_dist.networks import NETWORKS, Critic, Network, make_autoencoder, make_critic
-from savae_dist.networks.base import Norm
+from savae_dist.networks.blocks import Norm
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems import losses
 from savae_dist.systems.phases import Batch, Phase, Update

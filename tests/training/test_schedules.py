@@ -110,6 +110,7 @@ def test_nothing_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     def compile(self: UpdateModule) -> None:
         self._compiled_call_impl = torch.compile(self._call_impl, backend=backend)
 
+    torch._dynamo.reset()  # after many compilations by other tests it would compile no more
     monkeypatch.setattr(UpdateModule, "compile", compile)
     changing = {"schedules": {"adv": ScheduleConfig(1, 3)}, "adaptive": {"adv": AdaptiveConfig("rec")}}
     run = SmallRun(make("savae"), compile="update", shares_every=2, **changing)
