@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from savae_dist.config.counts import Auto
 from savae_dist.config.effect import field_values
-from savae_dist.config.schema import Auto, RunConfig
+from savae_dist.config.schema import RunConfig
 
 AUTO: Auto = "auto"
 

@@ -8,7 +8,7 @@ from savae_dist.errors import ConfigError
 
 Compile = Literal["none", "update", "graphs"]
 
-FORMER: dict[bool, Compile] = {True: "update", False: "none"}  # what the key once was
+FORMER: dict[bool, Compile] = {True: "update", False: "none"}  # the key was a boolean before
 
 
 def named(asked: Any) -> Any:

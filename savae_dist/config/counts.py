@@ -1,11 +1,13 @@
-"""Keys that count something."""
+"""Keys that count something, some of which may be `auto`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from savae_dist.errors import ConfigError
+
+Auto = Literal["auto"]  # chosen by the samples (`config.auto`)
 
 
 def at_least_one(values: Mapping[str, Any]) -> None:

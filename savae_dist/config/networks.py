@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from savae_dist.config.counts import at_least_one
+from savae_dist.config.counts import Auto, at_least_one
 from savae_dist.errors import ConfigError
 
 
@@ -21,7 +21,7 @@ class NetworksConfig:
 
     width: int = 16
     norm: Literal["batch", "sync_batch", "group", "none"] = "batch"
-    pools: int | Literal["auto"] = "auto"
+    pools: int | Auto = "auto"
     initial: str | None = None
     checkpoint_activations: bool = False
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from savae_dist.config.augmentations import check_strengths
 from savae_dist.config.compile import Compile, check_compile
-from savae_dist.config.counts import at_least_one
+from savae_dist.config.counts import Auto, at_least_one
 from savae_dist.config.effect import needs, no_effect
 from savae_dist.config.hub import HubConfig, check_resume
 from savae_dist.config.members import check_members
@@ -23,7 +23,6 @@ from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig
 from savae_dist.config.trackers import check_trackers
 from savae_dist.errors import ConfigError
 
-Auto = Literal["auto"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 MAX_LANES = 65_536

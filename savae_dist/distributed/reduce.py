@@ -17,14 +17,10 @@ def rank_sums(values: Tensor) -> Tensor:
     return values
 
 
-def rank_means(sums: Mapping[str, Tensor]) -> dict[str, float]:
-    """The means over all ranks, in one reduction; NaN if nothing counted. sums: name -> (sum, count) of this rank."""
-    return means_and_rows(sums, ())[0]
-
-
 def means_and_rows(sums: Mapping[str, Tensor], own: Sequence[float]) -> tuple[dict[str, float], list[list[float]]]:
-    """`rank_means`, and of every rank its `own` numbers, in rank order; all in one reduction.
+    """The means over all ranks, and the `own` numbers of every rank, in rank order; all in one reduction.
 
+    sums: name -> (sum, count) of this rank; a mean is NaN if nothing counted.
     Each rank has a row in which all others have zeros, so the sum over the ranks holds everybody's row.
     """
     if not sums and not own:

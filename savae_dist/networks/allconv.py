@@ -13,7 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from savae_dist.networks.base import Decoder
-from savae_dist.networks.blocks import Norm, Output, act, crop, initialise, norm
+from savae_dist.networks.blocks import Norm, Output, conv_norm_act, crop, initialise, norm
 from savae_dist.networks.conv import ConvEncoder, pooled_size
 from savae_dist.networks.mlp import CodeEncoder
 
@@ -24,11 +24,6 @@ TRANSPOSED: tuple[type[nn.Module], ...] = (nn.ConvTranspose1d, nn.ConvTranspose2
 
 def halvings(shape: Sequence[int]) -> int:
     return max(0, math.ceil(math.log2(max(shape[1:]) / SMALLEST)))
-
-
-def in_turn(x: Tensor, convolve: nn.Module, normalise: nn.Module) -> Tensor:
-    """A stage: convolution, strided or transposed, norm, LeakyReLU."""
-    return act(normalise(convolve(x)))
 
 
 def channels(count: int, width: int) -> list[int]:
@@ -61,7 +56,7 @@ class AllConvEncoder(CodeEncoder):
 
     def outputs(self, x: Tensor) -> Tensor:
         for convolve, normalise in zip(self.convs, self.norms, strict=True):
-            x = self.through(in_turn, x, convolve, normalise)
+            x = self.through(conv_norm_act, x, convolve, normalise)
         return self.last(x).flatten(1)
 
 
@@ -91,7 +86,7 @@ class AllConvDecoder(Decoder):
     def logits(self, z: Tensor) -> Tensor:
         x = z.reshape(*z.shape, *[1] * (len(self.shape) - 1))
         for convolve, normalise in zip(self.convs, self.norms, strict=True):
-            x = self.through(in_turn, x, convolve, normalise)
+            x = self.through(conv_norm_act, x, convolve, normalise)
         return crop(self.last(x), self.shape)
 
 

@@ -35,6 +35,11 @@ class SignalConv(nn.Conv1d):
         return nn.functional.conv2d(x, weight, self.bias, padding=(0, *self.padding)).squeeze(2)
 
 
+def conv_norm_act(x: Tensor, convolve: nn.Module, normalise: nn.Module) -> Tensor:
+    """A stage: convolution (strided or transposed, too), norm, LeakyReLU."""
+    return act(normalise(convolve(x)))
+
+
 def norm(kind: Norm, channels: int, dims: int) -> nn.Module:
     """Normalisation over `[batch, channels]` (dims 0), `[.., length]` (1) or `[.., height, width]` (2)."""
     if kind == "batch":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from savae_dist.latents import Posterior, bounded, full_precision
 from savae_dist.networks.base import Critic, Decoder, Encoder
-from savae_dist.networks.blocks import Norm, Output, act, norm
+from savae_dist.networks.blocks import Norm, Output, conv_norm_act, norm
 from savae_dist.networks.staged import Staged
 
 SMALLEST, WIDEST = 4, 8
@@ -43,11 +43,6 @@ def initialise(network: nn.Module) -> None:
             nn.init.zeros_(parameter)
         else:
             nn.init.normal_(parameter, mean=float(parameter.ndim == 1), std=DEVIATION)
-
-
-def in_turn(x: Tensor, convolve: nn.Module, normalise: nn.Module) -> Tensor:
-    """A stage that halves: convolution, norm, LeakyReLU."""
-    return act(normalise(convolve(x)))
 
 
 def transposed(x: Tensor, normalise: nn.Module, convolve: nn.Module) -> Tensor:
@@ -81,7 +76,7 @@ class StridedStages(Staged):
         x = 2 * x - 1 if self.centred else x
         stages = []
         for convolve, normalise in zip(self.convs, self.norms, strict=True):
-            x = self.through(in_turn, x, convolve, normalise)
+            x = self.through(conv_norm_act, x, convolve, normalise)
             stages.append(x)
         return stages
 

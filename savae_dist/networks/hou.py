@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from savae_dist.latents import Posterior, bounded, full_precision
 from savae_dist.networks.base import Critic, Decoder, Encoder
-from savae_dist.networks.blocks import Norm, Output, Residual, act, conv, crop, initialise, norm
+from savae_dist.networks.blocks import Norm, Output, Residual, act, conv, conv_norm_act, crop, initialise, norm
 
 STAGES = 4
 MOST_STAGES = 32  # after which any axis is down to 1
@@ -65,7 +65,7 @@ class Doubling(nn.Module):
 
 def in_turn(x: Tensor, convolve: nn.Module, normalise: nn.Module, block: nn.Module) -> Tensor:
     """A stage: convolution, norm, LeakyReLU, residual block."""
-    out: Tensor = block(act(normalise(convolve(x))))
+    out: Tensor = block(conv_norm_act(x, convolve, normalise))
     return out
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from savae_dist.latents import full_precision
 from savae_dist.networks.base import Critic
 from savae_dist.networks.blocks import act, initialise
+from savae_dist.networks.staged import Staged
 
 PERIODS = (2, 3, 5, 7, 11)  # Kong's: primes, so that no two of them see the same samples side by side
-KERNEL, STRIDES = 5, (3, 3, 3, 1)  # of the convolutions, along a column
+KERNEL, STRIDES = 5, (3, 3, 3, 1)  # length and strides of the convolutions, all along a column
 
 
 def folded(x: Tensor, period: int) -> Tensor:
@@ -27,7 +28,14 @@ def folded(x: Tensor, period: int) -> Tensor:
     return x.unflatten(-1, (-1, period))
 
 
-class ColumnCritic(nn.Module):
+def in_turn(x: Tensor, *convs: nn.Module) -> Tensor:
+    """One stage for activation checkpointing: by itself a convolution with LeakyReLU keeps no more than its input."""
+    for convolve in convs:
+        x = act(convolve(x))
+    return x
+
+
+class ColumnCritic(Staged):
     """Critic of signals folded by one period, `[batch, channels, rows, period]`; no column has a part in another's."""
 
     def __init__(self, channels: int, width: int, spectral_norm: bool) -> None:
@@ -45,8 +53,7 @@ class ColumnCritic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores of pieces of the columns, `[batch, pieces, period]`."""
-        for convolve in self.convs:
-            x = act(convolve(x))
+        x = self.through(in_turn, x, *self.convs)
         return full_precision(self.score(x).squeeze(1))
 
 

@@ -19,7 +19,9 @@ class Staged(nn.Module):
     checkpointed = False  # `networks.checkpoint_activations`
 
     def through(self, stage: Callable[..., T], x: Tensor, *parts: nn.Module) -> T:
-        """stage(x, *parts), the same either way. A stage computes with its parts alone, and does not write into x.
+        """stage(x, *parts), the same either way. A stage does not write into x.
+
+        Of the modules that it uses only `parts` may have buffers that a pass changes: theirs alone are put back.
 
         A penalty's inner gradient (`torch.func.grad`) keeps its activations: torch can compute nothing again in there.
         """

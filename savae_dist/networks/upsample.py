@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 Upsampling = Literal["nearest", "anti_aliased"]
 
-TAPS, BETA = 12, 4.66  # of the filter and of its Kaiser window; BigVGAN's (Lee 2023)
+TAPS, BETA = 12, 4.66  # the filter's length, and the shape of its Kaiser window, as in BigVGAN (Lee 2023)
 REACH = TAPS // 4  # elements to each side that a new one depends on
 
 

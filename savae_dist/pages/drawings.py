@@ -10,13 +10,8 @@ from savae_dist.pages.curves import Curves
 from savae_dist.pages.folder import VALIDATION, RunFolder
 
 RANKS = "ranks/"
-LOGGED = (
-    "gradient_share/",
-    "generated/",
-    "checkpoints/",
-    RANKS,
-    VALIDATION,
-)  # prefixes of tags that belong to no update
+# Prefixes of tags that belong to no update.
+LOGGED = ("gradient_share/", "generated/", "checkpoints/", RANKS, VALIDATION)
 NO_LOSS = ("lr", "skipped", "gradient_norm", "samples_per_second")
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
+from savae_dist.config.counts import Auto
 from savae_dist.config.effect import field_values
-from savae_dist.config.schema import Auto
 from savae_dist.latents import Posterior
 from savae_dist.networks import Network
 from savae_dist.preprocess import DataSpec

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from savae_dist.config.counts import Auto
 from savae_dist.config.effect import needs
-from savae_dist.config.schema import Auto
 from savae_dist.latents import Posterior
 from savae_dist.networks import (
     ConvCritic,

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from savae_dist.config.schema import Auto
+from savae_dist.config.counts import Auto
 from savae_dist.networks import Backbone, Network, make_autoencoder
 from savae_dist.networks.blocks import Norm
 from savae_dist.preprocess import DataSpec

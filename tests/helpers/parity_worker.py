@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from savae_dist.config.schema import OptimizerConfig
 from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig
-from savae_dist.distributed.reduce import rank_means
+from savae_dist.distributed.reduce import means_and_rows
 from savae_dist.systems import SAVAE
 from savae_dist.testing.small_run import SmallRun
 from savae_dist.training.batch_norm import recalibrate
@@ -108,7 +108,8 @@ def trained(setting: Setting, split: BatchSplit, zero: int) -> dict[str, Tensor]
         for name, update in trainer.updates.items():
             tensors, values = update.state()
             found |= {f"updates/{name}/{key}": value for key, value in tensors.items()}
-            means = rank_means({f"losses/{name}/{term}": value for term, value in update.meter.drain().items()})
+            sums = {f"losses/{name}/{term}": value for term, value in update.meter.drain().items()}
+            means, _ = means_and_rows(sums, ())
             found |= {key: torch.tensor(value, dtype=torch.float64) for key, value in means.items()}
             found[f"skipped/{name}"] = update.skipped
             found |= {f"shares/{term}": share for term, share in update.shares.items()}

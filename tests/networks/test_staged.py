@@ -22,6 +22,7 @@ from savae_dist.networks import (
     HouCritic,
     HouDecoder,
     HouEncoder,
+    PeriodCritic,
     SpectrogramCritic,
     staged,
 )
@@ -99,6 +100,7 @@ NETWORKS = {
     "conv_critic": (lambda: ConvCritic(IMAGE, 8), IMAGE),
     "conv_critic, spectral norm": (lambda: ConvCritic(IMAGE, 8, spectral_norm=True), IMAGE),
     "spectrogram_critic": (lambda: SpectrogramCritic(SIGNAL, 8), SIGNAL),
+    "period_critic": (lambda: PeriodCritic(SIGNAL, 8), SIGNAL),
     "hou_encoder": (lambda: HouEncoder(IMAGE, K, 8), IMAGE),
     "hou_decoder": (lambda: HouDecoder(IMAGE, K, 8), (K,)),
     "hou_critic": (lambda: HouCritic(IMAGE, 8), IMAGE),
@@ -112,7 +114,14 @@ NETWORKS = {
 # The share of the memory that is kept still, where it is not below 0.8: of spectral norm most is dense weights, divided
 # by it, and without norms nothing but the inputs was kept of these stages before.
 MOST_KEPT = {"conv_critic, spectral norm": 0.95, "dcgan_decoder, no norm": 1.0}
-SECOND = {"conv_critic", "conv_critic, spectral norm", "hou_critic", "dcgan_critic", "spectrogram_critic"}
+SECOND = {
+    "conv_critic",
+    "conv_critic, spectral norm",
+    "hou_critic",
+    "dcgan_critic",
+    "spectrogram_critic",
+    "period_critic",
+}
 
 
 def sum_of(result: object) -> Tensor:

@@ -6,13 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
+from helpers.held_memory import steps_told_and_held
 from helpers.launching import SMALL, cut, equal, shards, weights
-from torch import nn
 
 from savae_dist.load_config import load
 from savae_dist.run.lifecycle import train
-from savae_dist.run.planning import memory
 from savae_dist.run.run import Run
 from savae_dist.train import main
 
@@ -26,21 +24,10 @@ def test_less_memory_is_told_and_taken(tmp_path: Path, capsys: pytest.CaptureFix
     found: list[list[tuple[str, int]]] = []
 
     def measure(run: Run) -> str:
-        for phase in run.phases:
-            cost, held = memory.phase_cost(run, phase), memory.HeldBytes()
-            with held:
-                updates = run.updates_of(phase, compile="none")
-                steps = [step for step in phase.optimizer_steps() if step.update.active]
-                for step in steps:
-                    memory.take(run, phase, updates, step, MANY)
-                for step, told in zip(steps, cost.steps, strict=True):
-                    held.after.clear()
-                    memory.take(run, phase, updates, step, MANY)
-                    print(f"{told.name} {' '.join(more)}: {max(held.after):,} bytes held, {told.bytes(MANY):,} told")
-                    assert told.bytes(MANY) == pytest.approx(max(held.after), rel=0.25), told.name
-                    found[-1].append((told.name, max(held.after)))
-            for update in updates.values():
-                update.close()
+        for name, told, held in steps_told_and_held(run, MANY):
+            print(f"{name} {' '.join(more)}: {held:,} bytes held, {told:,} told")
+            assert told == pytest.approx(held, rel=0.25), name
+            found[-1].append((name, held))
         return ""
 
     for more in ([], [WITH]):
@@ -77,34 +64,3 @@ def test_a_run_goes_on_without_what_it_began_with(tmp_path: Path) -> None:
         cut(begun, again, step)
         assert main([*words, *more, f"output={again}"]) == 0
         assert equal(weights(again), weights(kept))
-
-
-def test_images_are_computed_in_channels_last_order(tmp_path: Path) -> None:
-    """Every run has it, without a key: weights, and what comes out of convolutions."""
-    seen: list[bool] = []
-
-    def look(run: Run) -> str:
-        for network in run.networks.values():
-            for module in network.modules():
-                if isinstance(module, nn.Conv2d):
-                    assert module.weight.is_contiguous(memory_format=torch.channels_last)
-        encoder = run.networks["encoder"]
-        x = torch.rand(2, *run.data.shards.spec.shape)
-        hooks = [
-            module.register_forward_hook(
-                lambda _module, _inputs, out: seen.append(out.is_contiguous(memory_format=torch.channels_last))
-            )
-            for module in encoder.modules()
-            if isinstance(module, nn.Conv2d)
-        ]
-        in_order = encoder(x)[0].mean
-        for hook in hooks:
-            hook.remove()
-        channels_first = encoder.to(memory_format=torch.contiguous_format)(x)[0].mean  # type: ignore[call-overload]
-        torch.testing.assert_close(in_order, channels_first, rtol=1e-4, atol=1e-5)
-        return ""
-
-    words = [*SMALL, f"data.train={shards(tmp_path / 'shards')}", f"output={tmp_path / 'run'}"]
-    assert train(load(words), look) == 0
-    assert seen
-    assert all(seen)

@@ -115,8 +115,9 @@ def read_parts(
         told.check_budget(bad, budget)
 
     run_jobs([i for i in share.of_jobs(len(paths)) if i not in parts], read, processes, "reading", after)
+    # Other machines may have finished parts meanwhile.
     late = [number for number, path in enumerate(paths) if number not in parts and path.exists()]
-    parts |= {number: Part.load(paths[number]) for number in late}  # of machines that have read meanwhile
+    parts |= {number: Part.load(paths[number]) for number in late}
     return dict(sorted(parts.items()))
 
 

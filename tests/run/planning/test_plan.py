@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers.held_memory import steps_told_and_held
 from helpers.launching import SMALL, shards
 
 from savae_dist.errors import ConfigError
 from savae_dist.load_config import load
 from savae_dist.run.lifecycle import train
-from savae_dist.run.planning import memory, plan
+from savae_dist.run.planning import plan
 from savae_dist.run.run import Run
 from savae_dist.train import main
 from savae_dist.training.batches import BatchSplit
@@ -49,19 +50,7 @@ def test_memory_is_what_a_larger_step_holds(tmp_path: Path, capsys: pytest.Captu
     found: list[tuple[str, int, int]] = []
 
     def compare(run: Run) -> str:
-        for phase in run.phases:
-            cost, held = memory.phase_cost(run, phase), memory.HeldBytes()
-            with held:
-                updates = run.updates_of(phase, compile="none")
-                steps = [step for step in phase.optimizer_steps() if step.update.active]
-                for step in steps:
-                    memory.take(run, phase, updates, step, 12)
-                for step, told in zip(steps, cost.steps, strict=True):
-                    held.after.clear()
-                    memory.take(run, phase, updates, step, 12)
-                    found.append((told.name, told.bytes(12), max(held.after)))
-            for update in updates.values():
-                update.close()
+        found.extend(steps_told_and_held(run, 12))
         return "compared"
 
     words = [*SMALL, f"data.train={shards(tmp_path / 'shards')}", f"output={tmp_path / 'run'}"]

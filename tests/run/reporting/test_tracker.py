@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from savae_dist.distributed.reduce import rank_means, rank_sums
+from savae_dist.distributed.reduce import means_and_rows, rank_sums
 from savae_dist.run.reporting import tracker
 from savae_dist.run.reporting.tracker import Clock, Tracker
 
@@ -28,11 +28,11 @@ def events(folder: Path) -> EventAccumulator:
 
 def test_rank_means() -> None:
     sums = {"a": torch.tensor([6.0, 4.0]), "b": torch.tensor([-3, 1]), "none": torch.tensor([0.0, 0.0])}
-    means = rank_means(sums)
+    means, _ = means_and_rows(sums, ())
     assert list(means) == ["a", "b", "none"]
     assert (means["a"], means["b"]) == (1.5, -3.0)
     assert math.isnan(means["none"])
-    assert rank_means({}) == {}
+    assert means_and_rows({}, ())[0] == {}
 
 
 def test_rank_sums_of_one_process_are_its_own() -> None:
