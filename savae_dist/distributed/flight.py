@@ -103,7 +103,7 @@ class Flight:
         """
         if self.peers is None:
             return ""
-        self.answered = True  # by what follows
+        self.answered = True  # the lines below are this rank's answer
         mine = self.stand()
         stands = {self.peers.rank: mine, **self._call(self.peers, mine)}
         self.write(reason, stands, error)
