@@ -124,7 +124,8 @@ def test_equal_to_ddp(name: str, folder: Path) -> None:
 def test_losses_beside_the_papers_are_equal_to_ddp(zero: str, folder: Path) -> None:
     expected = weights(folder / "losses")
     assert largest_difference(weights(folder / f"losses, {zero}"), expected) <= 1e-6
-    assert largest_difference(weights(folder / "ddp"), expected) > 1e-4  # they do count
+    without = weights(folder / "ddp")  # has no noise in its decoder, and so fewer weights
+    assert largest_difference(without, {key: expected[key] for key in without}) > 1e-4  # they do count
 
 
 def test_a_critic_of_periods_is_equal_to_ddp(folder: Path) -> None:
