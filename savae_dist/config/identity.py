@@ -40,6 +40,7 @@ LATER_KEYS: dict[str, Any] = {
     **{"system.upsample": "nearest", "system.decoder_noise": 0},
     **{"data.x": None, "data.y": None, "data.attributes": None},
     "patience": 0,
+    "ddp.reduce_dtype": "fp32",
     **{"data.size": None, "data.resize": "crop", "data.mode": "auto", "data.range": None},
 }
 

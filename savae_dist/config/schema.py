@@ -201,9 +201,12 @@ class DdpConfig:
     """bucket_mb: gradients are reduced over the processes in pieces of so many MiB, each as soon as it is full.
 
     Under ZeRO it is also the size of the pieces in which the new weights are gathered.
+
+    reduce_dtype: bf16 rounds gradients to half the bytes while they are reduced, for networks that are slow.
     """
 
     bucket_mb: float = 25.0
+    reduce_dtype: Literal["fp32", "bf16"] = "fp32"
 
     def check(self) -> None:
         if not 0 < self.bucket_mb < math.inf:

@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from savae_dist.config.schema import DdpConfig
 from savae_dist.errors import ConfigError
@@ -46,6 +47,8 @@ class Replicas:
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             # Networks are on their device already; Accelerate would move them again, and so replace their buffers.
             self.forward = self.accelerator.prepare_model(module, device_placement=False)
+        if config.reduce_dtype == "bf16" and isinstance(self.forward, DistributedDataParallel):
+            self.forward.register_comm_hook(None, mean_in_bf16)
         self.unsettled = self.accelerator.num_processes > 2
         self.optimizer = optimizer
         self.backward, self.step = self.accelerator.backward, optimizer.step
@@ -90,6 +93,7 @@ class Partitions:
             "train_micro_batch_size_per_gpu": 1,  # must be a number; nothing depends on it
             "gradient_clipping": 0.0,
             "zero_allow_untested_optimizer": True,  # DeepSpeed has not tested SGD
+            "communication_data_type": config.reduce_dtype,
             "zero_optimization": {
                 "stage": stage,
                 "reduce_bucket_size": elements,
@@ -153,6 +157,17 @@ class Partitions:
 
 
 Parallel = Replicas | Partitions
+
+
+def mean_in_bf16(_, bucket):  # type: ignore[no-untyped-def]  # DDP takes no annotations that are postponed
+    """Mean of a bucket's gradients over the ranks, summed in bf16; torch's own hook of this kind refuses gloo."""
+    gradient = bucket.buffer()
+    work = torch.distributed.all_reduce(gradient.bfloat16(), async_op=True)
+
+    def finished(summed: torch.futures.Future[list[Tensor]]) -> Tensor:
+        return gradient.copy_(summed.value()[0]).div_(torch.distributed.get_world_size())
+
+    return work.get_future().then(finished)
 
 
 def import_deepspeed(device: torch.device) -> ModuleType:

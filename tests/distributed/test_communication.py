@@ -52,7 +52,7 @@ STEPS, LOG_EVERY = 6, 4
 NETWORKS = [*SMALL, "system.reconstruction_weight=0"]  # the paper's alone
 FEW = 200  # bytes of what is measured, not trained
 SUMS_OF_PIXELS = 8 * 2 * 150  # two for each of the 12x12 pixels and a few more: how generated samples differ
-BYTES = {"float": 4, "double": 8, "long int": 8, "int": 4}
+BYTES = {"float": 4, "double": 8, "long int": 8, "int": 4, "c10::BFloat16": 2}
 
 
 def traffic(run: Path, data: Path, *options: str) -> list[list[tuple[str, str, int]]]:
@@ -85,7 +85,11 @@ def sizes(run: Path) -> dict[str, int]:
     return {name: sum(tensor.nbytes for tensor in tensors.values()) for name, tensors in files.items()}
 
 
-@pytest.mark.parametrize("options", [[], ["accumulate=2", "ema=0.5"], ["system.critic_update=joint"]], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [[], ["accumulate=2", "ema=0.5"], ["system.critic_update=joint"], ["ddp.reduce_dtype=bf16"]],
+    ids=str,
+)
 def test_nothing_but_what_the_mathematics_needs(options: list[str], tmp_path: Path) -> None:
     """Two processes; not one byte more than the trained gradients once per optimiser step, and eight for `Stop`.
 
@@ -93,21 +97,27 @@ def test_nothing_but_what_the_mathematics_needs(options: list[str], tmp_path: Pa
     """
     seen, size = traffic(tmp_path / "run", shards(tmp_path / "shards"), *options), sizes(tmp_path / "run")
     assert len(seen) == 2 * STEPS - 1
+    config = load([*NETWORKS, *options])
+    half = config.ddp.reduce_dtype == "bf16"
     critic_steps = 1 if "system.critic_update=joint" in options else 2  # on real, and on generated samples
     gradients = {
         "vec": size["encoder"] + size["classifier"],
         "decoder": critic_steps * size["critic"] + size["decoder"],
     }
-    phases = {phase.name: phase for phase in load([*NETWORKS, *options]).system.phases()}
+    phases = {phase.name: phase for phase in config.system.phases()}
+    counts = {name: number // 4 for name, number in size.items()}  # float32
     collectives = {"vec": 2, "decoder": critic_steps + 1}  # DDP's first bucket ends at 1 MiB, and the VEC has more
     for number, iteration in enumerate(seen[1:], 2):  # in the first, DDP does not know its buckets yet
         phase, step = ("vec", number) if number <= STEPS else ("decoder", number - STEPS)
-        floats = [size for name, kind, size in iteration if (name, kind) == ("all_reduce", "float") and size > 4]
-        reduced, measured = ([size for size in floats if (size > FEW) is large] for large in (True, False))
-        assert (sum(reduced), len(reduced)) == (gradients[phase], collectives[phase]), number
+        sums = [(kind, size) for name, kind, size in iteration if name == "all_reduce"]
+        floats = [size for kind, size in sums if kind == "float" and size > 4]
+        measured = [size for size in floats if size <= FEW]
+        reduced = [size for kind, size in sums if kind == "c10::BFloat16"] if half else [s for s in floats if s > FEW]
+        assert (sum(reduced), len(reduced)) == (gradients[phase] // (1 + half), collectives[phase]), number
         votes = [size for name, kind, size in iteration if (name, kind) == ("all_reduce", "long int")]
         assert votes == [8]
-        assert sum(reduced) + sum(votes) == plan.reduced(phases[phase], size)  # and `--plan` says so beforehand
+        # and `--plan` says so beforehand
+        assert sum(reduced) + sum(votes) == plan.reduced(phases[phase], counts, config.ddp)
         metrics = [size for name, kind, size in iteration if (name, kind) == ("all_reduce", "double")]
         ends = step == STEPS  # and is logged, and saved before and after batch norms are computed anew
         logged, compared = step % LOG_EVERY == 0, phase == "decoder" and step % LOG_EVERY == 0
@@ -116,7 +126,7 @@ def test_nothing_but_what_the_mathematics_needs(options: list[str], tmp_path: Pa
         assert max(metrics, default=0) <= (SUMS_OF_PIXELS if compared else FEW)
         if step > 2 and not ends:  # before that DDP tells the ranks the order of its buckets
             assert {name for name, _, _ in iteration} == {"all_reduce"}
-            assert len(iteration) == len(floats) + 1 + len(metrics)
+            assert len(iteration) == len(reduced) + len(measured) + 1 + len(metrics)
 
 
 def test_frozen_networks_do_not_travel(tmp_path: Path) -> None:

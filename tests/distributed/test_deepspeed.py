@@ -29,6 +29,7 @@ LOSSES = [  # which stand beside the paper's
     *("system.upsample=anti_aliased", "system.decoder_noise=8"),
 ]
 WAVES = ["system.critic=period", "system.spectral_weight=1", "system.spectral_windows=[16]"]  # on signals alone
+ROUNDED = "ddp.reduce_dtype=bf16"
 VEC, DECODER = 2, 5  # a checkpoint within each phase
 LAUNCH = """
 compute_environment: LOCAL_MACHINE
@@ -60,6 +61,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         job("ddp", 0, *SGD),
         job("zero1", 1, *SGD),
         job("zero2", 2, *SGD),
+        job("ddp, rounded", 0, *SGD, ROUNDED),
+        job("zero1, rounded", 1, *SGD, ROUNDED),
+        job("zero2, rounded", 2, *SGD, ROUNDED),
         job("ddp, then zero1", 1, *SGD, **{"from": ddp, "step": VEC}),
         job("zero2, then ddp", 0, *SGD, **{"from": zero, "step": DECODER}),
         job("losses", 0, *SGD, *LOSSES),
@@ -126,6 +130,15 @@ def test_losses_beside_the_papers_are_equal_to_ddp(zero: str, folder: Path) -> N
     assert largest_difference(weights(folder / f"losses, {zero}"), expected) <= 1e-6
     without = weights(folder / "ddp")  # has no noise in its decoder, and so fewer weights
     assert largest_difference(without, {key: expected[key] for key in without}) > 1e-4  # they do count
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2"])
+def test_gradients_that_are_rounded_on_their_way(strategy: str, folder: Path) -> None:
+    """bf16 has eight bits, so all of a gradient is within a hundredth of what it is without."""
+    exact, rounded = (weights(folder / name, "step-00000003") for name in ("ddp", f"{strategy}, rounded"))
+    momentum = [key for key in exact if key.startswith("updates/vec") and key.endswith("momentum_buffer")]
+    whole, other = (np.concatenate([one[key].ravel() for key in momentum]) for one in (exact, rounded))
+    assert 0 < np.linalg.norm(other - whole) < 0.01 * np.linalg.norm(whole)
 
 
 def test_a_critic_of_periods_is_equal_to_ddp(folder: Path) -> None:

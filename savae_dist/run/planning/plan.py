@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from savae_dist.config.schema import DdpConfig
 from savae_dist.data import RawBatch, Request
 from savae_dist.distributed.environment import world_size
 from savae_dist.errors import ConfigError
@@ -25,12 +26,13 @@ from savae_dist.training.batches import BatchSplit, PlannedStep
 from savae_dist.training.engine import run_phase
 
 PROCESSES = (1, 2, 8, 64)
+SUMMED = {"fp32": 4, "bf16": 2}  # bytes of a gradient's number on its way
 VOTE = 8  # bytes by which the processes agree before each iteration whether to stop (`distributed.signals`)
 MOST_TIMED = 128  # samples of the larger batch whose step is timed
 TIMES = 3  # timed repetitions, of which the median is taken
 REMEDY = {
     "compute": "more processes, or a smaller networks.width",
-    "communication": "a larger data.batch_size, a faster network, or fewer processes",
+    "communication": "a larger data.batch_size, ddp.reduce_dtype=bf16, a faster network, or fewer processes",
     "data": "data.workers, data.cache, or storage that is nearer",
 }
 
@@ -65,21 +67,20 @@ class Speed:
         return max(trained, parts["data"]) if self.workers else trained + parts["data"]
 
 
-def reduced(phase: Phase, parameters: Mapping[str, int]) -> int:
+def reduced(phase: Phase, counts: Mapping[str, int], ddp: DdpConfig) -> int:
     """Bytes that the processes sum in an iteration: the gradients of every optimiser step, and the vote.
 
-    parameters: bytes of each network's parameters. Besides come a few numbers at each log, and the statistics of
+    counts: of each network's parameters. Besides come a few numbers at each log, and the statistics of
     networks.norm=sync_batch.
     """
     steps = [step.update for step in phase.optimizer_steps() if step.update.active]
-    return VOTE + sum(parameters[name] for update in steps for name in update.trains)
+    return VOTE + SUMMED[ddp.reduce_dtype] * sum(counts[name] for update in steps for name in update.trains)
 
 
 def report(run: Run, gigabits: float) -> str:
     """The plan as lines; gigabits: per second, between two processes. ConfigError where there are several processes."""
     if world_size() > 1 or run.process.zero:
         raise ConfigError("--plan tells of any number of processes from one: start it without a launch file")
-    parameters = {name: sum(p.nbytes for p in network.parameters()) for name, network in run.networks.items()}
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in run.networks.items()}
     shares = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     lines = [f"parameters  {sum(counts.values()):,}: {shares}"]
@@ -87,7 +88,7 @@ def report(run: Run, gigabits: float) -> str:
     lines += needs(run, [memory.phase_cost(run, phase) for phase in phases])
     read, stored = reading(run), stored_bytes(run)
     for phase in phases:
-        amount = reduced(phase, parameters)
+        amount = reduced(phase, counts, run.config.ddp)
         speed = Speed(*timed(run, phase), amount, read, phase.batches_per_iteration, run.config.data.workers)
         steps = sum(step.update.active for step in phase.optimizer_steps())
         lines += ["", f"{phase.name}: {run.steps(phase):,} iterations of {steps} optimiser steps"]
