@@ -95,7 +95,7 @@ class CheckpointError(UserError):
 
 
 class DeniedError(UserError):
-    """Access denied, or content that is not trusted."""
+    """Access denied, by a store or by the Hub."""
 
     code = 77
 

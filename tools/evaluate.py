@@ -15,7 +15,7 @@ which sets of samples are compared (Frechet and kernel distance, precision, reca
 --features names another pipeline with an encoder; that one needs no classifier and may take other sizes of images.
 --probes fits simple classifiers to training codes, and --nearest finds the training sample nearest to each generated
 one; both read --training once more (half a minute for 60,000 images). --mosaic lays images out by t-SNE of their codes
-(seconds). --attributes draws the directions of the code that belong to attributes of samples; with --training it also
+(a minute). --attributes draws the directions of the code that belong to attributes of samples; with --training it also
 makes a table of linear SVMs that predict them from the codes, of this pipeline and of each --view. --gaming moves
 samples until the pipeline's classifier changes its mind, and asks the judge whether the class has changed.
 

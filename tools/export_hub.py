@@ -19,13 +19,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from savae_dist.errors import ConfigError, UserError
+from savae_dist.errors import UserError
 from savae_dist.networks.upload import upload
 from savae_dist.pipeline.exports.export import export, told_of_posteriors
 from savae_dist.systems import SYSTEMS
 from savae_dist.systems.own import enter
 from savae_dist.systems.papers import citation_of
-from savae_dist.tool_command import tool_parser
+from savae_dist.tool_command import ended_by, tool_parser
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -82,9 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             revision=options.revision,
             create_pr=options.create_pr,
         )
-    except (UserError, ValueError) as error:
-        print(f"export_hub: {error}", file=sys.stderr)
-        return error.code if isinstance(error, UserError) else ConfigError.code
+    except (UserError, ValueError, OSError) as error:
+        return ended_by(error, "export_hub")
     if pushed:
         print(pushed)
     return 0

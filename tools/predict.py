@@ -18,6 +18,7 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.trainer:
             enter(options.trainer)
+        found = written(options)
+        begins = list(islice(found, 2))  # first: where no file can be read, nothing is written
         with ExitStack() as stack:
             file = stack.enter_context(options.out.open("w", newline="")) if options.out else sys.stdout
-            csv.writer(file, lineterminator="\n").writerows(written(options))
+            csv.writer(file, lineterminator="\n").writerows(chain(begins, found))
     except (UserError, ValueError, OSError) as error:
         return ended_by(error, "predict")
     return 0

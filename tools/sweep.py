@@ -54,7 +54,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--judge", help="a pipeline that judges them")
     parser.add_argument(
-        "--columns", type=split, default=COLUMNS, metavar="NAME,...", help="of the printed table (%(default)s)"
+        "--columns",
+        type=split,
+        default=COLUMNS,
+        metavar="NAME,...",
+        help=f"of the printed table ({','.join(COLUMNS)})",
     )
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--list", action="store_true", help="of a plan of figure 9: print a command per run")

@@ -84,7 +84,11 @@ def identity(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def digest(config: RunConfig) -> str:
-    """Eight hexadecimal digits of the run's identity, in which `auto` counts as the number that it once was."""
+def digest(config: RunConfig, judge: str | None = None) -> str:
+    """Eight hexadecimal digits of the run's identity, in which `auto` counts as the number that it once was.
+
+    judge: counts too, where a name for it is given; to the run itself it is one of the free keys.
+    """
     values = {key: IN_NAMES[key] if value == AUTO else value for key, value in identity(config).items()}
+    values |= {"judge": judge} if judge is not None else {}
     return hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()[:8]

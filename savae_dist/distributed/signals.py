@@ -261,10 +261,13 @@ class Stop:
                 if store.check([key]):
                     self.signal = self.signal or int(store.get(key))
                     self._deliver()
-                    return
+                    break
                 self._flight.answer(store, peers)
-            if self.signal:
-                store.set(key, str(self.signal))
+            else:
+                if self.signal:
+                    store.set(key, str(self.signal))
+            while not self._over.wait(TICK_SECONDS):  # ranks wait for each other in the last checkpoint too
+                self._flight.answer(store, peers)
         except RuntimeError as error:
             if lost_peer(error) is None:  # with the store the launcher or rank 0 is gone, and others see to that
                 raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,7 @@ def profiled(steps: int, phase: str, folder: Path, process: Process, say: Say) -
         with process.status.side.spared("the profile's trace"):
             path.parent.mkdir(exist_ok=True)
             recording.export_chrome_trace(str(path))
+            check_whole(path)
             say("\n".join([f"profile of {phase}: {done - WARM_UP} iterations, all of it in {path}", *table(recording)]))
 
     try:
@@ -57,6 +60,14 @@ def profiled(steps: int, phase: str, folder: Path, process: Process, say: Say) -
         if done == WARM_UP:
             recording.stop()
         say(f"profile of {phase}: none, since it had {done} iterations and the first {WARM_UP} are not recorded")
+
+
+def check_whole(trace: Path) -> None:
+    """OSError unless all of a trace was written: torch does not tell where a disk is full."""
+    with trace.open("rb") as file:
+        file.seek(-min(trace.stat().st_size, 64), os.SEEK_END)
+        if not file.read().rstrip().endswith(b"}"):
+            raise OSError(errno.ENOSPC, "the trace was cut", str(trace))
 
 
 def recorder(device: torch.device) -> profile:

@@ -14,7 +14,7 @@ from savae_dist.config.compile import Compile
 from savae_dist.config.schema import RunConfig
 from savae_dist.distributed.reduce import means_and_rows
 from savae_dist.distributed.signals import Halt
-from savae_dist.errors import DivergedError, SaveError
+from savae_dist.errors import DivergedError, SaveError, UserError
 from savae_dist.networks import Network
 from savae_dist.run import posterior_cache
 from savae_dist.run.checkpoints import checkpoint
@@ -252,10 +252,13 @@ class Run:
     def _advice_on_data(self) -> str:
         """What to do where not even the first step had a finite gradient: then the samples are too large."""
         size, data = self.data.builder.split.size, self.config.data
-        largest = max(x.abs().max().item() for x in self.data.first(size))
+        try:
+            seen = f", on values up to {max(x.abs().max().item() for x in self.data.first(size)):.2g}"
+        except UserError:  # where the data are out of reach, the divergence is to be told all the same
+            seen = ""
         signals = self.data.shards.spec.kind == "signal" and data.normalise == "none"
         instead = "data.normalise=dataset" if signals else "the weights that it starts from and networks.*"
-        return f"not even the first had one, on values up to {largest:.2g}: {'set' if signals else 'see to'} {instead}"
+        return f"not even the first had one{seen}: {'set' if signals else 'see to'} {instead}"
 
     def _end(self, phase: Phase, updates: Updates, clock: Clock) -> None:
         """End a phase: take the averaged weights, make buffers equal on all ranks, save a checkpoint and validate."""

@@ -41,7 +41,7 @@ DCGAN_CITATION = """@inproceedings{radford2016unsupervised,
 class DCGAN:
     """Radford 2016: the discriminator is a probability, the generator's loss the non-saturating one."""
 
-    summary: ClassVar[str] = "a GAN of strided convolutions; no encoder: what needs one says so"
+    summary: ClassVar[str] = "a GAN of strided convolutions; without an encoder it neither reconstructs nor encodes"
     paper: ClassVar[str] = "Radford 2016"
     citation: ClassVar[str] = DCGAN_CITATION
 

@@ -14,6 +14,8 @@ from savae_dist.config.compile import Compile
 from savae_dist.errors import ConfigError
 from savae_dist.systems.phases import Batch
 
+MOST_LOSSES = 256  # that are compiled in one process
+
 Forward = Callable[[Batch, int], dict[str, Tensor]]
 
 
@@ -36,6 +38,11 @@ class Capture:
 
     def __init__(self, name: str, module: nn.Module, how: Compile) -> None:
         self.name, self.how, self.breaks = name, how, set[str]()
+        if how != "none":
+            import torch._dynamo  # here: it takes seconds to load, and few runs are compiled
+
+            # All updates and losses share the code of one forward pass, of which torch compiles 8 kinds and then none.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_LOSSES)
         if how == "update":
             module.compile()
         elif how == "graphs":

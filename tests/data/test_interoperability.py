@@ -138,7 +138,7 @@ def test_shards_of_webdatasets_writer(tmp_path, kind, labels):
     assert y.tolist() == (Y.tolist() if labels == "cls" else [-1] * N)
 
 
-# The real data: `SAVAE_DATA=folder pytest tests/test_interoperability.py -m slow -s`.
+# The real data: `SAVAE_DATA=folder pytest tests/data/test_interoperability.py -m slow -s`.
 
 
 def load(name: str) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from helpers.launching import environment
 from torch._dynamo.exc import InternalTorchDynamoError
 
 from savae_dist.distributed import signals
+from savae_dist.distributed.flight import Flight
 from savae_dist.distributed.lost_peer import lost_peer
 from savae_dist.distributed.signals import SIGNALS, Halt, Stop
 from savae_dist.errors import DataError, Interrupted, OutageError, Preempted, told_by
@@ -65,6 +67,30 @@ def test_together_gives_the_result_or_halts_with_the_error() -> None:
         with pytest.raises(Halt) as caught:
             stop.together(failing)
         assert caught.value.told("vec step 3") is error
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["here", "at a peer"])
+def test_peers_are_answered_after_a_signal_too(here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last checkpoint is still to come, in which a rank may be lost as well."""
+    answered = []
+    told: dict[str, str] = {}
+    store = SimpleNamespace(check=lambda keys: keys[0] in told, get=told.__getitem__, set=told.__setitem__)
+    monkeypatch.setattr(signals, "connect", lambda patience: store)
+    monkeypatch.setattr(signals, "TICK_SECONDS", 0.01)
+    flight = Flight()
+    monkeypatch.setattr(flight, "answer", lambda store, peers: answered.append(stop.signal))
+    with Stop(never, ranks=2, patience=9.0, flight=flight) as stop:
+        stop.begin()
+        stop.join(SimpleNamespace(ranks=2, launch="x", group=None))
+        if here:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            told["savae_dist/stop/x"] = str(int(signal.SIGTERM))
+        deadline = time.monotonic() + 5
+        while answered.count(signal.SIGTERM) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert answered.count(signal.SIGTERM) >= 3
+        assert told == {"savae_dist/stop/x": str(int(signal.SIGTERM))}
 
 
 def test_code_that_catches_every_error_does_not_stop_a_signal() -> None:

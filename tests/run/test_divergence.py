@@ -12,11 +12,13 @@ import torch
 from helpers.launching import SMALL, equal, scalars, status, train, weights
 
 from savae_dist.data import pack
+from savae_dist.errors import OutageError
 from savae_dist.run.checkpoints import checkpoint
 from savae_dist.run.checkpoints.checkpoint import checkpoints, newest_good, read_state
 from savae_dist.run.checkpoints.contents import Contents
 from savae_dist.run.reporting.warning_signs import worse_than_class_means
 from savae_dist.run.run import Run
+from savae_dist.run.training_data import TrainingData
 from savae_dist.systems.phases import Phase
 from savae_dist.train import main
 
@@ -131,6 +133,18 @@ def test_samples_that_are_too_large_are_named(tmp_path: Path, capsys: pytest.Cap
     line = capsys.readouterr().err.splitlines()[-1]
     assert "not even the first had one, on values up to " in line
     assert line.endswith("set data.normalise=dataset")
+
+
+def test_a_divergence_is_told_where_the_data_are_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def first(self: TrainingData, size: int) -> list[torch.Tensor]:
+        raise OutageError("the store does not answer")
+
+    pack(np.full((60, 64), 1e30, np.float32), np.arange(60) % 3, tmp_path / "shards", rate=1000.0)
+    monkeypatch.setattr(TrainingData, "first", first)
+    assert main([*words(tmp_path / "shards"), "data.normalise=none", f"output={tmp_path / 'run'}"]) == 70
+    assert "not even the first had one: set data.normalise=dataset" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_raw_counts_do_not_overflow(tmp_path: Path) -> None:

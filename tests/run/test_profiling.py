@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.launching import SMALL, equal, shards, side_by_side, weights
 
-from savae_dist.run.profiling import SHOWN, WARM_UP
+from savae_dist.run.profiling import SHOWN, WARM_UP, check_whole
 from savae_dist.train import main
 
 STEPS = ["system.vec_steps=8", "system.decoder_steps=5", "networks.norm=group"]
@@ -83,3 +83,14 @@ def test_each_rank_has_a_trace(tmp_path: Path) -> None:
             assert "gloo:all_reduce" in ranges(run / "profile" / f"{phase}-rank{rank}.json")
     assert done[0].stderr.count("profile of ") == 2
     assert "profile of " not in done[1].stderr
+
+
+def test_a_trace_that_was_cut_is_told(tmp_path: Path) -> None:
+    """torch raises nothing where a disk is full."""
+    trace = tmp_path / "trace.json"
+    for text in ("", '{"traceEvents": [{"name": "a"}, {"na'):
+        trace.write_text(text)
+        with pytest.raises(OSError, match="cut"):
+            check_whole(trace)
+    trace.write_text('{"traceEvents": []}\n')
+    check_whole(trace)

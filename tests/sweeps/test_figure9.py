@@ -82,8 +82,19 @@ def test_a_moved_folder_is_known_again(tmp_path: Path) -> None:
     assert here.cells[0].folder != there.cells[0].folder
 
 
+def test_what_another_judge_saw_is_not_read(tmp_path: Path) -> None:
+    plans = [tmp_path / "one.yaml", tmp_path / "other.yaml"]
+    for file, word in zip(plans, ("", ", seed=5")):
+        text = TINY.format(data="data")
+        line = next(one for one in text.splitlines() if one.strip().startswith("judge:"))
+        file.write_text(text.replace(line, line.replace("]", f"{word}]")))
+    here, there = (plan.grid(plan.read(file), tmp_path / "out") for file in plans)
+    assert not {trial.folder for trial in here.runs} & {trial.folder for trial in there.runs}
+
+
 @pytest.mark.parametrize(
-    ("before", "after"), [("test:", "tests:"), ("seeds: {{K=2", "seeds: {{K=3"), ("figure9:", "x: 1\nfigure9:")]
+    ("before", "after"),
+    [("test:", "tests:"), ("seeds: {{K=2", "seeds: {{K=3"), ("figure9:", "x: 1\nfigure9:"), ("K=2", "2")],
 )
 def test_a_wrong_plan_is_one_line(before: str, after: str, tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
@@ -171,11 +182,13 @@ def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         for role in ("encoder", "classifier"):
             pairs = zip(first[role].state_dict().values(), networks[role].state_dict().values(), strict=True)
             assert all((a == b).all() for a, b in pairs), role
-        assert set(read_object(cell.folder / "test.json")) == set(MEASURES)
+        assert set(read_object(cell.folder / "test.json")) == {"shards", *MEASURES}
     assert sweep.main([str(file), str(out)]) == 0
     assert len(started) == 5
 
     judge = Pipeline.from_pretrained(grid.judge.folder)
+    with pytest.raises(ConfigError, match=r"test\.json is of .*data, not of other, and the test set is scored once"):
+        measured.test(grid.cells[0], "other", judge)
     monkeypatch.setattr(report, "decision", lambda judge, x: (x.flatten(1).mean(1) * 100).long())
     drawn = []
     monkeypatch.setattr(report.figures, "save", lambda figure, path: drawn.append(figure) or path)

@@ -295,7 +295,10 @@ def test_failures_are_one_line_with_their_code(tmp_path, capsys):
     make_run(tmp_path / "run", IMAGES)
     (tmp_path / "run" / "summary.json").write_text("{")
     assert main([str(tmp_path / "run"), str(tmp_path / "out")]) == 2
+    make_run(tmp_path / "whole", IMAGES)
+    assert main([str(tmp_path / "whole"), str(tmp_path / "whole" / "summary.json" / "out")]) == 2  # below a file
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "not finished" in lines[0]
     assert "it is no JSON" in lines[1]
+    assert "Not a directory" in lines[2]

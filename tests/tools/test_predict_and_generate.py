@@ -95,7 +95,9 @@ def test_a_row_for_each_recording_is_the_mean_of_its_windows(tmp_path: Path) -> 
 
 def test_what_cannot_be_predicted_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved_pipeline(IMAGES, tmp_path / "saved")
-    assert predict.main([str(tmp_path / "saved"), str(tmp_path / "gone.png")]) == 2
+    gone = [str(tmp_path / "saved"), str(tmp_path / "gone.png"), "--out", str(tmp_path / "classes.csv")]
+    assert predict.main(gone) == 2
+    assert not (tmp_path / "classes.csv").exists()
     assert predict.main([str(tmp_path / "saved"), __file__]) == 2
     assert predict.main([str(tmp_path / "saved"), __file__, "--per-file"]) == 2
     assert predict.main([str(tmp_path / "nowhere"), "a.png"]) == 76

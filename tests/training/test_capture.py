@@ -19,7 +19,7 @@ from savae_dist.systems import SAVAE, SYSTEMS
 from savae_dist.systems.phases import Batch
 from savae_dist.testing.small_run import IMAGE, SIGNAL, SmallRun
 from savae_dist.train import main
-from savae_dist.training.capture import check_graphs
+from savae_dist.training.capture import Capture, check_graphs
 from savae_dist.training.engine import UpdateModule
 
 # Relative and absolute; SGD, because Adam divides gradients by their own size, and so enlarges small ones' rounding.
@@ -128,3 +128,31 @@ def test_what_graphs_give_is_no_memory_of_theirs(monkeypatch: pytest.MonkeyPatch
         assert value.data_ptr() != given[0][name].data_ptr()
     sum(terms.values()).backward()
     assert any(parameter.grad is not None for parameter in update.parameters.values())
+
+
+class Power(nn.Module):
+    def __init__(self, power: int) -> None:
+        super().__init__()
+        self.power = power
+
+    def forward(self, x: Tensor, loss_index: int) -> dict[str, Tensor]:
+        return {"loss": x**self.power}
+
+
+@pytest.mark.slow
+def test_every_loss_is_compiled_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share the code of one forward pass, of which torch by itself compiles no more than eight kinds."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(Power, "compile", lambda self: nn.Module.compile(self, backend=backend))
+    torch._dynamo.reset()
+    for power in range(2, 14):
+        module = Power(power)
+        capture = Capture("many", module, "update")
+        found = capture(module, torch.tensor(2.0), 0)["loss"]  # type: ignore[arg-type]
+        assert float(found) == 2.0**power
+    assert len(graphs) == 12

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from savae_dist.errors import ConfigError
 from savae_dist.evaluation import report
 from savae_dist.files import read_object, write_json
 from savae_dist.pages import curves
@@ -59,13 +60,21 @@ def class_mean_mse(grid: Grid) -> float | None:
 
 
 def test(trial: Trial, shards: str, judge: Pipeline) -> Values:
-    """The same measures of the test set, by the networks as the run leaves them; measured once and kept."""
+    """The same measures of the test set, by the networks as the run leaves them; measured once and kept.
+
+    ConfigError where they are kept of other shards.
+    """
     file = trial.folder / "test.json"
     if not file.is_file():
         pipeline = Pipeline.from_pretrained(trial.folder)
         values = report.evaluate(pipeline, report.batches(report.open_reader(shards, pipeline)), judge=judge)
-        write_json(file, {measure: values[measure] for measure in MEASURES})
-    return {measure: float(value) for measure, value in read_object(file).items()}
+        write_json(file, {"shards": shards, **{measure: values[measure] for measure in MEASURES}})
+    kept = read_object(file)
+    if kept["shards"] != shards:
+        raise ConfigError(
+            f"{file} is of {kept['shards']}, not of {shards}, and the test set is scored once: choose another folder"
+        )
+    return {measure: float(kept[measure]) for measure in MEASURES}
 
 
 def points(cells: Iterable[Trial], measured: Mapping[Path, Values | None]) -> list[Point]:

@@ -80,6 +80,8 @@ def read(path: Path) -> Plan:
     by_k = {key: {str(k): tuple(map(str, words)) for k, words in asked[key].items()} for key in ("phase_1", "seeds")}
     if by_k["phase_1"].keys() != by_k["seeds"].keys():
         raise ConfigError(f"{path}: `phase_1` and `seeds` must name the same K")
+    if wrong := [name for name in by_k["phase_1"] if not name.startswith("K=")]:
+        raise ConfigError(f"{path}: `phase_1` names {wrong[0]!r}: such a name begins with K=, as in K=2")
     judge, phase_2, common, beta, gamma = (
         tuple(map(str, asked[key])) for key in ("judge", "phase_2", "common", "beta", "gamma")
     )
@@ -94,7 +96,8 @@ def grid(plan: Plan, out: Path) -> Grid:
         (name, seed): trial(
             out,
             {"phase_1": name, "seed": seed},
-            [*plan.phase_1[name], *plan.common, "system.decoder_steps=0", f"seed={seed}", f"judge={judge.folder}"],
+            [*plan.phase_1[name], *plan.common, "system.decoder_steps=0", f"seed={seed}"],
+            judge,
         )
         for name, seeds in plan.seeds.items()
         for seed in seeds
@@ -106,19 +109,25 @@ def grid(plan: Plan, out: Path) -> Grid:
         words += [f"seed={seed}", f"system.beta={beta}", f"system.gamma={gamma}", f"networks.initial={start.folder}"]
         changed = {"axis": axis} if axis else {}
         varied = {"K": name.removeprefix("K="), **changed, "beta": beta, "gamma": gamma, "seed": seed}
-        cells.append(trial(out, varied, [*words, f"judge={judge.folder}"], start))
+        cells.append(trial(out, varied, words, judge, start))
     return Grid(judge, first, tuple(cells))
 
 
-def trial(out: Path, varied: dict[str, str], arguments: list[str], start: Trial | None = None) -> Trial:
+def trial(
+    out: Path, varied: dict[str, str], arguments: list[str], judge: Trial | None = None, start: Trial | None = None
+) -> Trial:
     """A run in a folder that is named by what varies and by the digest of its configuration.
 
-    The digest has the name of the folder that it starts from in place of its path, so that `out` may be moved.
+    The digest has the names of the judge's folder and of the one that it starts from, not their paths, so that `out`
+    may be moved. The judge belongs to it, though a run is the same without: what is read is what the judge has seen.
     """
+    arguments = [*arguments, *([f"judge={judge.folder}"] if judge else [])]
     resolved = load(arguments)
     known = resolved
     if start is not None:
         known = replace(resolved, networks=replace(resolved.networks, initial=start.folder.name))
     name = "-".join(f"{key}={value}" if value else key for key, value in varied.items())
     name = name.replace("=K=", "=").replace(" ", "_")
-    return Trial(tuple(arguments), varied, resolved, out / f"{name}-{digest(known)}")
+    return Trial(
+        tuple(arguments), varied, resolved, out / f"{name}-{digest(known, judge.folder.name if judge else None)}"
+    )

@@ -108,3 +108,10 @@ def test_copies_show_and_so_does_the_judge(pipeline: Pipeline, monkeypatch: pyte
     assert "made windows that the judge confirms: low 0.0%, high 100.0%" in told
     assert "real windows                                  24  logistic regression on spectra   1.000 [" in told
     assert "made windows that the judge confirms          " not in told  # windows of one class teach no classifier
+
+
+def test_where_nothing_was_made_there_are_no_spectra() -> None:
+    assert waveforms.flat_spectra(torch.empty(0, 2, 512)).shape == (
+        0,
+        waveforms.flat_spectra(torch.ones(1, 2, 512)).size,
+    )
