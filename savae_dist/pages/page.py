@@ -78,7 +78,7 @@ def picture(path: Path) -> Picture:
 
 
 def number(value: Any) -> str:
-    """A number to four digits, a count with its thousands apart, and all else as it is."""
+    """A number to four digits, a count with its thousands apart, a dash for nothing, and all else as it is."""
     if isinstance(value, bool) or value is None:
         return {None: "–", True: "true", False: "false"}[value]
     if isinstance(value, int):
@@ -86,7 +86,7 @@ def number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(number(one) for one in value)
+        return ", ".join(number(one) for one in value) or "–"
     return str(value)
 
 
