@@ -13,6 +13,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 from savae_dist.colours import COLOURS
 from savae_dist.files import write_text
+from savae_dist.pages.markdown import as_html
 
 REPORT = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -41,6 +42,7 @@ def environment() -> Environment:
     )
     made.filters["number"] = number
     made.filters["duration"] = duration
+    made.filters["markdown"] = as_html
     return made
 
 

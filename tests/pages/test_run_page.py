@@ -123,6 +123,16 @@ def test_a_run_that_has_only_begun(runs: dict[str, Path], tmp_path: Path) -> Non
     assert "Nothing was measured" in check_page(write_run(tmp_path)).text
 
 
+def test_the_card_of_the_data_set_is_shown_as_a_page(runs: dict[str, Path], tmp_path: Path) -> None:
+    text = (runs["image"] / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace(str(runs["image"].parent / "images"), str(tmp_path)))
+    (tmp_path / "card.md").write_text(f"# The set\n\n| class | name |\n| --- | --- |\n| 0 | {HOSTILE} |\n")
+    page = check_page(write_run(tmp_path))
+    assert "<h3>The set</h3>" in page.source
+    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in page.source
+    assert "| --- |" not in page.text
+
+
 def test_secrets_of_urls_are_not_told(runs: dict[str, Path], tmp_path: Path) -> None:
     text = (runs["image"] / "config.yaml").read_text()
     lines = [line for line in text.splitlines() if not line.startswith("  train:")]
