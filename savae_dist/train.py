@@ -39,7 +39,7 @@ def _main(argv: Sequence[str] | None) -> int:
         "--check", action="store_true", help="do everything up to the first step, and say what is there"
     )
     parser.add_argument(
-        "--plan", action="store_true", help="predict memory, traffic and speed on 1 to 64 processes; train nothing"
+        "--plan", action="store_true", help="predict memory, traffic and time on 1 to 64 processes; train nothing"
     )
     parser.add_argument(
         "--bandwidth", type=float, metavar="GBIT", help=f"Gbit/s between two processes, for --plan ({BANDWIDTH:g})"

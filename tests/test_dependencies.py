@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FILES = sorted([*(ROOT / "savae_dist").rglob("*.py"), *(ROOT / "tools").glob("*.py")])
 # The package that brings a module of another name.
-BROUGHT_BY = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+BROUGHT_BY = {"PIL": "pillow", "cv2": "opencv-python-headless", "markdown_it": "markdown-it-py"}
+BROUGHT_BY |= {"sklearn": "scikit-learn", "yaml": "pyyaml"}
 HAND_WRITTEN = {"nets", "raw_torch"}  # of the folder that `benchmark.py --hand-written` is given
 OURS = {"savae_dist", *HAND_WRITTEN, *(path.stem for path in (ROOT / "tools").glob("*.py"))}
 

@@ -12,6 +12,7 @@ from savae_dist.data import Shards, summary
 from savae_dist.data.packing import told
 from savae_dist.data.packing.command_line import parse
 from savae_dist.data.packing.digits import pack_digits
+from savae_dist.data.packing.pack import in_words
 from savae_dist.data.packing.packer import Options, Share, pack_source
 from savae_dist.data.packing.sources import Source, arrays, idx
 from savae_dist.data.packing.sources.arrays import Meant
@@ -142,8 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("make_shards: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    for one in made:
-        print("\n".join(f"{name:>12}  {value}" for name, value in one.items()), end="\n\n")
+    print(in_words(made))
     return 0
 
 

@@ -13,6 +13,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 from savae_dist.colours import COLOURS
 from savae_dist.files import write_text
+from savae_dist.pages.markdown import as_html
 
 REPORT = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -41,6 +42,7 @@ def environment() -> Environment:
     )
     made.filters["number"] = number
     made.filters["duration"] = duration
+    made.filters["markdown"] = as_html
     return made
 
 
@@ -78,7 +80,7 @@ def picture(path: Path) -> Picture:
 
 
 def number(value: Any) -> str:
-    """A number to four digits, a count with its thousands apart, and all else as it is."""
+    """A number to four digits, a count with its thousands apart, a dash for nothing, and all else as it is."""
     if isinstance(value, bool) or value is None:
         return {None: "–", True: "true", False: "false"}[value]
     if isinstance(value, int):
@@ -86,7 +88,7 @@ def number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(number(one) for one in value)
+        return ", ".join(number(one) for one in value) or "–"
     return str(value)
 
 

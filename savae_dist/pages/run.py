@@ -9,6 +9,7 @@ from savae_dist.pages import drawings, metrics
 from savae_dist.pages.folder import RunFolder
 from savae_dist.pages.metrics import table_of
 from savae_dist.pages.page import REPORT, Picture, figures, picture, write
+from savae_dist.pages.settings import hyperparameters, settings
 
 CARD, PREVIEW = "card.md", "preview.png"  # files that the packer writes beside a data set
 LONGEST = 100_000  # most characters of a data card that are shown
@@ -50,28 +51,6 @@ def content(run: RunFolder) -> dict[str, Any]:
         "preview": preview,
         "yaml": run.yaml,
     }
-
-
-def hyperparameters(run: RunFolder) -> dict[str, Any]:
-    """Those of the system, with the steps that were made in place of those that were asked for."""
-    made = {f"system.{phase}_steps": done for phase, (done, _) in run.steps.items()}
-    if len(run.steps) == 1:  # the configuration key of a one-phase system is `steps`
-        made["system.steps"] = next(iter(run.steps.values()))[0]
-    values = {key: value for key, value in run.config.items() if key.startswith("system.")}
-    return {key.removeprefix("system."): made.get(key, value) for key, value in values.items() if key != "system.name"}
-
-
-def settings(run: RunFolder) -> dict[str, Any]:
-    """What else decides the result: sizes, batch, precision, seed, and each optimiser with its rate."""
-    keys = ("networks.width", "networks.norm", "networks.initial", "data.batch_size", "data.augment", "data.normalise")
-    more = ("data.labelled_fraction", "precision", "ema", "seed", "judge")
-    found = {key: run.config[key] for key in (*keys, *more) if run.config.get(key) not in (None, {}, 0.0)}
-    names = [key.split(".")[1] for key in run.config if key.startswith("optimizers.") and key.endswith(".lr")]
-    for name in names:
-        parts = (run.config[f"optimizers.{name}.{part}"] for part in ("name", "lr", "schedule"))
-        kind, lr, schedule = parts
-        found[f"optimizers.{name}"] = f"{kind}, lr {lr:g}, {schedule}"
-    return found
 
 
 def data_card(run: RunFolder) -> tuple[str, Picture | None]:

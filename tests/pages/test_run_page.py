@@ -13,7 +13,8 @@ from helpers.launching import SMALL, equal, status, weights
 
 from savae_dist.data import pack
 from savae_dist.pages.folder import RunFolder
-from savae_dist.pages.run import hyperparameters, write_run
+from savae_dist.pages.run import write_run
+from savae_dist.pages.settings import hyperparameters, settings
 from savae_dist.run import results
 from savae_dist.train import main
 from tools import report
@@ -62,12 +63,43 @@ def test_it_tells_what_was_trained(runs: dict[str, Path]) -> None:
     """Two steps of each phase, not the four that the system asks for."""
     run = RunFolder(runs["image"])
     assert run.steps == {"vec": (2, 2), "decoder": (2, 2)}
-    assert hyperparameters(run)["vec_steps"] == 2
+    assert hyperparameters(run).chosen["vec_steps"] == 2
     assert run.config["system.vec_steps"] == 4
     about = json.loads((runs["image"] / "about.json").read_text())
     assert [name for _, name, _ in about["training_data"]["classes"]] == [HOSTILE, "b", "c"]
     assert about["training_data"]["count"] + about["validation_data"]["count"] == 90
     assert f"output={runs['image']}-again" in about["command"]
+
+
+def test_keys_at_their_defaults_are_folded_and_none_is_lost(tmp_path: Path) -> None:
+    changes = ["system.beta=0.5", "data.balance=0.5", "optimizers.critic.betas=[0.5,0.9]", "divergence.retries=0"]
+    assert main([*arguments("image", tmp_path), *changes]) == 0
+    run = RunFolder(tmp_path / "image")
+    system, others = hyperparameters(run), settings(run)
+    assert {"latent_dim", "beta", "vec_steps", "decoder_steps"} <= system.chosen.keys()
+    assert {"spectral_weight", "alpha", "unlabelled_weight"} <= system.others.keys()
+    assert others.chosen["optimizers.critic"] == "adam, lr 0.0001, betas [0.5,0.9], schedule constant"
+    assert others.chosen["optimizers.vec"] == "adam, lr 0.001, schedule cosine"
+    assert {"seed", "data.balance", "data.batch_size", "max_steps"} <= others.chosen.keys()
+    assert {"divergence.retries", "hub.push", "optimizers.vec.betas", "data.weights"} <= others.others.keys()
+    lines = {f"optimizers.{name}.{key}" for name in ("vec", "critic", "decoder") for key in ("name", "lr", "schedule")}
+    shown = {f"system.{key}" for some in system for key in some} | {key for some in others for key in some}
+    assert run.config.keys() - shown - lines == {
+        *("system.name", "optimizers.critic.betas"),  # in the head and in the optimiser's line
+        *("data.augment", "schedules", "adaptive"),  # tables without keys
+    }
+    page = (tmp_path / "image" / "report.html").read_text()
+    opened, _, folded = page.partition("<h3>System</h3>")[2].partition("<details>")
+    assert "<dt>beta</dt><dd>0.5</dd>" in opened
+    assert "spectral_weight" not in opened
+    assert "<dt>spectral_weight</dt>" in folded
+
+
+def test_a_run_without_written_defaults_has_its_systems_keys_unfolded(runs: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copyfile(runs["image"] / "config.yaml", tmp_path / "config.yaml")
+    keys = hyperparameters(RunFolder(tmp_path))
+    assert keys.others == {}
+    assert "spectral_weight" in keys.chosen
 
 
 def test_a_run_under_way(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +121,16 @@ def test_a_run_under_way(runs: dict[str, Path], tmp_path: Path, capsys: pytest.C
 def test_a_run_that_has_only_begun(runs: dict[str, Path], tmp_path: Path) -> None:
     shutil.copyfile(runs["image"] / "config.yaml", tmp_path / "config.yaml")
     assert "Nothing was measured" in check_page(write_run(tmp_path)).text
+
+
+def test_the_card_of_the_data_set_is_shown_as_a_page(runs: dict[str, Path], tmp_path: Path) -> None:
+    text = (runs["image"] / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace(str(runs["image"].parent / "images"), str(tmp_path)))
+    (tmp_path / "card.md").write_text(f"# The set\n\n| class | name |\n| --- | --- |\n| 0 | {HOSTILE} |\n")
+    page = check_page(write_run(tmp_path))
+    assert "<h3>The set</h3>" in page.source
+    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in page.source
+    assert "| --- |" not in page.text
 
 
 def test_secrets_of_urls_are_not_told(runs: dict[str, Path], tmp_path: Path) -> None:

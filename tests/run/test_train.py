@@ -136,6 +136,7 @@ def test_check_leaves_nothing(data: Path, tmp_path: Path, capsys: pytest.Capture
     said = capsys.readouterr().out
     assert "203 images 1x12x12, 4 classes, 68 unlabelled" in said
     assert "first batch: (16, 1, 12, 12)" in said
+    assert said.splitlines()[-1].startswith("time:        not measured here; --plan, in one process, predicts it")
     assert not output.exists()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from savae_dist.errors import ConfigError, DataError, SaveError
 from savae_dist.files import draft_of, publish, remove_replaced
 
 Rows = tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]  # x, y and the attributes of some samples
+OF_A_SET = ("samples", "shards", "bytes", "counts", "unlabelled")  # told of each set, even where two have the same
 
 
 def pack(
@@ -145,6 +146,7 @@ def summary(shards: Shards) -> dict[str, Any]:
         "layout": shards.index["layout"],
         "samples": shards.size,
         "shards": len(shards.counts),
+        "bytes": sum(one["bytes"] for one in shards.index["shards"]),
         "stored": f"{shards.stored_dtype} {list(shards.stored_shape)}",
         "classes": shards.spec.classes,
         "counts": counts,
@@ -155,3 +157,24 @@ def summary(shards: Shards) -> dict[str, Any]:
     if shards.index["statistics"]:
         result |= shards.index["statistics"] | {"rate": shards.spec.rate}
     return result
+
+
+def in_words(summaries: Sequence[dict[str, Any]]) -> str:
+    """The summary of one set, a fact a line; of several, what they have in common once, and then a line for each."""
+    if len(summaries) == 1:
+        return _facts(summaries[0])
+    first, *others = summaries
+    common = {
+        name: value
+        for name, value in first.items()
+        if name not in OF_A_SET and all(one.get(name) == value for one in others)
+    }
+    sets = {}
+    for one in summaries:
+        own = [f"{name} {value}" for name, value in one.items() if name not in ("folder", *common)]
+        sets[Path(one["folder"]).name] = "  ".join(own)
+    return _facts({"folder": Path(first["folder"]).parent, **common, **sets})
+
+
+def _facts(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name:>12}  {value}" for name, value in values.items())

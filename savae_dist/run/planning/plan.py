@@ -18,6 +18,7 @@ from savae_dist.data import RawBatch, Request
 from savae_dist.distributed.environment import world_size
 from savae_dist.errors import ConfigError
 from savae_dist.networks import FeatureNetwork
+from savae_dist.pages.page import duration
 from savae_dist.run.planning import memory
 from savae_dist.run.reporting.units import size
 from savae_dist.run.run import Run, Updates
@@ -93,9 +94,10 @@ def report(run: Run, gigabits: float) -> str:
         steps = sum(step.update.active for step in phase.optimizer_steps())
         lines += ["", f"{phase.name}: {run.steps(phase):,} iterations of {steps} optimiser steps"]
         lines += [f"reduced     {amount:,} bytes an iteration, where there are several processes"]
-        lines += predicted(run.data.builder.split, speed, stored, gigabits)
+        lines += predicted(run.data.builder.split, speed, stored, gigabits, run.steps(phase))
     about = f"from {run.data.builder.device.type} times of this process and {gigabits:g} Gbit/s between two"
-    return "\n".join([*lines, "", f"Predicted {about}; reading and summing are taken not to overlap with compute."])
+    limits = "reading and summing are taken not to overlap with compute, and validation and saving come on top"
+    return "\n".join([*lines, "", f"Predicted {about}; {limits}."])
 
 
 def needs(run: Run, costs: Iterable[memory.PhaseCost]) -> list[str]:
@@ -114,7 +116,7 @@ def needs(run: Run, costs: Iterable[memory.PhaseCost]) -> list[str]:
     ]
 
 
-def predicted(split: BatchSplit, speed: Speed, stored: float, gigabits: float) -> list[str]:
+def predicted(split: BatchSplit, speed: Speed, stored: float, gigabits: float, iterations: int) -> list[str]:
     """A line for each number of processes among which the batch can be shared, and what to do about the limits."""
     lines, limits = [], dict[str, str]()
     for processes in PROCESSES:
@@ -125,8 +127,9 @@ def predicted(split: BatchSplit, speed: Speed, stored: float, gigabits: float) -
         whole, limit = speed.seconds(parts), max(parts, key=lambda name: parts[name])
         shares = ", ".join(f"{name} {1e3 * part:.1f}" for name, part in parts.items())
         lines.append(
-            f"{processes:3} x        {split.size / whole:,.0f} samples/s, {1e3 * whole:.1f} ms ({shares}), "
-            f"reads {size(speed.batches * split.size * stored / whole)}/s; limit: {limit}"
+            f"{processes:3} x        {duration(iterations * whole)}: {split.size / whole:,.0f} samples/s, "
+            f"{1e3 * whole:.1f} ms ({shares}), reads {size(speed.batches * split.size * stored / whole)}/s; "
+            f"limit: {limit}"
         )
         limits[limit] = f"limit       {limit}: {REMEDY[limit]}"
     return [*lines, *limits.values()]

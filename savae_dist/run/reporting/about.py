@@ -12,11 +12,13 @@ import psutil
 import torch
 
 from savae_dist import __version__
+from savae_dist.config.identity import plain
 from savae_dist.data.card import facts
 from savae_dist.distributed import launch
 from savae_dist.files import write_json
 from savae_dist.run.process import Process
 from savae_dist.run.run import Run
+from savae_dist.systems import SYSTEMS
 from savae_dist.systems.papers import Published
 
 
@@ -36,6 +38,7 @@ def about(run: Run) -> dict[str, Any]:
             "name": system.name,
             "what": system.summary if isinstance(system, Published) else "",
             "paper": system.paper if isinstance(system, Published) else "",
+            "defaults": plain(SYSTEMS[system.name]),
         },
         "phases": {phase.name: run.steps(phase) for phase in run.phases},
         "parameters": {name: sum(p.numel() for p in network.parameters()) for name, network in run.networks.items()},

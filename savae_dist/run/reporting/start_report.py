@@ -22,6 +22,7 @@ COMPILED: dict[Compile, str] = {
     "update": "each update whole, at its first step, which takes minutes; sums round otherwise than without",
     "graphs": "each update whole and as a CUDA graph, at its first steps, which take minutes; never measured on a GPU",
 }
+TIME = "time:        not measured here; --plan, in one process, predicts it from a few steps of each phase"
 
 
 def describe(run: Run) -> str:
@@ -108,7 +109,7 @@ def check(run: Run) -> str:
     lines += sight(run)
     lines += ["", "memory", *memory.report(run)]
     lines += [posteriors(run, phase) for phase in run.phases if phase.posteriors is not None and run.steps(phase)]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", TIME])
 
 
 def sight(run: Run) -> list[str]:

@@ -163,7 +163,7 @@ def test_no_group_is_on_both_sides(tmp_path: Path, source: Callable[[Path], list
     assert main([*command, "--validation", "0.2", "--test", "0.1"]) == 0
     said = capsys.readouterr().out
     by = words[words.index("--group-by") + 1] if "--group-by" in words else "machine"
-    assert f"divided  by {by}: 7 in train, 2 in validation, 1 in test" in said
+    assert said.count(f"divided  by {by}: 7 in train, 2 in validation, 1 in test") == 1
     found = {name: numbers(tmp_path / "out" / name) for name in ("train", "validation", "test")}
     assert sorted(n for some in found.values() for n in some) == list(range(COUNT))
     groups = {name: {PATIENTS[n] for n in some} for name, some in found.items()}
@@ -176,6 +176,19 @@ def test_no_group_is_on_both_sides(tmp_path: Path, source: Callable[[Path], list
     assert numbers(tmp_path / "left" / "test") == [12, 13, 14, 15]
     assert main([*left_out[:2], str(tmp_path / "no"), *left_out[3:-1], "p33"]) == 2
     assert "--leave-out p33: no such group; there are p0, p1" in capsys.readouterr().err
+
+
+def test_the_summary_of_several_sets_says_once_what_they_share(tmp_path: Path, capsys) -> None:
+    np.savez(tmp_path / "a.npz", x=IMAGES, y=Y)
+    command = ["arrays", str(tmp_path / "a.npz"), str(tmp_path / "out"), "--processes", "1"]
+    assert main([*command, "--validation", "0.2", "--test", "0.2"]) == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert told["folder"] == str(tmp_path / "out")
+    assert told["classes"] == "2"
+    for name, half in (("train", 12), ("validation", 4), ("test", 4)):  # the last two have equally many
+        bytes_ = sum(path.stat().st_size for path in (tmp_path / "out" / name).glob("*.tar"))
+        counts = {0: half, 1: half}
+        assert told[name] == f"samples {2 * half}  shards 1  bytes {bytes_}  counts {counts}  unlabelled 0"
 
 
 def test_sets_that_a_column_names(tmp_path: Path, capsys) -> None:
