@@ -191,23 +191,45 @@ def test_the_later_ones_wait() -> None:
         assert line in FILE.read_text()
 
 
-def test_the_commands_in_its_head_start_one_after_the_other(tmp_path: Path) -> None:
-    """Under a stub of kubectl that only says what it is asked."""
-    (tmp_path / "kubectl").write_text('#!/bin/sh\necho "$1 $2 $3 $4"\n')
-    (tmp_path / "kubectl").chmod(0o755)
-    lines = [line.removeprefix("#   ") for line in FILE.read_text().splitlines() if line.startswith("#   ")]
-    path = f"{tmp_path}:{environment()['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(lines)],
-        env={**environment(), "PATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
+def head(folder: Path, fails: str = "no job") -> list[str]:
+    """What the commands in the manifest's head ask of kubectl, a stub under which a job's wait ends at the second time.
+
+    fails: the job that fails, so that no wait for its completion ends well.
+    """
+    (folder / "kubectl").write_text(
+        f"""#!/bin/sh
+echo "$1 $2 $3 $4"
+[ "$1" = wait ] || exit 0
+[ "$2 $4" != "--for=condition=failed job/{fails}" ] || exit 0
+[ "$2 $4" != "--for=condition=complete job/{fails}" ] || exit 1
+[ "$2" = --for=condition=complete ] && [ -e "{folder}/${{4##*/}}" ] && exit 0
+touch "{folder}/${{4##*/}}"
+exit 1
+"""
     )
-    assert done.stdout.splitlines() == [
+    (folder / "kubectl").chmod(0o755)
+    lines = [line.removeprefix("#   ") for line in FILE.read_text().splitlines() if line.startswith("#   ")]
+    env = {**environment(), "PATH": f"{folder}:{environment()['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(lines)], env=env, capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.splitlines()
+
+
+def waits(job: str) -> list[str]:
+    complete = f"wait --for=condition=complete --timeout=60s job/savae-pack-{job}"
+    return [complete, f"wait --for=condition=failed --timeout=0s job/savae-pack-{job}", complete]
+
+
+def test_the_commands_in_its_head_start_one_after_the_other(tmp_path: Path) -> None:
+    assert head(tmp_path) == [
         "create -f launch_configs/kubernetes/pack.yaml ",
-        "wait --for=condition=complete --timeout=-1s job/savae-pack-read",
+        *waits("read"),
         "patch job savae-pack-write --type=merge",
-        "wait --for=condition=complete --timeout=-1s job/savae-pack-write",
+        *waits("write"),
         "patch job savae-pack-index --type=merge",
     ]
+
+
+def test_after_a_job_that_failed_nothing_is_waited_for(tmp_path: Path) -> None:
+    assert head(tmp_path, "savae-pack-read") == ["create -f launch_configs/kubernetes/pack.yaml ", *waits("read")[:2]]
