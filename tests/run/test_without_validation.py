@@ -17,7 +17,7 @@ from savae_dist.config.identity import identity
 from savae_dist.data import RawBatch, Reader, Request, Sequential, Shards, hold_out, pack
 from savae_dist.load_config import load
 from savae_dist.pipeline import Pipeline
-from savae_dist.run.validation import TrainingFigures
+from savae_dist.run.validation import UNMEASURED, TrainingFigures
 from savae_dist.train import main
 
 DRAW = TrainingFigures.draw  # as it is: `conftest` leaves it out, since most runs of tests have no validation set
@@ -106,7 +106,7 @@ def test_what_is_held_out_is_measured_and_never_trained_on(
     summary = json.loads((output / "summary.json").read_text())
     assert summary["reconstruction_mse"] > 0
     assert summary["training_data"] == {"samples": train.describe(), "index_sha256": train.digest}
-    assert "not measured" not in said
+    assert UNMEASURED not in said
 
 
 def test_hold_out_belongs_to_the_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +150,7 @@ def test_check_proposes_it(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "data.hold_out=0.1 holds a tenth of data.train out, whole groups or recordings" in capsys.readouterr().out
     assert main([*words, "data.hold_out=0.1"]) == 0
     report = capsys.readouterr().out
-    assert "not measured" not in report
+    assert UNMEASURED not in report
     assert "held out:   20 of 203 samples" in report
     assert report.count("\nsamples ") == 2
 
