@@ -18,14 +18,17 @@ class Mahalanobis:
     """Distances to the mean of each class (Mahalanobis 1936), with one covariance of all around their own means."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, classes: int) -> None:
-        """x: features `[n, units]`, y: their classes `[n]`, of which some may be missing."""
+        """x: features `[n, units]`, y: their classes `[n]`, of which some may be missing.
+
+        With one sample of each class no spread is known, and the distances are Euclidean.
+        """
         self.classes = classes
         self.known = np.unique(y)
         self.means = np.stack([x[y == one].mean(0) for one in self.known])
         rest = x - self.means[np.searchsorted(self.known, y)]
         covariance = rest.T @ rest / len(x)
         scale = np.trace(covariance) / len(covariance)
-        covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * scale * np.eye(len(covariance))
+        covariance = (1 - SHRINKAGE) * covariance + (SHRINKAGE * scale or 1.0) * np.eye(len(covariance))
         self.whiten = np.linalg.inv(np.linalg.cholesky(covariance)).T
 
     def squared(self, x: np.ndarray) -> np.ndarray:

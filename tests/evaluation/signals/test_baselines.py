@@ -37,3 +37,10 @@ def test_mahalanobis_distance_by_hand():
     gap = point - x.mean(0)
     expected = (gap @ np.linalg.inv(shrunk) @ gap.T).item()
     assert Mahalanobis(x, np.zeros(4000, int), 1).squared(point).item() == pytest.approx(expected)
+
+
+def test_one_sample_of_each_class_leaves_euclidean_distances() -> None:
+    x = np.array([[0.0, 0.0], [3.0, 4.0]])
+    nearest = Mahalanobis(x, np.array([0, 2]), 3)
+    assert nearest.squared(np.array([[3.0, 0.0]])).tolist() == [[9.0, 16.0]]
+    assert nearest.probabilities(x).argmax(1).tolist() == [0, 2]
