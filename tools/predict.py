@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.trainer:
             enter(options.trainer)
         found = written(options)
-        begins = list(islice(found, 2))  # first: where no file can be read, nothing is written
+        begins = list(islice(found, 2))  # read before OUT is made: if reading fails, no file is left
         with ExitStack() as stack:
             file = stack.enter_context(options.out.open("w", newline="")) if options.out else sys.stdout
             csv.writer(file, lineterminator="\n").writerows(chain(begins, found))

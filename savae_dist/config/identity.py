@@ -87,7 +87,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
 def digest(config: RunConfig, judge: str | None = None) -> str:
     """Eight hexadecimal digits of the run's identity, in which `auto` counts as the number that it once was.
 
-    judge: counts too, where a name for it is given; to the run itself it is one of the free keys.
+    judge: a name that counts too. The key `judge` is free and does not count, because it does not change the training;
+    a sweep that reads what the judge said gives this name.
     """
     values = {key: IN_NAMES[key] if value == AUTO else value for key, value in identity(config).items()}
     values |= {"judge": judge} if judge is not None else {}

@@ -202,7 +202,7 @@ class DdpConfig:
 
     Under ZeRO it is also the size of the pieces in which the new weights are gathered.
 
-    reduce_dtype: bf16 rounds gradients to half the bytes while they are reduced, for networks that are slow.
+    reduce_dtype: bf16 halves the bytes of gradients while they are reduced, for slow connections between machines.
     """
 
     bucket_mb: float = 25.0

@@ -18,14 +18,14 @@ OF_REST = ("networks.width", "data.batch_size", "precision", "seed")
 
 
 class Settings(NamedTuple):
-    """Keys with their values; others: those at their defaults."""
+    """Keys with their values: `chosen` are shown at once, `others`, which are at their defaults, on request."""
 
     chosen: dict[str, Any]
     others: dict[str, Any]
 
 
 def apart(values: Mapping[str, Any], defaults: Mapping[str, Any], always: Sequence[str]) -> Settings:
-    """These values; chosen are those in `always`, too, and those of which no default is known."""
+    """Divide values: one that equals its default goes to `others`, unless its key is in `always`."""
     others = {k: value for k, value in values.items() if k not in always and k in defaults and value == defaults[k]}
     return Settings({key: value for key, value in values.items() if key not in others}, others)
 
@@ -48,7 +48,7 @@ def settings(run: RunFolder) -> Settings:
     values = {
         key: value
         for key, value in run.config.items()
-        if not key.startswith(("system.", "optimizers.")) and value != {}  # a table without keys
+        if not key.startswith(("system.", "optimizers.")) and value != {}  # an empty table has no key to show
     }
     chosen, others = apart(values, defaults, OF_REST)
     for name in names:

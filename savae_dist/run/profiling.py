@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,11 +62,11 @@ def profiled(steps: int, phase: str, folder: Path, process: Process, say: Say) -
 
 
 def check_whole(trace: Path) -> None:
-    """OSError unless all of a trace was written: torch does not tell where a disk is full."""
+    """OSError unless all of a trace was written, because torch says nothing when the disk is full."""
     with trace.open("rb") as file:
         file.seek(-min(trace.stat().st_size, 64), os.SEEK_END)
         if not file.read().rstrip().endswith(b"}"):
-            raise OSError(errno.ENOSPC, "the trace was cut", str(trace))
+            raise OSError(f"{trace} was cut short; is the disk full?")
 
 
 def recorder(device: torch.device) -> profile:

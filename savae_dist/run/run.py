@@ -254,7 +254,7 @@ class Run:
         size, data = self.data.builder.split.size, self.config.data
         try:
             seen = f", on values up to {max(x.abs().max().item() for x in self.data.first(size)):.2g}"
-        except UserError:  # where the data are out of reach, the divergence is to be told all the same
+        except UserError:  # the data cannot be read now; the user must hear of the divergence all the same
             seen = ""
         signals = self.data.shards.spec.kind == "signal" and data.normalise == "none"
         instead = "data.normalise=dataset" if signals else "the weights that it starts from and networks.*"

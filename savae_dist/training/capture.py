@@ -14,7 +14,7 @@ from savae_dist.config.compile import Compile
 from savae_dist.errors import ConfigError
 from savae_dist.systems.phases import Batch
 
-MOST_LOSSES = 256  # that are compiled in one process
+MOST_LOSSES = 256  # the most that torch compiles in one process, far above what any system has
 
 Forward = Callable[[Batch, int], dict[str, Tensor]]
 
@@ -41,7 +41,8 @@ class Capture:
         if how != "none":
             import torch._dynamo  # here: it takes seconds to load, and few runs are compiled
 
-            # All updates and losses share the code of one forward pass, of which torch compiles 8 kinds and then none.
+            # All losses of all updates share the code of `UpdateModule.forward`; by default torch compiles eight
+            # variants of a piece of code, and runs any further ones uncompiled.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_LOSSES)
         if how == "update":
             module.compile()

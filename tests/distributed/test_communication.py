@@ -116,7 +116,7 @@ def test_nothing_but_what_the_mathematics_needs(options: list[str], tmp_path: Pa
         assert (sum(reduced), len(reduced)) == (gradients[phase] // (1 + half), collectives[phase]), number
         votes = [size for name, kind, size in iteration if (name, kind) == ("all_reduce", "long int")]
         assert votes == [8]
-        # and `--plan` says so beforehand
+        # The same as `--plan` predicts.
         assert sum(reduced) + sum(votes) == plan.reduced(phases[phase], counts, config.ddp)
         metrics = [size for name, kind, size in iteration if (name, kind) == ("all_reduce", "double")]
         ends = step == STEPS  # and is logged, and saved before and after batch norms are computed anew

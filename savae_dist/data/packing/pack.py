@@ -20,7 +20,7 @@ from savae_dist.errors import ConfigError, DataError, SaveError
 from savae_dist.files import draft_of, publish, remove_replaced
 
 Rows = tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]  # x, y and the attributes of some samples
-OF_A_SET = ("samples", "shards", "bytes", "counts", "unlabelled")  # told of each set, even where two have the same
+OF_A_SET = ("samples", "shards", "bytes", "counts", "unlabelled")  # shown for every set, even if two sets agree
 
 
 def pack(

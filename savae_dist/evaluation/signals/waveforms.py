@@ -83,7 +83,7 @@ def spread_and_copies(tested: Windows, training: Windows, x_hat: torch.Tensor, m
 def flat_spectra(x: torch.Tensor) -> np.ndarray:
     """Log spectra in dB `[n, channels * frequencies]` of windows `[n, channels, length]`."""
     found = log_spectrum(x.double().cpu().numpy())
-    return found.reshape(len(found), math.prod(found.shape[1:]))  # -1 has no meaning where there are no windows
+    return found.reshape(len(found), math.prod(found.shape[1:]))  # -1 fails without windows
 
 
 def measured(values: np.ndarray, recording: np.ndarray) -> Found:

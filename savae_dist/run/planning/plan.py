@@ -27,7 +27,7 @@ from savae_dist.training.batches import BatchSplit, PlannedStep
 from savae_dist.training.engine import run_phase
 
 PROCESSES = (1, 2, 8, 64)
-SUMMED = {"fp32": 4, "bf16": 2}  # bytes of a gradient's number on its way
+SUMMED = {"fp32": 4, "bf16": 2}  # bytes of an element of a gradient while it is summed
 VOTE = 8  # bytes by which the processes agree before each iteration whether to stop (`distributed.signals`)
 MOST_TIMED = 128  # samples of the larger batch whose step is timed
 TIMES = 3  # timed repetitions, of which the median is taken
@@ -71,7 +71,7 @@ class Speed:
 def reduced(phase: Phase, counts: Mapping[str, int], ddp: DdpConfig) -> int:
     """Bytes that the processes sum in an iteration: the gradients of every optimiser step, and the vote.
 
-    counts: of each network's parameters. Besides come a few numbers at each log, and the statistics of
+    counts: the number of each network's parameters. Besides come a few numbers at each log, and the statistics of
     networks.norm=sync_batch.
     """
     steps = [step.update for step in phase.optimizer_steps() if step.update.active]

@@ -119,7 +119,7 @@ def trial(
     """A run in a folder that is named by what varies and by the digest of its configuration.
 
     The digest has the names of the judge's folder and of the one that it starts from, not their paths, so that `out`
-    may be moved. The judge belongs to it, though a run is the same without: what is read is what the judge has seen.
+    may be moved. The judge counts, because the sweep reads what it said of the run.
     """
     arguments = [*arguments, *([f"judge={judge.folder}"] if judge else [])]
     resolved = load(arguments)
