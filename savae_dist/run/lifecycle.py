@@ -89,7 +89,7 @@ def _train(
         if status.main and state.backend == "nccl":
             with status.side.spared(FOLDER):  # NCCL makes no folder for its files
                 (folder_lock.folder / FOLDER).mkdir(exist_ok=True)
-    process = Process(state, peers, stop, status, launch.zero_stage())
+    process = Process(state, peers, stop, status, launch.strategy())
     retry: Retry | None = None
     while True:
         with opened(config, process, retry) as run:

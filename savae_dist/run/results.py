@@ -134,7 +134,7 @@ class Results:
             "steps": steps,
             "seed": self.config.seed,
             "training_hours": seconds / 3600,
-            "trained_on": describe(process.state, self.config.precision, process.zero),
+            "trained_on": describe(process.state, self.config.precision, process.strategy),
             "training_data": data,
             **({"gradient_shares": at.gradient_shares} if at.gradient_shares else {}),
             **({"best": at.best} if at.best else {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import tee
 from pathlib import Path
@@ -34,6 +35,7 @@ from savae_dist.training.engine import PreparedUpdate, run_phase
 from savae_dist.training.gradient_shares import read_out
 from savae_dist.training.own_time import Waiting
 from savae_dist.training.posteriors import Posteriors
+from savae_dist.training.sharded import join, whole
 
 MEASURED = 2048  # training samples that a phase may measure before its first step
 
@@ -131,7 +133,8 @@ class Run:
                 if step % config.log_every == 0 or step == last:
                     self._log(phase, updates, clock, pace)
                 if config.debug.check_ranks and step % config.debug.check_ranks == 0:
-                    self.process.peers.check_equal(self.networks, f"{phase.name} step {step}")
+                    with self.whole(updates):
+                        self.process.peers.check_equal(self.networks, f"{phase.name} step {step}")
                 if step != last:
                     self._keep(phase, updates)
                 clock.skip()
@@ -159,13 +162,19 @@ class Run:
         state = replace(self.training, good=not any(int(update.skipped_in_a_row) for update in updates.values()))
         phase = next(phase for phase in self.phases if phase.name == state.phase)
         pipeline = self.results.checkpointed(phase, self.networks, _averaged(updates))
-        self.saves.begin(self.networks, updates, state, pipeline)
+        with self.whole(updates):
+            self.saves.begin(self.networks, updates, state, pipeline)
 
     def validate(self, phase: Phase, updates: Updates) -> bool:
         """Measure and draw the networks as they are now, or their weight average; whether they are the best so far."""
         if self.config.hub.push is not None:
             self.saves.settle()  # the push takes the newest checkpoint, so it must be whole
-        return self.results.validate(phase, {**self.networks, **_averaged(updates)}, self.training)
+        with self.whole(updates):
+            return self.results.validate(phase, {**self.networks, **_averaged(updates)}, self.training)
+
+    def whole(self, updates: Updates) -> AbstractContextManager[None]:
+        """Inside, networks and averages are whole on every rank, as they always are but under FSDP."""
+        return whole([*self.networks.values(), *_averaged(updates).values()])
 
     def _measure(self, prepare: Preparation) -> None:
         """Let a phase measure the training data before its first step; all ranks take rank 0's result."""
@@ -189,7 +198,8 @@ class Run:
         updates = self.updates_of(phase, self.config.compile)
         if self.training.step:
             assert self.resumed_from is not None
-            checkpoint.load_updates(self.resumed_from, updates)
+            with self.whole(updates):
+                checkpoint.load_updates(self.resumed_from, updates)
             self.process.state.wait_for_everyone()  # until all have read it: rank 0 may soon replace it
         return updates
 
@@ -205,7 +215,7 @@ class Run:
                 precision=config.precision,
                 compile=compile,
                 ema=config.ema,
-                zero=self.process.zero,
+                strategy=self.process.strategy,
                 ddp=config.ddp,
                 schedules=config.schedules,
                 adaptive=config.adaptive,
@@ -269,6 +279,8 @@ class Run:
             for name, average in update.averages.items():
                 self.networks[name].load_state_dict(average.network.state_dict())
             update.averages.clear()
+        for network in self.networks.values():
+            join(network)
         broadcast_buffers(self.networks)
         builder = self.data.builder
         if recalibration is not None:

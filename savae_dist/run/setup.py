@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from savae_dist.config import auto, identity
-from savae_dist.config.schema import DataConfig, RunConfig
+from savae_dist.config.schema import DataConfig, DdpConfig, RunConfig
 from savae_dist.config.urls import shown_value
 from savae_dist.data import (
     Mixture,
@@ -53,7 +53,7 @@ from savae_dist.systems.phases import Phase
 from savae_dist.training.augment import Augmentation
 from savae_dist.training.batch_norm import batch_norms
 from savae_dist.training.batches import BatchBuilder, BatchSplit
-from savae_dist.training.capture import check_graphs
+from savae_dist.training.capture import check_launch
 from savae_dist.training.strategies import check_zero
 from savae_dist.untrusted import shown
 
@@ -64,8 +64,11 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     going_back: after it has diverged, to go on from the last good checkpoint and not from the newest.
     """
     data, state, folder = config.data, process.state, Path(config.output or ".")
-    check_graphs(config.compile, state.device, process.zero)
-    if process.zero:
+    check_launch(config.compile, state.device, process.strategy)
+    shared = process.strategy != "ddp"  # what else a weight needs is shared among the ranks
+    if process.strategy == "fsdp" and config.ddp.bucket_mb != DdpConfig().bucket_mb:
+        raise ConfigError("ddp.bucket_mb changes nothing under FSDP, which sums each weight by itself: leave it out")
+    if process.strategy in ("zero1", "zero2"):
         check_zero(config.system.phases())
     shards, validation_shards = with_kept_moments(*open_shards(data), data, folder, process)
     fetch(config.resume, folder, process.peers, process.status.writes)
@@ -79,7 +82,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     builder = BatchBuilder(split, state.device, lambda x: normalise(x, shards.spec), config.seed, augment, attributes)
 
     with explained(shards):
-        check_sizes(config, shards.spec, state.device, split.ranks if process.zero else 1)
+        check_sizes(config, shards.spec, state.device, split.ranks if shared else 1)
         networks, given = build_networks(config, shards.spec, split, state.device)
     check_terms(config, networks, shards.spec)
     start = starting_state(config, shards, networks, phases[0], split.ranks)

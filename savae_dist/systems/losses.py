@@ -201,15 +201,23 @@ def adversarial_loss(form: AdversarialForm, score_hat: Tensor, score: Callable[[
     return -score_hat.mean()
 
 
+def slope(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """d Dis(x) / d x of each sample, shaped like x; it can be differentiated by the critic's weights."""
+    if torch.compiler.is_compiling():  # the compiler knows this form alone, under which torch keeps all activations
+        return torch.func.grad(lambda u: full_precision(critic(u)).sum())(x)
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(full_precision(critic(x)).sum(), x, create_graph=again)[0]
+
+
 def gradient_penalty(critic: Callable[[Tensor], Tensor], x: Tensor, x_hat: Tensor, mix: Tensor) -> Tensor:
     """E[(||grad Dis(u)|| - 1)^2] at u = mix x + (1 - mix) x^ (Gulrajani 2017, eq 3); mix `[batch]` in [0, 1]."""
     mix = mix.view(-1, *[1] * (x.ndim - 1))
     between = (mix * x + (1 - mix) * x_hat).detach()
-    slope = torch.func.grad(lambda u: full_precision(critic(u)).sum())(between)
-    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    return (slope(critic, between).flatten(1).norm(dim=1) - 1).square().mean()
 
 
 def r1_penalty(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """R1, 1/2 E||grad Dis(x)||^2 on real samples (Mescheder 2018, eq 9, without its weight gamma)."""
-    slope = torch.func.grad(lambda u: full_precision(critic(u)).sum())(x)
-    return 0.5 * slope.flatten(1).square().sum(1).mean()
+    return 0.5 * slope(critic, x).flatten(1).square().sum(1).mean()

@@ -22,7 +22,9 @@ from torch import Tensor
 
 from savae_dist.config import identity
 from savae_dist.config.schema import OptimizerConfig
+from savae_dist.config.strategy import Strategy
 from savae_dist.distributed import launch
+from savae_dist.networks import Network
 from savae_dist.preprocess import DataSpec
 from savae_dist.systems.own import enter
 from savae_dist.systems.phases import System
@@ -31,6 +33,7 @@ from savae_dist.testing.ranks import run_ranks
 from savae_dist.testing.small_run import IMAGE, SmallRun
 from savae_dist.training.batch_norm import batch_norms
 from savae_dist.training.batches import BatchSplit
+from savae_dist.training.sharded import join
 
 STEPS = 3
 ROUNDING = 1e-10
@@ -43,7 +46,9 @@ def has_parity(system: System, spec: DataSpec = IMAGE) -> bool:
     return not any(batch_norms(network) for network in networks.values())
 
 
-def trained(system: System, spec: DataSpec = IMAGE, rank: int = 0, ranks: int = 1) -> dict[str, Tensor]:
+def trained(
+    system: System, spec: DataSpec = IMAGE, rank: int = 0, ranks: int = 1, strategy: Strategy = "ddp"
+) -> dict[str, Tensor]:
     """All tensors and averages after a few steps of each phase, on this rank of a launch; equal on all ranks."""
     # SGD, because Adam divides each gradient by its own size: where that is near zero, it steps along the rounding.
     plain = {
@@ -52,11 +57,21 @@ def trained(system: System, spec: DataSpec = IMAGE, rank: int = 0, ranks: int = 
         for update in phase.updates
     }
     run = SmallRun(
-        system, spec, split=BatchSplit(8, rank, ranks), norm="group", dtype=torch.float64, optimizers=plain, ema=0.5
+        system,
+        spec,
+        split=BatchSplit(8, rank, ranks),
+        norm="group",
+        dtype=torch.float64,
+        optimizers=plain,
+        ema=0.5,
+        strategy=strategy,
     )
+    averages: dict[str, Network] = {}
     for phase in run.phases:
         run.run(phase, STEPS)
-    averages = {f"average.{n}": a.network for update in run.updates.values() for n, a in update.averages.items()}
+        averages = {f"average.{n}": a.network for update in run.updates.values() for n, a in update.averages.items()}
+        for network in (*run.networks.values(), *averages.values()):
+            join(network)
     states = {name: network.state_dict() for name, network in {**run.networks, **averages}.items()}
     return {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
 

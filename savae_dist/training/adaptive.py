@@ -6,7 +6,7 @@ all ranks have the same weight, and one process has that of two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,16 @@ DELTA = 1e-6  # the paper's, against a division by 0
 
 
 def adaptive_factors(
-    adaptive: Mapping[str, AdaptiveConfig], decoder: nn.Module, forward: Forward, slices: Sequence[Batch]
+    adaptive: Mapping[str, AdaptiveConfig],
+    decoder: nn.Module,
+    forward: Forward,
+    slices: Sequence[Batch],
+    norms_of_mean: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
     """TERM -> ratio ||grad to|| / (||grad TERM|| + DELTA), at most `most`; empty for a loss that has no such terms.
 
-    forward: the weighted terms of a loss on one slice. The gradients are by the weights of the decoder's last layer.
+    forward: the weighted terms of a loss on one slice. The gradients are by the weights of the decoder's last layer;
+    norms_of_mean: of such gradients `[terms, *shape]`, the norms `[terms]` of their means over the ranks.
     """
     names = sorted({*adaptive, *(config.to for config in adaptive.values())})
     sums = {name: torch.zeros(()) for name in names}
@@ -34,11 +39,7 @@ def adaptive_factors(
         for name in names:
             (gradient,) = torch.autograd.grad(terms[name], weight, retain_graph=True)
             sums[name] = sums[name].to(gradient) + gradient / len(slices)
-    gradients = torch.stack(list(sums.values()))
-    if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(gradients)
-        gradients /= torch.distributed.get_world_size()
-    norms = dict(zip(names, gradients.flatten(1).norm(dim=1), strict=True))
+    norms = dict(zip(names, norms_of_mean(torch.stack(list(sums.values()))), strict=True))
     return {
         name: (config.ratio * norms[config.to] / (norms[name] + DELTA)).clamp_max(config.most)
         for name, config in adaptive.items()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from savae_dist.config.compile import Compile
+from savae_dist.config.strategy import SHOWN, Strategy
 from savae_dist.errors import ConfigError
 from savae_dist.systems.phases import Batch
 
@@ -19,14 +20,19 @@ MOST_LOSSES = 256  # the most that torch compiles in one process, far above what
 Forward = Callable[[Batch, int], dict[str, Tensor]]
 
 
-def check_graphs(compile: Compile, device: torch.device, zero: int) -> None:
-    """ConfigError where there can be no CUDA graphs."""
+def check_launch(compile: Compile, device: torch.device, strategy: Strategy) -> None:
+    """ConfigError for what is not compiled on this device or under this strategy."""
+    if compile != "none" and strategy == "fsdp":
+        raise ConfigError(
+            f"compile={compile} does not go with FSDP, whose weights are put together in the middle of an update: use "
+            "compile=none, or another launch file"
+        )
     if compile == "graphs" and device.type != "cuda":
         raise ConfigError(f"compile=graphs needs an NVIDIA GPU, and this run is on {device.type}: use compile=update")
-    if compile == "graphs" and zero:
+    if compile == "graphs" and strategy != "ddp":
         raise ConfigError(
-            "compile=graphs does not go with ZeRO, which moves the weights that a graph has the addresses of: use "
-            "compile=update, or a launch file without DeepSpeed"
+            f"compile=graphs does not go with {SHOWN[strategy]}, which moves the weights whose addresses a graph has: "
+            "use compile=update, or a launch file without DeepSpeed"
         )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from savae_dist.config.compile import Compile
 from savae_dist.config.schema import DdpConfig, OptimizerConfig, Precision
+from savae_dist.config.strategy import Strategy
 from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig, in_update
 from savae_dist.data import RawBatch
 from savae_dist.latents import full_precision
@@ -45,7 +46,8 @@ from savae_dist.training.optim import (
 from savae_dist.training.own_time import OwnTime
 from savae_dist.training.profile_range import in_profile
 from savae_dist.training.schedules import FACTOR, factor, left_out, total, weighted
-from savae_dist.training.strategies import Parallel, Partitions, Replicas
+from savae_dist.training.sharded import shard
+from savae_dist.training.strategies import Parallel, prepared
 
 
 class UpdateModule(nn.Module):
@@ -69,11 +71,13 @@ class UpdateModule(nn.Module):
 
 
 class PreparedUpdate:
-    """An update with its optimiser, wrapped for one process, DDP or ZeRO.
+    """An update with its optimiser, wrapped for one process, DDP, ZeRO or FSDP.
 
-    zero: DeepSpeed's ZeRO stage, 0 for whole replicas. schedules, adaptive: of the weights of terms, by TERM or
-    UPDATE.TERM; those of other updates are passed over. shares_every: iterations between the measurements of
-    `shares`, each term's part of the decoder's gradient, and `pictures`, how its samples differ from the real ones.
+    Under FSDP it cuts the weights of all networks that its phase trains.
+
+    schedules, adaptive: of the weights of terms, by TERM or UPDATE.TERM; those of other updates are passed over.
+    shares_every: iterations between the measurements of `shares`, each term's part of the decoder's gradient, and
+    `pictures`, how its samples differ from the real ones.
     """
 
     def __init__(
@@ -86,7 +90,7 @@ class PreparedUpdate:
         precision: Precision = "fp32",
         compile: Compile = "none",
         ema: float = 0.0,
-        zero: int = 0,
+        strategy: Strategy = "ddp",
         ddp: DdpConfig | None = None,
         schedules: Mapping[str, ScheduleConfig] | None = None,
         adaptive: Mapping[str, AdaptiveConfig] | None = None,
@@ -101,7 +105,11 @@ class PreparedUpdate:
         self.factors: dict[str, float | Tensor] = {}  # term -> its factor in the current step
         self.lr = 0.0  # until the first step
         device = PartialState().device
+        ddp = ddp or DdpConfig()
         in_play = {name for other in phase.updates for name in other.trains}
+        if strategy == "fsdp":
+            for name in sorted(in_play):
+                shard(networks[name], half=ddp.reduce_dtype == "bf16")
         self._states = states_of(networks, set(update.trains), in_play)
         self.enter()  # before wrapping: DDP reduces the parameters that require a gradient at that time
         self.module = module = UpdateModule(update, networks, autocast(precision, device))
@@ -112,11 +120,7 @@ class PreparedUpdate:
         self.optimizer.register_step_pre_hook(self._before_step)
         if config.clip_weights is not None:
             self.optimizer.register_step_post_hook(self._after_step)
-        self.parallel: Parallel = (
-            Partitions(module, self.optimizer, zero, ddp or DdpConfig())
-            if zero
-            else Replicas(module, self.optimizer, ddp or DdpConfig())
-        )
+        self.parallel: Parallel = prepared(module, module.trained, self.optimizer, strategy, ddp)
         self.scaler = make_scaler(precision, device)
         averaged = update.trains if ema and update.averaged else ()
         self.averages = {name: WeightAverage(networks[name], ema) for name in averaged}
@@ -184,7 +188,9 @@ class PreparedUpdate:
             return found if self.scaler is None else {name: self.scaler.scale(one) for name, one in found.items()}
 
         due = {term: one for term, one in self.adaptive.items() if not left_out(self.factors.get(term, 1.0))}
-        for term, adapted in adaptive_factors(due, decoder, terms, slices).items() if due else ():
+        for term, adapted in (
+            adaptive_factors(due, decoder, terms, slices, self.parallel.norms_of_mean).items() if due else ()
+        ):
             self.factors[term] = self.factors.get(term, 1.0) * adapted
         if shares:
             seen = Comparison()
@@ -246,7 +252,7 @@ class PreparedUpdate:
         """ValueError, KeyError or TypeError if the state is not that of this update's optimiser after a step."""
         if values["optimizer"] != type(self.optimizer).__name__:
             raise ValueError(f"the state is that of {values['optimizer']}, not of {type(self.optimizer).__name__}")
-        check_state(self.parameters, tensors, self.config, values.get("stateless"))
+        check_state(self.parallel.shapes(self.parameters), tensors, self.config, values.get("stateless"))
         self.parallel.load_state(self.parameters, tensors)
         for name, average in self.averages.items():
             average.updates = values["averaged"][name]
@@ -256,7 +262,7 @@ class PreparedUpdate:
             self.scaler.load_state_dict(values["scaler"])
 
     def close(self) -> None:
-        """Unwrap the networks, so that another phase may train them."""
+        """Unwrap the networks, so that another phase may train them; under FSDP `sharded.join` makes them whole."""
         self.parallel.close()
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from savae_dist.config.schema import OptimizerConfig
+from savae_dist.latents import full_precision
 
 STEP = "step"  # the one state of torch's optimisers that is a count and not shaped like the parameter
 
@@ -43,18 +44,18 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, n
 
 
 def check_state(
-    parameters: Mapping[str, nn.Parameter],
+    shapes: Mapping[str, torch.Size],
     tensors: Mapping[str, Tensor],
     config: OptimizerConfig,
     stateless: Sequence[str] | None,
 ) -> None:
     """ValueError unless the tensors are the optimiser's whole state, named and shaped as `optimizer_state` gives them.
 
-    stateless: parameters without a state; None: not known, as in older checkpoints.
+    shapes: of the parameters, whole. stateless: those without a state; None: not known, as in older checkpoints.
     """
     keys = ("momentum_buffer",) * bool(config.momentum) if config.name == "sgd" else (STEP, "exp_avg", "exp_avg_sq")
     there = {full.rsplit("/", 1)[0] for full in tensors}
-    expected = {name for name in parameters if name not in (stateless or ())} if keys else set()
+    expected = {name for name in shapes if name not in (stateless or ())} if keys else set()
     if stateless is None and there:
         expected &= there
     needed = {f"{name}/{key}" for name in expected for key in keys}
@@ -64,7 +65,7 @@ def check_state(
         raise ValueError(f"the optimiser state names {full}, which this run does not train")
     for full, value in tensors.items():
         name, key = full.rsplit("/", 1)
-        shape = torch.Size() if key == STEP else parameters[name].shape
+        shape = torch.Size() if key == STEP else shapes[name]
         if value.shape != shape:
             raise ValueError(f"the optimiser state {full} is {list(value.shape)}, not {list(shape)}")
 
@@ -95,8 +96,8 @@ def learning_rate(config: OptimizerConfig, iteration: int, total: int) -> float:
 
 
 def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """2-norm over all gradients, float32 scalar on their device."""
-    return nn.utils.get_total_norm([gradient.float() for gradient in gradients])
+    """2-norm over all gradients, a scalar on their device, at least float32."""
+    return nn.utils.get_total_norm([full_precision(gradient) for gradient in gradients])
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], norm: Tensor, config: OptimizerConfig) -> None:

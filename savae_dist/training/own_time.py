@@ -7,8 +7,8 @@ parts but the last backward pass. A machine that computes slowly is slow in thes
 measured are the last backward pass and the optimiser, in which waiting and work are mixed. Data are waited for before
 that, and measured apart: `Waiting`.
 
-Where ranks exchange something within that stretch (networks.norm=sync_batch), the fast ones wait there, too. Then all
-times are alike: a slow rank may go unnoticed, but no other is taken for it.
+Where ranks exchange something within that stretch (networks.norm=sync_batch, FSDP, ZeRO-2 with `accumulate`), the fast
+ones wait there, too. Then all times are alike: a slow rank may go unnoticed, but no other is taken for it.
 """
 
 from __future__ import annotations

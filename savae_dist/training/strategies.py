@@ -1,6 +1,6 @@
-"""How an update is spread over the ranks: whole replicas (one process, DDP) or ZeRO's partitions (DeepSpeed).
+"""How an update is spread over the ranks: whole replicas (one process, DDP), ZeRO's partitions (DeepSpeed), or shards.
 
-Both wrap a module and its optimiser, and give the engine `forward`, `backward` and `step`. Precision,
+Each wraps a module and its optimiser, and gives the engine `forward`, `backward` and `step`. Precision,
 clipping, skipping and schedules stay with the engine, in hooks of the optimiser. There `optimizer.param_groups` holds
 what this rank steps: all parameters, or its slice of them.
 """
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -22,12 +23,29 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from savae_dist.config.schema import DdpConfig
+from savae_dist.config.strategy import Strategy
 from savae_dist.errors import ConfigError
 from savae_dist.systems.phases import Phase
 from savae_dist.training.optim import STEP, gradient_norm, load_optimizer_state, optimizer_state, reset_state
+from savae_dist.training.sharded import freed_weights, layouts
 
 
-class Replicas:
+class WholeWeights:
+    """Every rank holds all weights, and computes the gradient of a whole weight."""
+
+    def shapes(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.Size]:
+        """Of whole parameters."""
+        return {name: parameter.shape for name, parameter in parameters.items()}
+
+    def norms_of_mean(self, gradients: Tensor) -> Tensor:
+        """Norms `[n]` of the means over the ranks of n gradients of a parameter, `[n, *shape]` from `autograd.grad`."""
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(gradients)
+            gradients /= torch.distributed.get_world_size()
+        return gradients.flatten(1).norm(dim=1)
+
+
+class Replicas(WholeWeights):
     """Every rank holds all gradients and the whole optimiser state: one process, or DDP.
 
     unsettled: whether a backward pass must be made and discarded before the first step. DDP orders gradients anew after
@@ -72,7 +90,7 @@ class Replicas:
         """Remove what was added to the parameters: nothing here, since DDP's hooks go when it is destroyed."""
 
 
-class Partitions:
+class Partitions(WholeWeights):
     """ZeRO: all parameters are one flat float32 tensor, of which each rank steps an equal slice and holds its state.
 
     stage: 1 keeps whole gradients on each rank, 2 reduces each accumulation step's gradients into the slices at once.
@@ -113,10 +131,7 @@ class Partitions:
         return nullcontext()
 
     def norm(self, gradients: Sequence[Tensor]) -> Tensor:
-        # In pieces, because on CPUs the sum of one long row loses precision.
-        square = gradient_norm([piece for gradient in gradients for piece in gradient.chunk(64)]).square()
-        torch.distributed.all_reduce(square)
-        return square.sqrt()
+        return norm_of_slices(gradients)
 
     def state(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
         tensors = {}
@@ -156,7 +171,79 @@ class Partitions:
             parameter.data = own.copy_(parameter.data)
 
 
-Parallel = Replicas | Partitions
+class Shards:
+    """FSDP: parameters are slices (`training.sharded`), and a rank holds gradients and states of its own alone.
+
+    Each accumulation step's gradients are summed into the slices at once.
+    """
+
+    unsettled = False
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, trained: nn.Module) -> None:
+        self.module, self.optimizer, self.layouts = module, optimizer, layouts(trained)
+        self.step = optimizer.step
+
+    def forward(self, *arguments: Any) -> Any:
+        with freed_weights():
+            return self.module(*arguments)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def part(self, last: bool) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def shapes(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.Size]:
+        return {name: self.layouts[name].shape for name in parameters}
+
+    def norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        return norm_of_slices(gradients)
+
+    def norms_of_mean(self, gradients: Tensor) -> Tensor:
+        squares = gradients.square().sum(1)  # those of slices, which are means already
+        torch.distributed.all_reduce(squares)
+        return squares.sqrt()
+
+    def state(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        tensors = optimizer_state(self.optimizer, parameters)
+        return {full: self._whole(full, value) for full, value in tensors.items()}
+
+    def load_state(self, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+        own = {full: self._own(full, value) for full, value in tensors.items()}
+        load_optimizer_state(self.optimizer, parameters, own)
+
+    def _whole(self, full: str, value: Tensor) -> Tensor:
+        name, key = full.rsplit("/", 1)
+        return value if key == STEP else self.layouts[name].joined(value)
+
+    def _own(self, full: str, value: Tensor) -> Tensor:
+        name, key = full.rsplit("/", 1)
+        return value if key == STEP else self.layouts[name].cut(value)
+
+    def close(self) -> None:
+        """Nothing: networks that several updates train are made whole by `sharded.join`, when their phase has ended."""
+
+
+Parallel = Replicas | Partitions | Shards
+
+
+def prepared(
+    module: nn.Module, trained: nn.Module, optimizer: torch.optim.Optimizer, strategy: Strategy, ddp: DdpConfig
+) -> Parallel:
+    """trained: the networks within the module; under FSDP they are cut already."""
+    if strategy == "fsdp":
+        return Shards(module, optimizer, trained)
+    if strategy == "ddp":
+        return Replicas(module, optimizer, ddp)
+    return Partitions(module, optimizer, 1 if strategy == "zero1" else 2, ddp)
+
+
+def norm_of_slices(gradients: Sequence[Tensor]) -> Tensor:
+    """2-norm of the gradient of which each rank holds slices."""
+    # In pieces, because on CPUs the sum of one long row loses precision.
+    square = gradient_norm([piece for gradient in gradients for piece in gradient.chunk(64)]).square()
+    torch.distributed.all_reduce(square)
+    return square.sqrt()
 
 
 def mean_in_bf16(_, bucket):  # type: ignore[no-untyped-def]  # DDP takes no annotations that are postponed

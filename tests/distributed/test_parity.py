@@ -18,7 +18,7 @@ from savae_dist.testing.ranks import run_ranks
 pytestmark = pytest.mark.distributed
 
 WORKER = Path(__file__).parents[1] / "helpers" / "parity_worker.py"
-Results = dict[int, dict[str, dict[str, Tensor]]]  # ranks -> "setting zero accumulate" -> what came out
+Results = dict[int, dict[str, dict[str, Tensor]]]  # ranks -> "setting strategy accumulate" -> what came out
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +35,19 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 CASES = [
-    (name, ranks, zero, accumulate)
+    (name, ranks, strategy, accumulate)
     for name, setting in SETTINGS.items()
     for ranks in (1, 2, 4)
-    for zero, accumulate in combinations(setting, ranks)
-    if (ranks, zero, accumulate) != (1, 0, 1) and not (setting.half and zero == 0)
+    for strategy, accumulate in combinations(setting, ranks)
+    if (ranks, strategy, accumulate) != (1, "ddp", 1) and not (setting.half and strategy == "ddp")
 ]
 
 
-@pytest.mark.parametrize(("name", "ranks", "zero", "accumulate"), CASES)
-def test_parity(name: str, ranks: int, zero: int, accumulate: int, results: Results) -> None:
+@pytest.mark.parametrize(("name", "ranks", "strategy", "accumulate"), CASES)
+def test_parity(name: str, ranks: int, strategy: str, accumulate: int, results: Results) -> None:
     """Against one process (in half precision: against DDP with as many)."""
-    reference = results[2][f"{name} 0 2"] if SETTINGS[name].half else results[1][f"{name} 0 1"]
-    found = results[ranks][f"{name} {zero} {accumulate}"]
+    reference = results[2][f"{name} ddp 2"] if SETTINGS[name].half else results[1][f"{name} ddp 1"]
+    found = results[ranks][f"{name} {strategy} {accumulate}"]
     assert found.keys() == reference.keys()
     for key, value in reference.items():
         difference = (found[key].double() - value.double()).abs()
@@ -70,14 +70,14 @@ def test_the_settings_do_what_they_are_there_for(results: Results) -> None:
     """Clipped, skipped and averaged, and no two of them train the same weights."""
     one = results[1]
     key = "networks/decoder/convs.0.weight"
-    trained = [one[f"{name} 0 1"][key] for name, setting in SETTINGS.items() if not setting.half]
+    trained = [one[f"{name} ddp 1"][key] for name, setting in SETTINGS.items() if not setting.half]
     assert len({float(value.double().sum()) for value in trained}) == len(trained)
-    assert float(one["separate 0 1"]["losses/critic/gradient_norm"]) > 0.3  # what it was clipped to
-    assert float(one["joint 0 1"]["networks/critic/convs.0.weight"].abs().max()) == pytest.approx(0.05)
-    assert "ema/decoder/convs.0.weight" in one["separate 0 1"]
-    assert "shares/adv" in one["separate 0 1"]
-    assert [int(one["not finite 0 1"][f"skipped/{name}"]) for name in ("vec", "critic", "decoder")] == [1, 2, 1]
-    half = results[2]["fp16 0 2"]
+    assert float(one["separate ddp 1"]["losses/critic/gradient_norm"]) > 0.3  # what it was clipped to
+    assert float(one["joint ddp 1"]["networks/critic/convs.0.weight"].abs().max()) == pytest.approx(0.05)
+    assert "ema/decoder/convs.0.weight" in one["separate ddp 1"]
+    assert "shares/adv" in one["separate ddp 1"]
+    assert [int(one["not finite ddp 1"][f"skipped/{name}"]) for name in ("vec", "critic", "decoder")] == [1, 2, 1]
+    half = results[2]["fp16 ddp 2"]
     assert float(half["scale/critic"]) < 65536 == float(half["scale/decoder"])  # of its own, and its own overflow
 
 

@@ -1,4 +1,4 @@
-"""One process equals two, for every system and every row of its options; one launch for them all."""
+"""One process equals two, for every system and every row of its options; one launch of each strategy for them all."""
 
 from __future__ import annotations
 
@@ -17,23 +17,30 @@ from savae_dist.testing.small_run import SmallRun
 
 pytestmark = pytest.mark.distributed
 
+Tensors = dict[str, dict[str, torch.Tensor]]
 WORKER = Path(__file__).parents[1] / "helpers" / "systems_worker.py"
 
 
-def launched(processes: int, out: Path) -> dict[str, dict[str, torch.Tensor]]:
+def launched(processes: int, strategy: str, out: Path) -> Tensors:
     """Name of system and row -> all its tensors after training."""
     out.mkdir()
     config = ROOT / "launch_configs" / "accelerate" / f"cpu_{processes}.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(config)]
     ended = subprocess.run(
-        [*command, str(WORKER), str(out)], env=environment(), capture_output=True, text=True, timeout=300
+        [*command, str(WORKER), str(out), strategy], env=environment(), capture_output=True, text=True, timeout=300
     )
     assert ended.returncode == 0, ended.stderr
     return {path.stem: load_file(path) for path in out.iterdir()}
 
 
-def test_one_process_equals_two_for_every_system(tmp_path: Path) -> None:
-    one, two = (launched(processes, tmp_path / str(processes)) for processes in (1, 2))
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Tensors:
+    return launched(1, "ddp", tmp_path_factory.mktemp("one") / "out")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_one_process_equals_two_for_every_system(strategy: str, one: Tensors, tmp_path: Path) -> None:
+    two = launched(2, strategy, tmp_path / "out")
     assert one.keys() == two.keys() == {f"{name}-{row}" for name, rows in OPTIONS.items() for row in range(len(rows))}
     wrong = {}
     for case, expected in one.items():

@@ -1,4 +1,4 @@
-"""Whole runs on a GPU: resumed, over NCCL with synchronised batch norms, and under ZeRO."""
+"""Whole runs on a GPU: resumed, over NCCL with synchronised batch norms, and under ZeRO and FSDP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SGD = [
     "optimizers.default.name=sgd",
     "optimizers.default.lr=0.02",
 ]  # Adam amplifies rounding of small gradients
-ZERO = Path(__file__).parents[1] / "helpers" / "zero_worker.py"
+STRATEGIES = Path(__file__).parents[1] / "helpers" / "strategy_worker.py"
 
 
 def updates(run: Path) -> dict[str, Any]:
@@ -70,12 +70,13 @@ def test_one_rank_trains_what_a_process_alone_trains(
         np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
-@pytest.mark.parametrize("stage", ["1", "2"])
-def test_zero_trains_what_ddp_trains(stage: str, device: torch.device) -> None:
-    """On one rank, where a run refuses ZeRO because it saves nothing; DeepSpeed computes the same way as on several."""
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "fsdp"])
+def test_every_strategy_trains_what_ddp_trains(strategy: str, device: torch.device) -> None:
+    """On one rank, where a run refuses these because they save nothing; they compute the same way as on several."""
+    if strategy != "fsdp" and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed")
     extra = {} if device.type == "cuda" else {"ACCELERATE_USE_CPU": "true"}
-    (done,) = side_by_side([sys.executable, str(ZERO), stage], **extra)
+    (done,) = side_by_side([sys.executable, str(STRATEGIES), strategy], **extra)
     assert done.returncode == 0, done.stderr
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert found["device"] == device.type

@@ -15,12 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from savae_dist.config.schema import OptimizerConfig
+from savae_dist.config.strategy import Strategy
 from savae_dist.config.terms import AdaptiveConfig, ScheduleConfig
 from savae_dist.distributed.reduce import means_and_rows
 from savae_dist.systems import SAVAE
 from savae_dist.testing.small_run import SmallRun
 from savae_dist.training.batch_norm import recalibrate
 from savae_dist.training.batches import BatchSplit
+from savae_dist.training.sharded import join, whole
 
 SIZE = 24  # divides by 4 ranks x 3 accumulation steps
 STEPS = 2
@@ -78,25 +80,31 @@ SETTINGS = {
 }
 
 
-def combinations(setting: Setting, ranks: int) -> list[tuple[int, int]]:
-    """(ZeRO stage, accumulation steps)."""
+def combinations(setting: Setting, ranks: int) -> list[tuple[Strategy, int]]:
+    """(strategy, accumulation steps)."""
     if setting.half:
-        return [(0, 2), (1, 2), (2, 2)] if ranks == 2 else []
+        return [("ddp", 2), ("zero1", 2), ("zero2", 2), ("fsdp", 2)] if ranks == 2 else []
     if ranks == 1:
-        return [(0, 1), (0, 3)]
-    if ranks == 2:
-        return [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1), (2, 3)] if setting.full else [(0, 1), (1, 2), (2, 3)]
-    return [(0, 1), (0, 2), (0, 3), (1, 2), (2, 1)] if setting.full else [(0, 3), (2, 1)]
+        return [("ddp", 1), ("ddp", 3)]
+    few = {
+        2: [("ddp", 1), ("zero1", 2), ("zero2", 3), ("fsdp", 3)],
+        4: [("ddp", 3), ("zero2", 1), ("fsdp", 1)],
+    }[ranks]
+    more = {
+        2: [("ddp", 2), ("ddp", 3), ("zero1", 1), ("zero2", 1), ("fsdp", 1), ("fsdp", 2)],
+        4: [("ddp", 1), ("ddp", 2), ("zero1", 2)],
+    }
+    return few + more[ranks] if setting.full else few
 
 
-def trained(setting: Setting, split: BatchSplit, zero: int) -> dict[str, Tensor]:
+def trained(setting: Setting, split: BatchSplit, strategy: Strategy) -> dict[str, Tensor]:
     """Networks, averages, optimiser states, and means of the losses and norms of both phases."""
     system = SAVAE(latent_dim=3, **setting.system)
     names = [update.name for phase in system.phases() for update in phase.updates]
     optimizers = {name: OptimizerConfig(**setting.optimizer) for name in names}
     optimizers["critic"] = OptimizerConfig(**{**setting.optimizer, **setting.critic})
     trainer = SmallRun(
-        system, split=split, norm="group", optimizers=optimizers, zero=zero, **{"ema": 0.0, **setting.prepared}
+        system, split=split, norm="group", optimizers=optimizers, strategy=strategy, **{"ema": 0.0, **setting.prepared}
     )
     if setting.labelled is not None:
         trainer.data.y[torch.arange(len(trainer.data.y)) % setting.labelled != 0] = -1
@@ -116,8 +124,11 @@ def trained(setting: Setting, split: BatchSplit, zero: int) -> dict[str, Tensor]
             if values["scaler"] is not None:
                 found[f"scale/{name}"] = torch.tensor(values["scaler"]["scale"])
             for network, average in update.averages.items():
-                found |= {f"ema/{network}/{key}": value for key, value in average.network.state_dict().items()}
+                with whole([average.network]):
+                    found |= {f"ema/{network}/{key}": value for key, value in average.network.state_dict().items()}
             update.close()
+        for network in trainer.networks.values():
+            join(network)
     for network, weights in trainer.weights().items():
         found |= {f"networks/{network}/{key}": value for key, value in weights.items()}
     return found
@@ -171,11 +182,11 @@ def main() -> None:
     state = PartialState(cpu=True)
     results: dict[str, Tensor] = {}
     for name, setting in SETTINGS.items():
-        for zero, accumulate in combinations(setting, state.num_processes):
+        for strategy, accumulate in combinations(setting, state.num_processes):
             split = BatchSplit(SIZE, state.process_index, state.num_processes, accumulate)
-            found = trained(setting, split, zero)
+            found = trained(setting, split, strategy)
             check_ranks_agree(found)
-            results |= {f"{name} {zero} {accumulate}/{key}": value for key, value in found.items()}
+            results |= {f"{name} {strategy} {accumulate}/{key}": value for key, value in found.items()}
     for together in (False, True):
         found = recalibrated(state.process_index, state.num_processes, together)
         results |= {f"{'sync' if together else 'batch'} norm/{key}": value for key, value in found.items()}

@@ -1,7 +1,7 @@
 """Whole runs of the trainer, one after the other, on the ranks of this launch.
 
-Usage: runs_worker.py JSON, a list of {"zero": stage, "arguments": [...]}; with "from" and "step" the run goes on from
-that run's folder as it was after that step.
+Usage: runs_worker.py JSON, a list of {"strategy": one of `config.strategy`, "arguments": [...]}; with "from" and
+"step" the run goes on from that run's folder as it was after that step.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ def run(job: dict) -> None:
     if "from" in job and state.is_main_process:
         cut(Path(job["from"]), Path(output), job["step"])
     state.wait_for_everyone()
-    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true" if job["zero"] else "false"
-    os.environ["ACCELERATE_DEEPSPEED_ZERO_STAGE"] = str(job["zero"])
+    strategy = job["strategy"]
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true" if strategy.startswith("zero") else "false"
+    os.environ["ACCELERATE_DEEPSPEED_ZERO_STAGE"] = strategy[-1]
+    os.environ["ACCELERATE_USE_FSDP"] = "true" if strategy == "fsdp" else "false"
     code = main(job["arguments"])
     assert code == 0, job
 

@@ -30,6 +30,7 @@ HERE = {"compute_environment": "LOCAL_MACHINE", "num_machines": 1, "machine_rank
 TWO_CPUS = {**HERE, "use_cpu": True, "gpu_ids": "-1,-1", "num_processes": 2, "main_process_port": 0}
 NODE = {**HERE, "use_cpu": False, "gpu_ids": "all", "num_processes": 8, "main_process_port": 0}
 NODES = {**NODE, "distributed_type": "MULTI_GPU", "num_machines": 2, "num_processes": 16, "main_process_port": 29500}
+FSDP = {"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 2}}
 NO_OFFLOAD = {"offload_optimizer_device": "none", "offload_param_device": "none", "zero3_init_flag": False}
 
 
@@ -48,6 +49,8 @@ FILES: dict[str, dict[str, Any]] = {
     "zero2_cpu": {**TWO_CPUS, **zero(2)},
     "zero1_gpu": {**NODE, **zero(1, deepspeed_multinode_launcher="standard")},
     "zero2_gpu": {**NODE, **zero(2, deepspeed_multinode_launcher="standard")},
+    "fsdp_cpu": {**TWO_CPUS, **FSDP},
+    "fsdp_gpu": {**NODE, **FSDP},
 }
 BY_FILE = pytest.mark.parametrize("name", FILES)
 
@@ -98,15 +101,18 @@ def test_what_the_processes_are_told(name: str) -> None:
         _, environment = prepare_deepspeed_cmd_env(arguments)
         assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
         assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == name[len("zero")]
-    elif arguments.multi_gpu:
+    elif arguments.multi_gpu or arguments.use_fsdp:
         environment = prepare_multi_gpu_env(arguments)
+        assert environment.get("ACCELERATE_USE_FSDP", "false") == str(name.startswith("fsdp")).lower()
     else:
         _, environment = prepare_simple_launcher_cmd_env(arguments)
     assert environment["ACCELERATE_MIXED_PRECISION"] == "no"
     assert environment.get("ACCELERATE_DYNAMO_BACKEND", "NO") == "NO"
     assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS" not in environment
     assert "ACCELERATE_GRADIENT_CLIPPING" not in environment
-    assert (environment.get("CUDA_VISIBLE_DEVICES") == "-1,-1") == (name in ("cpu_2", "zero1_cpu", "zero2_cpu"))
+    assert (environment.get("CUDA_VISIBLE_DEVICES") == "-1,-1") == (
+        name in ("cpu_2", "zero1_cpu", "zero2_cpu", "fsdp_cpu")
+    )
     if FILES[name]["num_processes"] > 1:
         machines = FILES[name]["num_machines"]
         assert arguments.nproc_per_node == str(FILES[name]["num_processes"] // machines)

@@ -81,7 +81,8 @@ def ended(*processes: subprocess.Popen[str], seconds: float = 280) -> str:
 @pytest.mark.parametrize("file", CPU_FILES)
 def test_a_cpu_file(file: str, tmp_path: Path) -> None:
     said = ended(launch(file, [], arguments(tmp_path)))
-    strategy = f"ZeRO-{file[4]}" if file.startswith("zero") else "MULTI_CPU"
+    named = {"zero1": "ZeRO-1", "zero2": "ZeRO-2", "fsdp": "FSDP"}
+    strategy = named.get(file.split("_")[0], "MULTI_CPU")
     assert ("1 process (cpu)" if file == "cpu_1" else f"2 processes ({strategy}, gloo, cpu)") in said
     assert status(tmp_path / "run")["outcome"] == "done"
 

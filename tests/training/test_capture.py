@@ -19,7 +19,7 @@ from savae_dist.systems import SAVAE, SYSTEMS
 from savae_dist.systems.phases import Batch
 from savae_dist.testing.small_run import IMAGE, SIGNAL, SmallRun
 from savae_dist.train import main
-from savae_dist.training.capture import Capture, check_graphs
+from savae_dist.training.capture import Capture, check_launch
 from savae_dist.training.engine import UpdateModule
 
 # Relative and absolute; SGD, because Adam divides gradients by their own size, and so enlarges small ones' rounding.
@@ -102,11 +102,17 @@ def test_graphs_need_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
+def test_nothing_is_compiled_under_fsdp() -> None:
+    check_launch("none", torch.device("cpu"), "fsdp")
+    with pytest.raises(ConfigError, match="compile=update does not go with FSDP"):
+        check_launch("update", torch.device("cpu"), "fsdp")
+
+
 def test_graphs_do_not_go_with_zero() -> None:
-    check_graphs("graphs", torch.device("cuda"), 0)
-    check_graphs("update", torch.device("cpu"), 1)
+    check_launch("graphs", torch.device("cuda"), "ddp")
+    check_launch("update", torch.device("cpu"), "zero1")
     with pytest.raises(ConfigError, match="compile=graphs does not go with ZeRO"):
-        check_graphs("graphs", torch.device("cuda"), 2)
+        check_launch("graphs", torch.device("cuda"), "zero2")
 
 
 def test_what_graphs_give_is_no_memory_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:

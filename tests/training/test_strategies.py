@@ -1,4 +1,4 @@
-"""What a DeepSpeed launch may ask, and what ZeRO refuses; how one process and DDP wrap an update."""
+"""What a launch of DeepSpeed or FSDP may ask, and what ZeRO refuses; how one process and DDP wrap an update."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from savae_dist.config.schema import DdpConfig, RunConfig
 from savae_dist.distributed import launch
-from savae_dist.distributed.launch import describe, start, zero_stage
+from savae_dist.distributed.launch import describe, start, strategy
 from savae_dist.errors import ConfigError
 from savae_dist.systems import SAVAE
 from savae_dist.systems.phases import Phase, Update
@@ -25,24 +25,56 @@ SMALL = SAVAE(latent_dim=3, vec_steps=4, decoder_steps=4)
 
 @pytest.fixture(autouse=True)
 def _deepspeed_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ZERO_STAGE", *(key.removeprefix("DEEPSPEED_") for key in launch.DEEPSPEED)):
-        monkeypatch.delenv(f"ACCELERATE_DEEPSPEED_{name}", raising=False)
-    monkeypatch.delenv("ACCELERATE_GRADIENT_CLIPPING", raising=False)
+    for name in ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "ACCELERATE_USE_FSDP", *launch.DEEPSPEED, *launch.FSDP):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
 
 
-def test_no_deepspeed_launch_is_stage_0(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_that_asks_for_nothing_is_ddp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "false")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
-    assert zero_stage() == 0
+    assert strategy() == "ddp"
 
 
 @pytest.mark.parametrize("stage", ["1", "2"])
 def test_the_stage_of_the_launch(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", stage)
     monkeypatch.setenv("ACCELERATE_GRADIENT_CLIPPING", "none")
-    assert zero_stage() == int(stage)
+    assert strategy() == f"zero{stage}"
+
+
+def fsdp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "false")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+
+
+def test_an_fsdp_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what Accelerate's launcher sets where the file says nothing but the version."""
+    fsdp(monkeypatch)
+    told = {"VERSION": "2", "SHARDING_STRATEGY": "FULL_SHARD", "RESHARD_AFTER_FORWARD": "true"}
+    told |= {"OFFLOAD_PARAMS": "false", "FORWARD_PREFETCH": "false", "ACTIVATION_CHECKPOINTING": "false"}
+    for name, value in told.items():
+        monkeypatch.setenv(f"FSDP_{name}", value)
+    assert strategy() == "fsdp"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("VERSION", "1", "version=1 of FSDP: set it to 2"),
+        ("SHARDING_STRATEGY", "SHARD_GRAD_OP", "sharding_strategy=shard_grad_op of FSDP.*always cut up"),
+        ("RESHARD_AFTER_FORWARD", "false", "reshard_after_forward=false of FSDP.*always freed"),
+        ("OFFLOAD_PARAMS", "true", "offload_params=true of FSDP.*stay on their device"),
+        ("AUTO_WRAP_POLICY", "SIZE_BASED_WRAP", "auto_wrap_policy=size_based_wrap of FSDP"),
+        ("ACTIVATION_CHECKPOINTING", "true", "of FSDP.*networks.checkpoint_activations"),
+    ],
+)
+def test_what_is_refused_of_fsdp(name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsdp(monkeypatch)
+    monkeypatch.setenv(f"FSDP_{name}", value)
+    with pytest.raises(ConfigError, match=words):
+        start("fp32", 9.0)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +102,16 @@ def test_what_is_refused(name: str, value: str, words: str, monkeypatch: pytest.
 def test_deepspeed_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"not installed: pip install 'savae-dist\[deepspeed\]'"):
-        zero_stage()
+        strategy()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_one_process_has_nothing_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("deepspeed")
-    with pytest.raises(ConfigError, match="this is one"):
+    with pytest.raises(ConfigError, match=r"ZeRO-2 shares a state .* this is one"):
+        start("fp32", 9.0)
+    fsdp(monkeypatch)
+    with pytest.raises(ConfigError, match=r"FSDP shares a state .* this is one"):
         start("fp32", 9.0)
 
 
@@ -84,7 +119,7 @@ def test_describe_names_the_stage() -> None:
     state = SimpleNamespace(num_processes=2, backend="gloo", device=torch.device("cpu"))
     state.distributed_type = launch.DistributedType.MULTI_CPU
     torch.set_num_threads(1)
-    assert describe(state, "bf16", 2) == "2 processes (ZeRO-2, gloo, cpu), bf16, 1 thread each"
+    assert describe(state, "bf16", "zero2") == "2 processes (ZeRO-2, gloo, cpu), bf16, 1 thread each"
 
 
 def test_a_network_of_two_updates_is_refused() -> None:

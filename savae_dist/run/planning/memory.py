@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from savae_dist.config.strategy import SHOWN
 from savae_dist.data import Request
 from savae_dist.distributed.environment import ranks_of_node, world_size
 from savae_dist.networks import FeatureNetwork
@@ -105,8 +106,8 @@ def report(run: Run) -> list[str]:
     split, device = run.data.builder.split, run.data.builder.device
     parts = {name: tensor_bytes([network]) for name, network in run.networks.items()}
     lines = [f"networks    {', '.join(f'{name} {size(part)}' for name, part in parts.items())}"]
-    if run.process.zero:
-        return [*lines, "step        not measured under ZeRO"]
+    if run.process.strategy != "ddp":
+        return [*lines, f"step        not measured under {SHOWN[run.process.strategy]}"]
     # On a CPU the process itself counts, the libraries above all; on a GPU only what lies there.
     there = sum(parts.values()) if device.type == "cuda" else resident()
     phases = [phase_cost(run, phase) for phase in run.phases if run.steps(phase)]

@@ -22,7 +22,7 @@ from savae_dist.systems.phases import Update
 def check_sizes(config: RunConfig, spec: DataSpec, device: torch.device, sharded: int = 1) -> None:
     """ConfigError if the networks and what their optimisers keep need more memory than each process has.
 
-    sharded: the number of processes that share gradients and optimisers' states, under ZeRO.
+    sharded: the number of processes that share gradients and optimisers' states, under ZeRO or FSDP.
     """
     networks = outlines(config, spec)
     parts = {name: tensor_bytes([network]) for name, network in networks.items()}

@@ -80,7 +80,7 @@ def reduced(phase: Phase, counts: Mapping[str, int], ddp: DdpConfig) -> int:
 
 def report(run: Run, gigabits: float) -> str:
     """The plan as lines; gigabits: per second, between two processes. ConfigError where there are several processes."""
-    if world_size() > 1 or run.process.zero:
+    if world_size() > 1 or run.process.strategy != "ddp":
         raise ConfigError("--plan tells of any number of processes from one: start it without a launch file")
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in run.networks.items()}
     shares = ", ".join(f"{name} {count:,}" for name, count in counts.items())

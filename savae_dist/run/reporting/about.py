@@ -45,7 +45,7 @@ def about(run: Run) -> dict[str, Any]:
         "training_data": facts(run.data.shards),
         "validation_data": facts(validation.shards) if validation is not None else None,
         "on_both_sides": validation.shared if validation is not None else "",
-        "launch": launch.describe(run.process.state, run.config.precision, run.process.zero),
+        "launch": launch.describe(run.process.state, run.config.precision, run.process.strategy),
         "machine": machine(run.process),
         "versions": {"savae_dist": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "command": command(run.process, run.folder),
@@ -73,7 +73,8 @@ def command(process: Process, folder: Path) -> str:
     device, count = process.state.device.type, process.state.num_processes
     kind = "cpu" if device == "cpu" else "gpu"
     names = {("cpu", 1): "cpu_1", ("gpu", 1): "gpu_1", ("cpu", 2): "cpu_2"}
-    name = f"zero{process.zero}_{kind}" if process.zero else names.get((kind, min(count, 2)), "gpu_node")
+    spread = process.strategy != "ddp"
+    name = f"{process.strategy}_{kind}" if spread else names.get((kind, min(count, 2)), "gpu_node")
     words = ["accelerate", "launch", "--config_file", f"launch_configs/accelerate/{name}.yaml"]
     words += ["--num_processes", str(count)] if count > 1 else []
     words += ["-m", "savae_dist.train", str(folder / "config.yaml"), f"output={folder}-again"]

@@ -37,7 +37,7 @@ def describe(run: Run) -> str:
     steps = ", ".join(f"{phase.name} {run.steps(phase):,} steps" for phase in run.phases)
     going_on = f", continuing {run.resumed_from.name}" if run.resumed_from is not None else ""
     lines = [
-        f"launch:     {launch.describe(process.state, run.config.precision, process.zero)}",
+        f"launch:     {launch.describe(process.state, run.config.precision, process.strategy)}",
         f"data:       {data.shards.describe()}; {validation}{untrained}",
         *left_out("data.train", data.shards),
         *(left_out("data.validation", shards) if shards is not None and shards.part is None else []),

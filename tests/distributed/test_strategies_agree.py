@@ -1,4 +1,4 @@
-"""Runs under ZeRO: the same folders as DDP's, which any strategy and any number of processes can continue."""
+"""Runs under ZeRO and FSDP: the same folders as DDP's, which any strategy and number of processes can continue."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ LOSSES = [  # which stand beside the paper's
     *("system.upsample=anti_aliased", "system.decoder_noise=8"),
 ]
 WAVES = ["system.critic=period", "system.spectral_weight=1", "system.spectral_windows=[16]"]  # on signals alone
+CHECKED = ["debug.check_ranks=1"]
 ROUNDED = "ddp.reduce_dtype=bf16"
 VEC, DECODER = 2, 5  # a checkpoint within each phase
 LAUNCH = """
@@ -53,38 +54,51 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pack(np.random.default_rng(1).normal(size=(80, 48)).astype(np.float32), np.arange(80) % 4, folder / "windows")
     waves = [*SGD, *WAVES, f"data.train={folder / 'windows'}"]
 
-    def job(name: str, zero: int, *options: str, **origin: object) -> dict:
-        return {"zero": zero, "arguments": arguments(folder, name, *options), **origin}
+    def job(name: str, strategy: str, *options: str, **origin: object) -> dict:
+        return {"strategy": strategy, "arguments": arguments(folder, name, *options), **origin}
 
     ddp, zero = str(folder / "ddp"), str(folder / "zero2")
     two = [
-        job("ddp", 0, *SGD),
-        job("zero1", 1, *SGD),
-        job("zero2", 2, *SGD),
-        job("ddp, rounded", 0, *SGD, ROUNDED),
-        job("zero1, rounded", 1, *SGD, ROUNDED),
-        job("zero2, rounded", 2, *SGD, ROUNDED),
-        job("ddp, then zero1", 1, *SGD, **{"from": ddp, "step": VEC}),
-        job("zero2, then ddp", 0, *SGD, **{"from": zero, "step": DECODER}),
-        job("losses", 0, *SGD, *LOSSES),
-        job("losses, zero1", 1, *SGD, *LOSSES),
-        job("losses, zero2", 2, *SGD, *LOSSES),
-        job("losses, interrupted early", 0, *SGD, *LOSSES, **{"from": str(folder / "losses"), "step": VEC}),
-        job("losses, interrupted", 0, *SGD, *LOSSES, **{"from": str(folder / "losses"), "step": DECODER}),
-        job("waves", 0, *waves),
-        job("waves, zero2", 2, *waves),
-        job("adam", 2),
-        job("adam, interrupted", 2, **{"from": str(folder / "adam"), "step": DECODER}),
-        job("adam, interrupted early", 2, **{"from": str(folder / "adam"), "step": VEC}),
+        job("ddp", "ddp", *SGD),
+        job("zero1", "zero1", *SGD),
+        job("zero2", "zero2", *SGD),
+        job("fsdp", "fsdp", *SGD),
+        job("ddp, rounded", "ddp", *SGD, ROUNDED),
+        job("zero1, rounded", "zero1", *SGD, ROUNDED),
+        job("zero2, rounded", "zero2", *SGD, ROUNDED),
+        job("fsdp, rounded", "fsdp", *SGD, ROUNDED),
+        job("ddp, then zero1", "zero1", *SGD, **{"from": ddp, "step": VEC}),
+        job("zero2, then ddp", "ddp", *SGD, **{"from": zero, "step": DECODER}),
+        job("ddp, then fsdp", "fsdp", *SGD, **{"from": ddp, "step": VEC}),
+        job("zero2, then fsdp", "fsdp", *SGD, **{"from": zero, "step": DECODER}),
+        job("fsdp, then ddp", "ddp", *SGD, **{"from": str(folder / "fsdp"), "step": DECODER}),
+        job("losses", "ddp", *SGD, *LOSSES),
+        job("losses, zero1", "zero1", *SGD, *LOSSES),
+        job("losses, zero2", "zero2", *SGD, *LOSSES),
+        job("losses, fsdp", "fsdp", *SGD, *LOSSES, "networks.checkpoint_activations=true"),
+        job("losses, interrupted early", "ddp", *SGD, *LOSSES, **{"from": str(folder / "losses"), "step": VEC}),
+        job("losses, interrupted", "ddp", *SGD, *LOSSES, **{"from": str(folder / "losses"), "step": DECODER}),
+        job("waves", "ddp", *waves),
+        job("waves, zero2", "zero2", *waves),
+        job("waves, fsdp", "fsdp", *waves),
+        job("fsdp, adam", "fsdp", *CHECKED),
+        job("fsdp, adam, interrupted", "fsdp", **{"from": str(folder / "fsdp, adam"), "step": DECODER}),
+        job("fsdp, adam, interrupted early", "fsdp", **{"from": str(folder / "fsdp, adam"), "step": VEC}),
+        job("adam", "zero2"),
+        job("adam, interrupted", "zero2", **{"from": str(folder / "adam"), "step": DECODER}),
+        job("adam, interrupted early", "zero2", **{"from": str(folder / "adam"), "step": VEC}),
     ]
     four = [
-        job("four", 0, *SGD),
-        job("four, interrupted", 0, *SGD, **{"from": str(folder / "four"), "step": VEC}),
-        job("four, interrupted late", 0, *SGD, **{"from": str(folder / "four"), "step": DECODER}),
-        job("norms", 0, *SGD, *NORMS),
-        job("norms, interrupted", 0, *SGD, *NORMS, **{"from": str(folder / "norms"), "step": VEC}),
-        job("norms, interrupted late", 0, *SGD, *NORMS, **{"from": str(folder / "norms"), "step": DECODER}),
-        job("ddp, then zero2 on four", 2, *SGD, **{"from": ddp, "step": DECODER}),
+        job("four", "ddp", *SGD),
+        job("four, interrupted", "ddp", *SGD, **{"from": str(folder / "four"), "step": VEC}),
+        job("four, interrupted late", "ddp", *SGD, **{"from": str(folder / "four"), "step": DECODER}),
+        job("norms", "ddp", *SGD, *NORMS),
+        job("norms, interrupted", "ddp", *SGD, *NORMS, **{"from": str(folder / "norms"), "step": VEC}),
+        job("norms, interrupted late", "ddp", *SGD, *NORMS, **{"from": str(folder / "norms"), "step": DECODER}),
+        job("norms, fsdp", "fsdp", *SGD, *NORMS),
+        job("norms, fsdp, interrupted", "fsdp", *SGD, *NORMS, **{"from": str(folder / "norms, fsdp"), "step": DECODER}),
+        job("fsdp, then fsdp on four", "fsdp", *SGD, **{"from": str(folder / "fsdp"), "step": VEC}),
+        job("ddp, then zero2 on four", "zero2", *SGD, **{"from": ddp, "step": DECODER}),
     ]
     run_ranks(2, str(WORKER), json.dumps(two), timeout=480)
     run_ranks(4, str(WORKER), json.dumps(four), timeout=480)
@@ -108,7 +122,11 @@ def pipeline(run: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     "name",
-    ["zero1", "zero2", "ddp, then zero1", "zero2, then ddp", "four", "four, interrupted", "ddp, then zero2 on four"],
+    [
+        *("zero1", "zero2", "fsdp", "ddp, then zero1", "zero2, then ddp"),
+        *("ddp, then fsdp", "zero2, then fsdp", "fsdp, then ddp"),
+        *("four", "four, interrupted", "ddp, then zero2 on four", "fsdp, then fsdp on four"),
+    ],
 )
 def test_equal_to_ddp(name: str, folder: Path) -> None:
     """Networks, averages and optimiser states after each phase, and what is exported."""
@@ -124,15 +142,15 @@ def test_equal_to_ddp(name: str, folder: Path) -> None:
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize("zero", ["zero1", "zero2"])
-def test_losses_beside_the_papers_are_equal_to_ddp(zero: str, folder: Path) -> None:
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "fsdp"])
+def test_losses_beside_the_papers_are_equal_to_ddp(strategy: str, folder: Path) -> None:
     expected = weights(folder / "losses")
-    assert largest_difference(weights(folder / f"losses, {zero}"), expected) <= 1e-6
+    assert largest_difference(weights(folder / f"losses, {strategy}"), expected) <= 1e-6
     without = weights(folder / "ddp")  # has no noise in its decoder, and so fewer weights
     assert largest_difference(without, {key: expected[key] for key in without}) > 1e-4  # they do count
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2"])
+@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2", "fsdp"])
 def test_gradients_that_are_rounded_on_their_way(strategy: str, folder: Path) -> None:
     """bf16 has eight bits, so all of a gradient is within a hundredth of what it is without."""
     exact, rounded = (weights(folder / name, "step-00000003") for name in ("ddp", f"{strategy}, rounded"))
@@ -141,10 +159,11 @@ def test_gradients_that_are_rounded_on_their_way(strategy: str, folder: Path) ->
     assert 0 < np.linalg.norm(other - whole) < 0.01 * np.linalg.norm(whole)
 
 
-def test_a_critic_of_periods_is_equal_to_ddp(folder: Path) -> None:
+@pytest.mark.parametrize("strategy", ["zero2", "fsdp"])
+def test_a_critic_of_periods_is_equal_to_ddp(strategy: str, folder: Path) -> None:
     expected = weights(folder / "waves")
     assert any("critics.4" in key for key in expected)  # the fifth period's
-    assert largest_difference(weights(folder / "waves, zero2"), expected) <= 1e-6
+    assert largest_difference(weights(folder / f"waves, {strategy}"), expected) <= 1e-6
 
 
 @pytest.mark.parametrize(
@@ -158,6 +177,9 @@ def test_a_critic_of_periods_is_equal_to_ddp(folder: Path) -> None:
         ("four, interrupted late", "four"),
         ("norms, interrupted", "norms"),
         ("norms, interrupted late", "norms"),
+        ("norms, fsdp, interrupted", "norms, fsdp"),
+        ("fsdp, adam, interrupted", "fsdp, adam"),
+        ("fsdp, adam, interrupted early", "fsdp, adam"),
     ],
 )
 def test_interrupted_equals_uninterrupted(name: str, whole: str, folder: Path) -> None:
@@ -168,14 +190,15 @@ def test_interrupted_equals_uninterrupted(name: str, whole: str, folder: Path) -
         "losses": ("/momentum_buffer",),
         "four": ("/momentum_buffer",),
         "norms": ("running_var", "num_batches_tracked", "._u"),
-    }[whole]
+    }[whole.replace("fsdp, adam", "adam").replace(", fsdp", "")]
     assert all(any(key.endswith(state) for key in expected) for state in states)
     assert largest_difference(weights(folder / name), expected) == 0
 
 
-def test_one_process_goes_on(folder: Path, tmp_path: Path) -> None:
-    cut(folder / "zero2", tmp_path / "run", DECODER)
-    assert main([*arguments(folder, "zero2", *SGD), f"output={tmp_path / 'run'}"]) == 0
+@pytest.mark.parametrize("strategy", ["zero2", "fsdp"])
+def test_one_process_goes_on(strategy: str, folder: Path, tmp_path: Path) -> None:
+    cut(folder / strategy, tmp_path / "run", DECODER)
+    assert main([*arguments(folder, strategy, *SGD), f"output={tmp_path / 'run'}"]) == 0
     assert largest_difference(weights(tmp_path / "run"), weights(folder / "ddp")) <= 1e-6
 
 
