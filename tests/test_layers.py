@@ -77,8 +77,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "train": ANY,
     "api": ANY,  # one import for systems of others; the package itself imports the modules
     # Behind the tools: benchmarks measure the trainer; sweeps start it as its users do, and import none of it.
-    "benchmarks": frozenset({"run", "training", "systems", "distributed", "data", "data.index", "networks", "config"})
-    | {"data.remote", "precision", "preprocess"},
+    "benchmarks": frozenset(
+        {"run", "training", "systems", "distributed", "data", "data.index", "networks", "config", "testing"}
+    )
+    | {"data.remote", "precision", "preprocess", "load_config"},
     "sweeps": frozenset(
         {"config", "load_config", "evaluation", "pipeline", "data", "data.index", "files", "preprocess", "tool_command"}
         | {"pages", "colours"}

@@ -2,7 +2,8 @@
 
 `step`: beside a hand-written loop. `systems`: each system beside the others. `data`: beside other loaders. `scaling`:
 beside processes that never talk. `gpu`: sizes and widths on one GPU within a time limit, as JSON and a page. `saves`:
-how long training waits for checkpoints, written by a thread and synchronously.
+how long training waits for checkpoints, written by a thread and synchronously. `hosts`: what `--plan` predicts of two
+hosts with slow cables between them, and what they then do.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from savae_dist.benchmarks import comparisons, gpu_check, scaling
+from savae_dist.benchmarks import comparisons, gpu_check, scaling, two_hosts
 from savae_dist.benchmarks import saves as saving
 from savae_dist.benchmarks.setting import PAPER, in_numbers
 from savae_dist.errors import UserError
@@ -66,6 +67,11 @@ def saves(a: argparse.Namespace) -> Iterator[str]:
     return saving.report([int(size) for size in a.sizes.split(",")], a.rounds, a.folder)
 
 
+def hosts(a: argparse.Namespace) -> Iterator[str]:
+    asked = [f"networks.width={a.width}", f"data.batch_size={a.batch}", "networks.norm=group", *a.changes]
+    return two_hosts.compare(asked, [float(speed) for speed in a.gbit.split(",")], a.seconds, a.rounds)
+
+
 def data(a: argparse.Namespace) -> Iterator[str]:
     if a.source == "photos":
         keys = {"networks.width": a.width, "data.batch_size": a.batch, "data.workers": a.workers or 2}
@@ -96,6 +102,18 @@ def save_options(what: Any) -> None:
     each.add_argument("--rounds", type=int, default=3, help="saves of each size and kind, after a first one")
     each.add_argument("--folder", type=Path, help="where to save; default: a temporary folder")
     each.set_defaults(measure=saves)
+
+
+def host_options(what: Any) -> None:
+    common = common_options(2, 20.0, networks=True)
+    slow = what.add_parser(
+        "hosts",
+        parents=[common],
+        help="what --plan predicts of two hosts with slow cables between them, and what they do",
+    )
+    slow.add_argument("--gbit", default="0.1,1,10", metavar="N,N", help="per second, between the two")
+    slow.add_argument("changes", nargs="*", metavar="key=value", help="of the demo's configuration")
+    slow.set_defaults(measure=hosts)
 
 
 def gpu_options(what: Any) -> None:
@@ -140,6 +158,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
     gpu_options(what)
     save_options(what)
+    host_options(what)
     common = common_options(5, 1.0)
     batches = what.add_parser(
         "data", parents=[common], help="samples per second, beside the webdataset and datasets libraries"

@@ -5,8 +5,6 @@ They share the file system, as the nodes of a cluster share the run's folder.
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -30,6 +28,8 @@ from helpers.launching import (
     weights,
 )
 
+from savae_dist.testing.two_hosts import TwoHosts, why_not
+
 TIMEOUT = 8
 STEPS = ["system.vec_steps=90", "system.decoder_steps=3", "checkpoint_every=15", "networks.norm=group"]
 LAUNCH = """
@@ -44,59 +44,12 @@ rdzv_backend: {backend}
 same_network: true
 """
 
-AS_HOST = 'hostname "$0" && exec "$@"'
-
-
-def why_not() -> str:
-    """Why there can be no namespaces here; empty where there can."""
-    ip = shutil.which("ip")
-    if ip is None or os.geteuid() != 0:
-        return "needs root and iproute2's `ip`"
-    name = f"sv{os.getpid()}t"
-    tried = subprocess.run([ip, "netns", "add", name], capture_output=True, text=True, timeout=20)
-    subprocess.run([ip, "netns", "delete", name], capture_output=True, timeout=20)
-    return f"`ip netns add` fails here: {tried.stderr.strip()}" if tried.returncode else ""
-
-
 REASON = why_not()
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=REASON)]
 
 
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=20)
-
-
-class Hosts:
-    """Two namespaces with host names and addresses (10.213.77.1 and .2) of their own."""
-
-    addresses = ("10.213.77.1", "10.213.77.2")
-
-    def __init__(self) -> None:
-        # Of the namespace, of the host, and of its end of the cable; no other test run has it.
-        self.names = [f"sv{os.getpid()}{side}" for side in "ab"]
-
-    def build(self) -> None:
-        for name in self.names:
-            ip("netns", "add", name)
-            hosts = Path("/etc/netns") / name / "hosts"  # which `ip netns exec` puts in the place of /etc/hosts
-            hosts.parent.mkdir(parents=True)
-            known = [("127.0.0.1", "localhost"), *zip(self.addresses, self.names)]
-            hosts.write_text("".join(f"{address} {host}\n" for address, host in known))
-        first, second = self.names
-        ip("link", "add", first, "netns", first, "type", "veth", "peer", "name", second, "netns", second)
-        for name, address in zip(self.names, self.addresses):
-            ip("-n", name, "address", "add", f"{address}/24", "dev", name)
-            ip("-n", name, "link", "set", "lo", "up")
-        self.cable("up")
-
-    def cable(self, state: str) -> None:
-        for name in self.names if state == "up" else self.names[1:]:
-            ip("-n", name, "link", "set", name, state)
-
-    def remove(self) -> None:
-        for name in self.names:  # the cable goes with them
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=20)
-            shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
+class Hosts(TwoHosts):
+    """With a launcher on each."""
 
     @contextmanager
     def started(self, log: Path, backend: str, *arguments: str) -> Iterator[list[subprocess.Popen[str]]]:
@@ -118,7 +71,7 @@ class Hosts:
                 launch += ["--config_file", str(log / "two.yaml"), *where, "-m", "savae_dist.train", *arguments]
                 with (log / f"stderr{rank}").open("a") as errors:
                     process = subprocess.Popen(
-                        ["ip", "netns", "exec", name, "unshare", "--uts", "sh", "-c", AS_HOST, name, *launch],
+                        self.command(rank, *launch),
                         env={**environment(), "GLOO_SOCKET_IFNAME": name},
                         stderr=errors,
                         text=True,
@@ -147,12 +100,8 @@ class Hosts:
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
-    both = Hosts()
-    try:
-        both.build()
+    with Hosts.built() as both:
         yield both
-    finally:
-        both.remove()
 
 
 @pytest.fixture(scope="module")

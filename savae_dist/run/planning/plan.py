@@ -63,6 +63,10 @@ class Speed:
             "data": self.batches * rows * self.read / max(self.workers, 1),
         }
 
+    def rate(self, batch: int, accumulate: int, processes: int, bandwidth: float) -> float:
+        """Samples per second."""
+        return batch / self.seconds(self.parts(batch, accumulate, processes, bandwidth))
+
     def seconds(self, parts: Mapping[str, float]) -> float:
         trained = parts["compute"] + parts["communication"]
         return max(trained, parts["data"]) if self.workers else trained + parts["data"]
@@ -82,22 +86,35 @@ def report(run: Run, gigabits: float) -> str:
     """The plan as lines; gigabits: per second, between two processes. ConfigError where there are several processes."""
     if world_size() > 1 or run.process.strategy != "ddp":
         raise ConfigError("--plan tells of any number of processes from one: start it without a launch file")
-    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in run.networks.items()}
+    counts = parameter_counts(run)
     shares = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     lines = [f"parameters  {sum(counts.values()):,}: {shares}"]
-    phases = [phase for phase in run.phases if run.steps(phase)]
-    lines += needs(run, [memory.phase_cost(run, phase) for phase in phases])
-    read, stored = reading(run), stored_bytes(run)
-    for phase in phases:
-        amount = reduced(phase, counts, run.config.ddp)
-        speed = Speed(*timed(run, phase), amount, read, phase.batches_per_iteration, run.config.data.workers)
+    lines += needs(run, [memory.phase_cost(run, phase) for phase in run.phases if run.steps(phase)])
+    stored = stored_bytes(run)
+    for phase, speed in speeds(run):
         steps = sum(step.update.active for step in phase.optimizer_steps())
         lines += ["", f"{phase.name}: {run.steps(phase):,} iterations of {steps} optimiser steps"]
-        lines += [f"reduced     {amount:,} bytes an iteration, where there are several processes"]
+        lines += [f"reduced     {speed.reduced:,} bytes an iteration, where there are several processes"]
         lines += predicted(run.data.builder.split, speed, stored, gigabits, run.steps(phase))
     about = f"from {run.data.builder.device.type} times of this process and {gigabits:g} Gbit/s between two"
     limits = "reading and summing are taken not to overlap with compute, and validation and saving come on top"
     return "\n".join([*lines, "", f"Predicted {about}; {limits}."])
+
+
+def parameter_counts(run: Run) -> dict[str, int]:
+    """Of each network."""
+    return {name: sum(p.numel() for p in network.parameters()) for name, network in run.networks.items()}
+
+
+def speeds(run: Run) -> list[tuple[Phase, Speed]]:
+    """What an iteration of each phase costs, measured in this process."""
+    counts, read, workers = parameter_counts(run), reading(run), run.config.data.workers
+    found = []
+    for phase in run.phases:
+        if run.steps(phase):
+            amount = reduced(phase, counts, run.config.ddp)
+            found.append((phase, Speed(*timed(run, phase), amount, read, phase.batches_per_iteration, workers)))
+    return found
 
 
 def needs(run: Run, costs: Iterable[memory.PhaseCost]) -> list[str]:
