@@ -166,9 +166,8 @@ def _show_whole(networks: Iterable[nn.Module]) -> list[nn.Module]:
     for module in modules:
         for name, one in module.slices.items():
             if one.parameter not in known:
-                joined = one.layout.joined(
-                    one.parameter
-                ).clone()  # of memory without padding, as safetensors loads into
+                # Cloned into memory of its size: safetensors loads into no other.
+                joined = one.layout.joined(one.parameter).clone()
                 known[one.parameter] = nn.Parameter(joined, one.parameter.requires_grad)
             module._parameters[name] = known[one.parameter]
         whole_class: Any = module.whole_class
