@@ -32,7 +32,9 @@ def updates_networks(tree: ast.Module) -> Iterator[ast.AST]:
     """Freezing, backpropagating and stepping have one home, training/engine.py."""
     for node in ast.walk(tree):
         name = called(node)
-        if "." in name and name.split(".")[-1] in {"step", "zero_grad", "requires_grad_", "backward"}:
+        input_of_penalty = ast.unparse(node).endswith(".detach().requires_grad_()")
+        updates = "." in name and name.split(".")[-1] in {"step", "zero_grad", "requires_grad_", "backward"}
+        if updates and not input_of_penalty:
             yield node
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr == "requires_grad":
             yield node
@@ -168,8 +170,10 @@ def files(*folders: str) -> list[Path]:
 
 CODE = files("savae_dist", "tools")
 PACKAGE = files("savae_dist")
-# The bare loop does by hand what the engine does, to be compared with it.
-STEPPING = {ROOT / "savae_dist" / "training" / "engine.py", ROOT / "savae_dist" / "benchmarks" / "bare_loop.py"}
+# Strategies backpropagate for the engine; the bare loop does by hand what the engine does, to be compared with it.
+STEPPING = {
+    ROOT / "savae_dist" / path for path in ("training/engine.py", "training/strategies.py", "benchmarks/bare_loop.py")
+}
 OUTSIDE_ENGINE = [path for path in PACKAGE if path not in STEPPING]
 OUTSIDE_FILES = [path for path in PACKAGE if path != ROOT / "savae_dist" / "files.py"]
 OUTSIDE_LOCKS = [path for path in PACKAGE if path != ROOT / "savae_dist" / "locks.py"]
@@ -178,7 +182,7 @@ TESTS = files("tests")
 # rule, files it holds for, a snippet that breaks it, a snippet that does not
 RULES: list[tuple[Rule, list[Path], str, str]] = [
     (updates_networks, OUTSIDE_ENGINE, "optimizer.step()", "step(x)\nloss.step"),
-    (updates_networks, OUTSIDE_ENGINE, "self.net[0].requires_grad_(False)", "x.requires_grad"),
+    (updates_networks, OUTSIDE_ENGINE, "self.net[0].requires_grad_(False)", "x.detach().requires_grad_()"),
     (updates_networks, OUTSIDE_ENGINE, "p.requires_grad = False", "p.grad = None"),
     (updates_networks, OUTSIDE_ENGINE, "loss(x).backward()", "def backward(ctx, g): ..."),
     (updates_networks, OUTSIDE_ENGINE, "o.zero_grad(set_to_none=True)", "zero_grad"),

@@ -116,6 +116,26 @@ def host_options(what: Any) -> None:
     slow.set_defaults(measure=hosts)
 
 
+def data_options(what: Any) -> None:
+    common = common_options(5, 1.0)
+    batches = what.add_parser(
+        "data", parents=[common], help="samples per second, beside the webdataset and datasets libraries"
+    )
+    batches.add_argument("--batch", type=int, default=256, help="samples per batch, and per block where packed")
+    batches.add_argument("--samples", type=int, default=16_384, help="per set, a multiple of 4 batches")
+    batches.add_argument(
+        "--workers", type=int, default=0, help="processes; CPU times leave theirs out; photos: none, and 2 or so many"
+    )
+    batches.add_argument(
+        "--source", choices=("sets", "photos"), default="sets", help="small samples as packed, or JPEGs to be resized"
+    )
+    batches.add_argument("--sizes", default="64,128,256", metavar="N,N", help="to which photos are brought")
+    batches.add_argument("--photos", type=Path, metavar="FOLDER", help="pictures to cut them from; else random ones")
+    batches.add_argument("--store", metavar="URL", help="photos: a folder to put them into and read them from once")
+    batches.add_argument("--width", type=int, default=16, help="of the networks that wait for photos")
+    batches.set_defaults(measure=data)
+
+
 def gpu_options(what: Any) -> None:
     device = what.add_parser("gpu", help="sizes and widths on one GPU, the most telling first, as JSON and a page")
     device.add_argument("out", type=Path, metavar="OUT", help="folder for gpu.json and gpu.md")
@@ -159,23 +179,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     gpu_options(what)
     save_options(what)
     host_options(what)
-    common = common_options(5, 1.0)
-    batches = what.add_parser(
-        "data", parents=[common], help="samples per second, beside the webdataset and datasets libraries"
-    )
-    batches.add_argument("--batch", type=int, default=256, help="samples per batch, and per block where packed")
-    batches.add_argument("--samples", type=int, default=16_384, help="per set, a multiple of 4 batches")
-    batches.add_argument(
-        "--workers", type=int, default=0, help="processes; CPU times leave theirs out; photos: none, and 2 or so many"
-    )
-    batches.add_argument(
-        "--source", choices=("sets", "photos"), default="sets", help="small samples as packed, or JPEGs to be resized"
-    )
-    batches.add_argument("--sizes", default="64,128,256", metavar="N,N", help="to which photos are brought")
-    batches.add_argument("--photos", type=Path, metavar="FOLDER", help="pictures to cut them from; else random ones")
-    batches.add_argument("--store", metavar="URL", help="photos: a folder to put them into and read them from once")
-    batches.add_argument("--width", type=int, default=16, help="of the networks that wait for photos")
-    batches.set_defaults(measure=data)
+    data_options(what)
     return parser.parse_args(argv)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shlex
 from collections.abc import Iterator
@@ -22,30 +21,10 @@ from savae_dist.config.strategy import SHOWN, Strategy
 from savae_dist.distributed.environment import CODES, STARTED_BY, world_size
 from savae_dist.distributed.flight import record_nccl
 from savae_dist.distributed.lost_peer import lost_peer
+from savae_dist.distributed.strategy import asked_strategy
 from savae_dist.errors import ConfigError, RankLost
 from savae_dist.precision import NEEDS_GPU, set_tf32
 
-# Variables of a launch -> (values that change nothing, advice for any other value).
-DEEPSPEED = {
-    "ACCELERATE_GRADIENT_CLIPPING": (("none", "0", "0.0"), "leave it out and set optimizers.NAME.clip_norm instead"),
-    "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": (("none",), "these optimisers stay on their device; leave it out"),
-    "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": (("none",), "that is ZeRO-3's; leave it out"),
-    "ACCELERATE_DEEPSPEED_ZERO3_INIT": (("false",), "that is ZeRO-3's; leave it out"),
-    "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": (("false",), "that is ZeRO-3's; leave it out"),
-    "ACCELERATE_DEEPSPEED_CONFIG_FILE": (("none",), "leave it out; zero_stage is all that the launch decides"),
-}
-FSDP = {
-    "FSDP_VERSION": (("2",), "set it to 2"),
-    "FSDP_SHARDING_STRATEGY": (("full_shard",), "weights are always cut up; leave it out"),
-    "FSDP_RESHARD_AFTER_FORWARD": (("true", "full_shard"), "whole weights are always freed after use; leave it out"),
-    "FSDP_OFFLOAD_PARAMS": (("false",), "weights stay on their device; leave it out"),
-    "FSDP_AUTO_WRAP_POLICY": (("no_wrap",), "each weight is cut by itself; leave it out"),
-    "FSDP_IGNORED_MODULES": ((), "all networks that a phase trains are cut; leave it out"),
-    "FSDP_FORWARD_PREFETCH": (("false",), "weights are fetched when they are used; leave it out"),
-    "FSDP_BACKWARD_PREFETCH": (("no_prefetch",), "weights are fetched when they are used; leave it out"),
-    "FSDP_STATE_DICT_TYPE": (("full_state_dict",), "checkpoints hold whole weights; leave it out"),
-    "FSDP_ACTIVATION_CHECKPOINTING": (("false",), "leave it out and set networks.checkpoint_activations instead"),
-}
 _FOR_GPUS = {"--multi_gpu", "--multi-gpu"}
 # Set by torch's launcher in its children, and so by Accelerate's of several processes, which is built on it.
 ELASTIC = "TORCHELASTIC_RUN_ID"
@@ -55,11 +34,6 @@ MAX_ABOVE = 8  # ancestors to search for the launcher: torchrun's agent or a she
 # At its time-out NCCL ends the process without an error to catch. gloo is used in every iteration too, and must time
 # out first, because its error can be reported.
 NCCL_GRACE_SECONDS = 3.0
-# Strategies of Accelerate that the engine does not support.
-UNKNOWN_STRATEGIES = {
-    "ACCELERATE_USE_MEGATRON_LM": "MEGATRON_LM",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "PARALLELISM_CONFIG",
-}
 
 
 def start(precision: Precision, timeout: float, output: Path | None = None) -> PartialState:
@@ -102,20 +76,14 @@ def _check_environment(precision: Precision) -> None:
         raise ConfigError(
             f"the launch says gradient_accumulation_steps={accumulation}: leave it out and set `accumulate` instead"
         )
-    if strategy() != "ddp" and world_size() < 2:
+    if (strategy := asked_strategy()) != "ddp" and world_size() < 2:
         raise ConfigError(
-            f"{SHOWN[strategy()]} shares a state among processes, and this is one: use launch_configs/accelerate/"
+            f"{SHOWN[strategy]} shares a state among processes, and this is one: use launch_configs/accelerate/"
             "cpu_1.yaml or gpu_1.yaml"
         )
     dynamo = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
     if dynamo.lower() not in ("no", ""):
         raise ConfigError(f"the launch says dynamo_backend={dynamo}: leave it out and set `compile=update` instead")
-    for name, other in UNKNOWN_STRATEGIES.items():
-        if _asked(name):
-            raise ConfigError(
-                f"the launch asks for {other}, which this trainer does not support: use distributed_type MULTI_GPU, "
-                "DEEPSPEED or FSDP as in launch_configs/accelerate"
-            )
     _check_gpus()
     local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if 0 < gpus <= local and not cpu_asked():
@@ -167,41 +135,6 @@ def _join(timeout: float) -> PartialState:
             f"rank {os.environ.get('RANK', '0')} waited timeout={timeout:g} s at {where} for all {world} ranks, and "
             f"not all came ({reason}): see that every node was started and reaches that address, then run it again"
         ) from error
-
-
-def strategy() -> Strategy:
-    """How the launch file spreads updates over the processes; ConfigError for what is not supported of it.
-
-    Only `zero_stage` of the launch file's `deepspeed_config` is used, and nothing of `fsdp_config`. Their other keys
-    configure plugins of Accelerate that are never made (DeepSpeed's would clip gradients at 1), so a value that would
-    change something is refused.
-    """
-    if _asked("ACCELERATE_USE_FSDP"):
-        _refuse_changes("FSDP", FSDP)
-        return "fsdp"
-    if not _asked("ACCELERATE_USE_DEEPSPEED"):
-        return "ddp"
-    _refuse_changes("DeepSpeed", DEEPSPEED)
-    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
-    if stage not in ("1", "2"):
-        reason = "ZeRO-3 cuts up networks that another update needs whole" if stage == "3" else "it is not supported"
-        raise ConfigError(f"the launch says zero_stage={stage} of DeepSpeed: {reason}; set it to 1 or 2")
-    if importlib.util.find_spec("deepspeed") is None:
-        raise ConfigError("the launch asks for DeepSpeed, which is not installed: pip install 'savae-dist[deepspeed]'")
-    return "zero1" if stage == "1" else "zero2"
-
-
-def _asked(variable: str) -> bool:
-    return os.environ.get(variable, "false").lower() == "true"
-
-
-def _refuse_changes(whose: str, variables: dict[str, tuple[tuple[str, ...], str]]) -> None:
-    """ConfigError if one of the launch's variables has a value that would change something."""
-    for variable, (harmless, advice) in variables.items():
-        value = os.environ.get(variable, "").lower()
-        if value not in ("", *harmless):
-            name = variable.removeprefix("ACCELERATE_").removeprefix(f"{whose.upper()}_").lower()
-            raise ConfigError(f"the launch says {name}={value} of {whose}: {advice}")
 
 
 def describe(state: PartialState, precision: Precision, strategy: Strategy = "ddp") -> str:

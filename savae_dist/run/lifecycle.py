@@ -16,6 +16,7 @@ from savae_dist.distributed.folder_lock import FolderLock
 from savae_dist.distributed.lost_peer import lost_peer
 from savae_dist.distributed.ranks import Peers
 from savae_dist.distributed.signals import Stop, has_peers
+from savae_dist.distributed.strategy import asked_strategy
 from savae_dist.errors import ConfigError, Preempted, RankLost, told_by
 from savae_dist.run.output_folder import check_output
 from savae_dist.run.process import Process
@@ -89,7 +90,7 @@ def _train(
         if status.main and state.backend == "nccl":
             with status.side.spared(FOLDER):  # NCCL makes no folder for its files
                 (folder_lock.folder / FOLDER).mkdir(exist_ok=True)
-    process = Process(state, peers, stop, status, launch.strategy())
+    process = Process(state, peers, stop, status, asked_strategy())
     retry: Retry | None = None
     while True:
         with opened(config, process, retry) as run:

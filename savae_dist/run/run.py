@@ -15,7 +15,7 @@ from savae_dist.config.compile import Compile
 from savae_dist.config.schema import RunConfig
 from savae_dist.distributed.reduce import means_and_rows
 from savae_dist.distributed.signals import Halt
-from savae_dist.errors import DivergedError, SaveError, UserError
+from savae_dist.errors import DivergedError, SaveError
 from savae_dist.networks import Network
 from savae_dist.run import posterior_cache
 from savae_dist.run.checkpoints import checkpoint
@@ -234,7 +234,7 @@ class Run:
             if skipped >= self.config.nonfinite_limit:
                 never = skipped >= (self.training.step - update.config.start) * update.steps_per_iteration
                 advice = (
-                    self._advice_on_data()
+                    self.data.advice()
                     if never
                     else f"lower optimizers.{name}.lr or set optimizers.{name}.clip_norm, or divergence.retries"
                 )
@@ -258,17 +258,6 @@ class Run:
         self.tracker.warn(warnings, self.training.total)
         shown = {name: value for name, value in losses.items() if not name.endswith("gradient_norm")}
         self.tracker.progress(f"{phase.name} step {self.training.step}/{self.steps(phase)}", shown, rate, pace.note)
-
-    def _advice_on_data(self) -> str:
-        """What to do where not even the first step had a finite gradient: then the samples are too large."""
-        size, data = self.data.builder.split.size, self.config.data
-        try:
-            seen = f", on values up to {max(x.abs().max().item() for x in self.data.first(size)):.2g}"
-        except UserError:  # the data cannot be read now; the user must hear of the divergence all the same
-            seen = ""
-        signals = self.data.shards.spec.kind == "signal" and data.normalise == "none"
-        instead = "data.normalise=dataset" if signals else "the weights that it starts from and networks.*"
-        return f"not even the first had one{seen}: {'set' if signals else 'see to'} {instead}"
 
     def _end(self, phase: Phase, updates: Updates, clock: Clock) -> None:
         """End a phase: take the averaged weights, make buffers equal on all ranks, save a checkpoint and validate."""

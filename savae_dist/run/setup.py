@@ -13,6 +13,7 @@ from torch import nn
 
 from savae_dist.config import auto, identity
 from savae_dist.config.schema import DataConfig, DdpConfig, RunConfig
+from savae_dist.config.strategy import Strategy
 from savae_dist.config.urls import shown_value
 from savae_dist.data import (
     Mixture,
@@ -66,10 +67,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     data, state, folder = config.data, process.state, Path(config.output or ".")
     check_launch(config.compile, state.device, process.strategy)
     shared = process.strategy != "ddp"  # what else a weight needs is shared among the ranks
-    if process.strategy == "fsdp" and config.ddp.bucket_mb != DdpConfig().bucket_mb:
-        raise ConfigError("ddp.bucket_mb changes nothing under FSDP, which sums each weight by itself: leave it out")
-    if process.strategy in ("zero1", "zero2"):
-        check_zero(config.system.phases())
+    check_strategy(process.strategy, config)
     shards, validation_shards = with_kept_moments(*open_shards(data), data, folder, process)
     fetch(config.resume, folder, process.peers, process.status.writes)
     found = newest_checkpoint(config, process.peers, going_back)
@@ -109,6 +107,14 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     hub = HubPush(config.hub, folder, side, writes)
     results = Results(config, process, folder, phases, given, training_data, validation, tracker, watch, hub, keep_best)
     return Run(config, process, folder, phases, networks, training_data, training, found, tracker, results)
+
+
+def check_strategy(strategy: Strategy, config: RunConfig) -> None:
+    """ConfigError for what ZeRO or FSDP cannot do."""
+    if strategy == "fsdp" and config.ddp.bucket_mb != DdpConfig().bucket_mb:
+        raise ConfigError("ddp.bucket_mb changes nothing under FSDP, which sums each weight by itself: leave it out")
+    if strategy in ("zero1", "zero2"):
+        check_zero(config.system.phases())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from savae_dist.data import Proportions, RawBatch, Reader, Request, loader, training_order
 from savae_dist.data.index.labels import UNLABELLED
+from savae_dist.errors import UserError
 from savae_dist.training.batches import BatchBuilder, PlannedStep, read_requests
 
 SURVEYED = 65_536  # class means, posteriors and batch-norm statistics are taken over at most so many training samples
@@ -62,3 +63,13 @@ class TrainingData:
         for raw in loader(reader, requests, 0, False):
             batch = self.builder.batch(raw)
             yield batch.x, batch.y
+
+    def advice(self) -> str:
+        """What to do where not even the first step had a finite gradient: then the samples are too large."""
+        try:
+            seen = f", on values up to {max(x.abs().max().item() for x in self.first(self.builder.split.size)):.2g}"
+        except UserError:  # the data cannot be read now; the user must hear of the divergence all the same
+            seen = ""
+        signals = self.shards.spec.kind == "signal" and self.shards.spec.normalise == "none"
+        instead = "data.normalise=dataset" if signals else "the weights that it starts from and networks.*"
+        return f"not even the first had one{seen}: {'set' if signals else 'see to'} {instead}"

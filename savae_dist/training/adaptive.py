@@ -30,6 +30,8 @@ def adaptive_factors(
     forward: the weighted terms of a loss on one slice. The gradients are by the weights of the decoder's last layer;
     norms_of_mean: of such gradients `[terms, *shape]`, the norms `[terms]` of their means over the ranks.
     """
+    if not adaptive:
+        return {}
     names = sorted({*adaptive, *(config.to for config in adaptive.values())})
     sums = {name: torch.zeros(()) for name in names}
     for batch in slices:

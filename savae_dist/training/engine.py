@@ -46,8 +46,7 @@ from savae_dist.training.optim import (
 from savae_dist.training.own_time import OwnTime
 from savae_dist.training.profile_range import in_profile
 from savae_dist.training.schedules import FACTOR, factor, left_out, total, weighted
-from savae_dist.training.sharded import shard
-from savae_dist.training.strategies import Parallel, prepared
+from savae_dist.training.strategies import Parallel, cut_up, prepared
 
 
 class UpdateModule(nn.Module):
@@ -107,9 +106,7 @@ class PreparedUpdate:
         device = PartialState().device
         ddp = ddp or DdpConfig()
         in_play = {name for other in phase.updates for name in other.trains}
-        if strategy == "fsdp":
-            for name in sorted(in_play):
-                shard(networks[name], half=ddp.reduce_dtype == "bf16")
+        cut_up([networks[name] for name in sorted(in_play)], strategy, ddp)
         self._states = states_of(networks, set(update.trains), in_play)
         self.enter()  # before wrapping: DDP reduces the parameters that require a gradient at that time
         self.module = module = UpdateModule(update, networks, autocast(precision, device))
@@ -188,10 +185,9 @@ class PreparedUpdate:
             return found if self.scaler is None else {name: self.scaler.scale(one) for name, one in found.items()}
 
         due = {term: one for term, one in self.adaptive.items() if not left_out(self.factors.get(term, 1.0))}
-        for term, adapted in (
-            adaptive_factors(due, decoder, terms, slices, self.parallel.norms_of_mean).items() if due else ()
-        ):
-            self.factors[term] = self.factors.get(term, 1.0) * adapted
+        adapted = adaptive_factors(due, decoder, terms, slices, self.parallel.norms_of_mean)
+        for term, ratio in adapted.items():
+            self.factors[term] = self.factors.get(term, 1.0) * ratio
         if shares:
             seen = Comparison()
             self.shares = gradient_shares(decoder, lambda one: weighted(terms(one), self.factors), slices, seen.add)

@@ -27,7 +27,7 @@ from savae_dist.config.strategy import Strategy
 from savae_dist.errors import ConfigError
 from savae_dist.systems.phases import Phase
 from savae_dist.training.optim import STEP, gradient_norm, load_optimizer_state, optimizer_state, reset_state
-from savae_dist.training.sharded import freed_weights, layouts
+from savae_dist.training.sharded import freed_weights, layouts, shard
 
 
 class WholeWeights:
@@ -225,6 +225,13 @@ class Shards:
 
 
 Parallel = Replicas | Partitions | Shards
+
+
+def cut_up(networks: Iterable[nn.Module], strategy: Strategy, ddp: DdpConfig) -> None:
+    """Under FSDP cut the weights of networks that a phase trains; every rank must call it, in the same order."""
+    if strategy == "fsdp":
+        for network in networks:
+            shard(network, half=ddp.reduce_dtype == "bf16")
 
 
 def prepared(

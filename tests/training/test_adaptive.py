@@ -14,6 +14,7 @@ from savae_dist.testing.contract import check_resume, check_updates, difference
 from savae_dist.testing.small_run import SmallRun
 from savae_dist.training.adaptive import adaptive_factors
 from savae_dist.training.batches import BatchSplit
+from savae_dist.training.strategies import WholeWeights
 
 TO_REC = {"adv": AdaptiveConfig("rec", 0.5)}
 
@@ -44,11 +45,12 @@ def test_closed_form(most: float, expected: float) -> None:
         x_hat = lines(z)
         return {"line": 3 * x_hat.mean(), "square": 0.5 * (x_hat - z).square().mean(), "kl": z.sum()}
 
+    norms = WholeWeights().norms_of_mean
     config = {"square": AdaptiveConfig("line", 0.5, most)}
-    factors = adaptive_factors(config, lines, forward, slices)  # type: ignore[arg-type]
+    factors = adaptive_factors(config, lines, forward, slices, norms)  # type: ignore[arg-type]
     assert float(factors["square"]) == pytest.approx(expected, rel=1e-6)
     assert lines.last.weight.grad is None
-    assert adaptive_factors({"adv": AdaptiveConfig("line")}, lines, forward, slices) == {}  # type: ignore[arg-type]
+    assert adaptive_factors({"adv": AdaptiveConfig("line")}, lines, forward, slices, norms) == {}  # type: ignore[arg-type]
 
 
 def factors(system: str = "savae", **options: object) -> tuple[SmallRun, list[float]]:

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from torch import nn
 
 from savae_dist.config.schema import DdpConfig, RunConfig
-from savae_dist.distributed import launch
-from savae_dist.distributed.launch import describe, start, strategy
+from savae_dist.distributed import strategy
+from savae_dist.distributed.launch import describe, start
+from savae_dist.distributed.strategy import asked_strategy
 from savae_dist.errors import ConfigError
 from savae_dist.systems import SAVAE
 from savae_dist.systems.phases import Phase, Update
@@ -25,7 +27,7 @@ SMALL = SAVAE(latent_dim=3, vec_steps=4, decoder_steps=4)
 
 @pytest.fixture(autouse=True)
 def _deepspeed_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "ACCELERATE_USE_FSDP", *launch.DEEPSPEED, *launch.FSDP):
+    for name in ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "ACCELERATE_USE_FSDP", *strategy.DEEPSPEED, *strategy.FSDP):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
@@ -34,14 +36,14 @@ def _deepspeed_launch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_launch_that_asks_for_nothing_is_ddp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "false")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
-    assert strategy() == "ddp"
+    assert asked_strategy() == "ddp"
 
 
 @pytest.mark.parametrize("stage", ["1", "2"])
 def test_the_stage_of_the_launch(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", stage)
     monkeypatch.setenv("ACCELERATE_GRADIENT_CLIPPING", "none")
-    assert strategy() == f"zero{stage}"
+    assert asked_strategy() == f"zero{stage}"
 
 
 def fsdp(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,7 @@ def test_an_fsdp_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     told |= {"OFFLOAD_PARAMS": "false", "FORWARD_PREFETCH": "false", "ACTIVATION_CHECKPOINTING": "false"}
     for name, value in told.items():
         monkeypatch.setenv(f"FSDP_{name}", value)
-    assert strategy() == "fsdp"
+    assert asked_strategy() == "fsdp"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_what_is_refused(name: str, value: str, words: str, monkeypatch: pytest.
 def test_deepspeed_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"not installed: pip install 'savae-dist\[deepspeed\]'"):
-        strategy()
+        asked_strategy()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -117,7 +119,7 @@ def test_one_process_has_nothing_to_share(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_describe_names_the_stage() -> None:
     state = SimpleNamespace(num_processes=2, backend="gloo", device=torch.device("cpu"))
-    state.distributed_type = launch.DistributedType.MULTI_CPU
+    state.distributed_type = DistributedType.MULTI_CPU
     torch.set_num_threads(1)
     assert describe(state, "bf16", "zero2") == "2 processes (ZeRO-2, gloo, cpu), bf16, 1 thread each"
 
