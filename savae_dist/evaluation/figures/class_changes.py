@@ -37,7 +37,7 @@ def class_changes(x: Tensor, panels: Mapping[tuple[str, str], Panel], title: str
     height = -(-len(x) // SIDE) / SIDE * x.shape[2] / x.shape[3]
     size = (2.9 * (len(betas) + 1), (2.9 * height + 0.3) * len(gammas) + 0.9)
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(title, fontsize=12, wrap=True)
     for row, gamma in zip(figure.subplots(len(gammas), len(betas) + 1, squeeze=False), gammas, strict=True):
         _panel(row[0], x, "test images" if gamma == gammas[0] else "the same")
         for axes, beta in zip(row[1:], betas, strict=True):
