@@ -64,11 +64,14 @@ def name_the_clusters(pipeline: Pipeline, data: TrainingData) -> None:
 def add_samplers(pipeline: Pipeline, data: TrainingData) -> dict[str, Any]:
     """Add what new codes are drawn from, and tell of it: a mixture fitted to those of training samples.
 
-    A decoder whose codes have a label part, or modes for the classes, has a prior that says all; it gets none. Where
-    there is no prior but N(0, I), posteriors of training samples are kept too, for comparison.
+    Where the encoder gives a label part, or the prior has modes for the classes, the prior says all, and there is no
+    mixture; nor where the decoder is told the class and no sample has one. Where there is no prior but N(0, I),
+    posteriors of training samples are kept too, for comparison.
     """
     encoder, prior = pipeline.networks.get("encoder"), pipeline.prior
-    if not isinstance(encoder, Encoder) or "decoder" not in pipeline.networks or (prior and prior.labels != "none"):
+    if not isinstance(encoder, Encoder) or "decoder" not in pipeline.networks:
+        return {}
+    if prior is not None and (prior.labels in ("mode", "inferred") or (prior.labels == "told" and not data.labelled)):
         return {}
     by_class: dict[int, Tensor] = {}
     random = torch.Generator().manual_seed(0)

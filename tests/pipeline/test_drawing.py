@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from savae_dist import Pipeline
 from savae_dist.errors import CheckpointError
 from savae_dist.networks import ConvDecoder, Prior
+from savae_dist.pipeline.exports.runtimes import functions
 from savae_dist.pipeline.sampling.posteriors import PosteriorBank
 from savae_dist.pipeline.sampling.sampler import WHOLE, Sampler
 from savae_dist.preprocess import DataSpec
@@ -143,3 +144,41 @@ def test_a_run_fits_one_and_says_so(data: Path, tmp_path: Path) -> None:
     assert other is not None
     assert mine.labels
     assert all(torch.equal(value, other.tensors()[name]) for name, value in mine.tensors().items())
+
+
+def told_pipeline() -> Pipeline:
+    """The decoder is told the class; class 0 has its styles at -FAR, class 2 at FAR, and class 1 none."""
+    mean = torch.tensor([[0.0, 0.0], [-FAR, -FAR], [FAR, FAR]])
+    styles = Sampler(torch.tensor([WHOLE, 0, 2]), torch.ones(3), mean, torch.full((3, 2), 0.1))
+    networks = {"decoder": ConvDecoder(SPEC.shape, 5, width=2), "prior": Prior(2, labels="told", entries=3)}
+    return Pipeline(networks, SPEC, mixture=styles)
+
+
+def test_a_decoder_that_is_told_the_class_gets_the_styles_of_that_class() -> None:
+    pipeline = told_pipeline()
+    z = pipeline.latents(300, seed=0)
+    y = z[:, 2:].argmax(1)
+    assert torch.equal(z[:, 2:], torch.eye(3)[y])
+    assert set(y.tolist()) == {0, 2}
+    for label, place in ((0, -FAR), (2, FAR)):
+        assert 120 < int((y == label).sum()) < 180
+        assert float(z[y == label, :2].mean()) == pytest.approx(place, abs=0.1)
+        own = pipeline.latents(5, label=label, seed=0)
+        assert own[:, 2 + label].tolist() == [1.0] * 5
+        assert float(own[:, :2].mean()) == pytest.approx(place, abs=0.5)
+    assert float(pipeline.latents(300, label=1, seed=0)[:, :2].mean()) == pytest.approx(0, abs=0.2)  # by the prior
+    style = torch.tensor([1.0, 2.0])
+    assert pipeline.latents(3, label=2, style=style)[0].tolist() == [1, 2, 0, 0, 1]
+    with pytest.raises(ValueError, match="style needs"):
+        pipeline.latents(3, style=style, sampler="mixture")
+
+
+def test_what_draws_in_other_runtimes_knows_the_classes_styles(tmp_path: Path) -> None:
+    pipeline = told_pipeline()
+    pipeline.save_pretrained(tmp_path)
+    pipeline = Pipeline.from_pretrained(tmp_path)
+    generate = functions(pipeline, np.zeros((3, 8, 8), np.uint8))["generate"]
+    assert generate.inputs["eps"].shape[1] == 2
+    made = generate.module(torch.zeros(2, 2), torch.tensor([0.2, 0.7]))
+    codes = torch.tensor([[-FAR, -FAR, 1, 0, 0], [FAR, FAR, 0, 0, 1]])
+    assert np.array_equal(made.numpy(), pipeline.decode(codes))

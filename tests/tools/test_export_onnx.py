@@ -21,7 +21,7 @@ from savae_dist.data import pack
 from savae_dist.networks import ConvDecoder, ConvEncoder, DenseClassifier, Prior
 from savae_dist.pipeline.exports import quiet
 from savae_dist.pipeline.exports.quiet import without_known_messages
-from savae_dist.pipeline.exports.runtimes import Exported, Generate, run_onnx
+from savae_dist.pipeline.exports.runtimes import Exported, Generate, functions, run_onnx
 from savae_dist.pipeline.exports.runtimes_card import runtimes_card
 from savae_dist.pipeline.pipeline import Pipeline
 from savae_dist.pipeline.sampling.sampler import WHOLE, Sampler
@@ -150,6 +150,20 @@ def test_a_class_is_asked_for_as_the_card_says(prior: Prior, tmp_path: Path) -> 
     inputs["eps"][:, int(column)] = eval(rule, ours)
     given = torch.ones(200, dtype=torch.int64)
     assert torch.equal(prior(inputs["eps"]), prior(inputs["eps"], given))
+
+
+def test_a_class_with_a_mixture_of_styles_is_asked_for_as_the_card_says() -> None:
+    spec, far = replace(SPECS["image"], class_names=("a", "b", "c")), torch.tensor([[9.0, 9.0]])
+    styles = Sampler(torch.tensor([WHOLE, 2, 0]), torch.ones(3), torch.cat([0 * far, far, -far]), torch.ones(3, 2))
+    decoder = ConvDecoder(spec.shape, 5, width=2, pools=1, output="sigmoid")
+    pipeline = Pipeline({"decoder": decoder, "prior": Prior(2, labels="told", entries=3)}, spec, mixture=styles)
+    function = functions(pipeline, np.zeros((3, 9, 8), np.uint8))["generate"]
+    card = runtimes_card(
+        pipeline, {"generate": Exported(0, 0, function.inputs, {"samples": torch.zeros(3, 9, 8)})}, (), []
+    )
+    assert "draw it uniformly from f to f + 1/2. By class, f is a: 0; c: 0.5." in card
+    made = function.module(torch.zeros(2, 2), torch.tensor([0.4, 0.6]))
+    assert np.array_equal(made, pipeline.decode(torch.tensor([[-9.0, -9, 1, 0, 0], [9, 9, 0, 0, 1]])))
 
 
 def test_int8_is_measured_on_samples_that_did_not_calibrate_it_and_refused_where_it_costs_too_much(

@@ -157,6 +157,10 @@ def _class(pipeline: Pipeline) -> str:
             "`generate` cannot be asked for one, its samples are of all classes. Draw the codes of a class with the "
             f"pipeline that this was made of, `pipeline.latents(4, label={label!r})`, and give them to `decode`{kept}."
         )
+    if pipeline.mixture is not None:
+        count = len(pipeline.mixture.labels)
+        first = (f"{name_of(label, names)}: {k / count:.4g}" for k, label in enumerate(pipeline.mixture.labels))
+        return f"`u` chooses it: draw it uniformly from f to f + 1/{count}. By class, f is {'; '.join(first)}."
     column, count = _chooser(prior)
     part = pipeline.networks.get("classifier")
     entries = {

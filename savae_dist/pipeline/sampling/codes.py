@@ -22,6 +22,7 @@ class Codes:
     """All that codes `[n, latent_dim]` can be drawn from.
 
     prior: that of the system's own; None: N(0, I), which knows no class. classifier: names the entries of a label part.
+    mixture: of whole codes, or of the style where the decoder is told the class beside it.
     """
 
     latent_dim: int
@@ -64,13 +65,13 @@ class Codes:
         temperature: float = 1.0,
     ) -> Tensor:
         """Codes `[n, latent_dim]`; ValueError where the source is not there, or does not know what it is asked for."""
-        source = source or self.usual(label)
+        source = source or (self.usual(label) if style is None else "prior")
         if style is not None and (source != "prior" or self.prior is None):
             raise ValueError("style needs a code with a label part, and that of this pipeline is in one piece")
         if temperature < 0:
             raise ValueError(f"temperature must be at least 0, not {temperature:g}")
         if source == "mixture" and self.mixture is not None:
-            return self.mixture.draw(n, WHOLE if label is None else self._known(label, source), generator, temperature)
+            return self._of_mixture(self.mixture, n, label, generator, temperature)
         if source == "posteriors" and self.posteriors is not None:
             bank = self.posteriors if label is None else self.posteriors.of_class(label)
             chosen = torch.randint(len(bank.mean), (n,), generator=generator)
@@ -85,6 +86,21 @@ class Codes:
                 raise ValueError(f"label {label}: the prior N(0, I) knows no classes; leave sampler out")
             return temperature * torch.randn(n, self.latent_dim, generator=generator)
         return self._of_prior(self.prior, n, label, generator, style, temperature)
+
+    def _of_mixture(
+        self, mixture: Sampler, n: int, label: int | None, generator: torch.Generator, temperature: float
+    ) -> Tensor:
+        """Where the decoder is told the class, the style is drawn from that class's mixture: style may hold it too."""
+        if label is not None:
+            self._known(label, "mixture")
+        if self.prior is None or self.prior.labels != "told":
+            return mixture.draw(n, WHOLE if label is None else label, generator, temperature)
+        classes = torch.tensor(mixture.labels if label is None else [label])
+        y = classes[torch.randint(len(classes), (n,), generator=generator)]
+        z = torch.empty(n, self.prior.style_dim)
+        for one in y.unique().tolist():
+            z[y == one] = mixture.draw(int((y == one).sum()), one, generator, temperature)
+        return self.prior.complete(z, y)
 
     def _known(self, label: int, source: Source) -> int:
         if label not in self.labels_of(source):

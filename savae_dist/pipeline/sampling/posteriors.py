@@ -67,7 +67,8 @@ def check_together(
     decoder, prior, classifier = (networks.get(name) for name in ("decoder", "prior", "classifier"))
     sizes = {"prior": prior.latent_dim} if isinstance(prior, Prior) else {}
     sizes |= {"posteriors": bank.mean.shape[1]} if bank is not None else {}
-    sizes |= {"sampler": mixture.mean.shape[1]} if mixture is not None else {}
+    told = prior.entries if isinstance(prior, Prior) and prior.labels == "told" else 0  # not among what is drawn
+    sizes |= {"sampler": mixture.mean.shape[1] + told} if mixture is not None else {}
     for name, size in sizes.items():
         if isinstance(decoder, Decoder) and size != decoder.latent_dim:
             raise ValueError(f"the {name} give codes of {size} numbers, and the decoder takes {decoder.latent_dim}")

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from safetensors.torch import load_file
@@ -59,6 +59,19 @@ class Sampler:
     def labels(self) -> list[int]:
         """The classes that have a mixture of their own."""
         return [label for label in self.label.unique().tolist() if label != WHOLE]
+
+    def of_classes(self) -> Self:
+        """The mixtures of all classes as one, in which classes are equally likely; `label` says whose a component is.
+
+        Components are in the order of their classes, so that the first of n classes has the first n-th of the weight.
+        """
+        own = self.label.argsort(stable=True)[int((self.label == WHOLE).sum()) :]
+        return type(self)(self.label[own], self.weight[own] / len(self.labels), self.mean[own], self.factor[own])
+
+    def of_all(self) -> Self:
+        """The mixture of all samples alone."""
+        own = self.label == WHOLE
+        return type(self)(self.label[own], self.weight[own], self.mean[own], self.factor[own])
 
     def draw(self, n: int, label: int, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
         """n codes `[n, K]` of class `label`, or WHOLE; the draws within a component are times `temperature`."""
