@@ -181,7 +181,8 @@ class PreparedUpdate:
 
         def terms(batch: Batch) -> dict[str, Tensor]:
             """Past DDP and the compiler, and in fp16 scaled, so that no gradient is rounded to 0."""
-            found = self.module.forward(batch, loss_index)
+            with self.parallel.freed():
+                found = self.module.forward(batch, loss_index)
             return found if self.scaler is None else {name: self.scaler.scale(one) for name, one in found.items()}
 
         due = {term: one for term, one in self.adaptive.items() if not left_out(self.factors.get(term, 1.0))}

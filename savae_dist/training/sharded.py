@@ -99,7 +99,10 @@ _alive: dict[int, Slice] = {}
 
 
 def _read(one: Slice) -> Tensor:
-    whole: Tensor = Join.apply(one.parameter, one.layout)
+    return _remembered(Join.apply(one.parameter, one.layout), one)
+
+
+def _remembered(whole: Tensor, one: Slice) -> Tensor:
     memory = whole.untyped_storage()
     _alive[memory.data_ptr()] = one
     weakref.finalize(memory, _alive.pop, memory.data_ptr(), None).atexit = False
@@ -195,7 +198,9 @@ def freed_weights() -> AbstractContextManager[None]:
     def unpack(kept: Tensor | _Freed) -> Tensor:
         if isinstance(kept, Tensor):
             return kept
-        return kept.slice.layout.joined(kept.slice.parameter).as_strided(kept.shape, kept.stride, kept.offset)
+        # Remembered, too: the graph of a gradient, of which a penalty is made, keeps it in turn.
+        joined = _remembered(kept.slice.layout.joined(kept.slice.parameter), kept.slice)
+        return joined.as_strided(kept.shape, kept.stride, kept.offset)
 
     return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 

@@ -33,6 +33,10 @@ from savae_dist.training.sharded import freed_weights, layouts, shard
 class WholeWeights:
     """Every rank holds all weights, and computes the gradient of a whole weight."""
 
+    def freed(self) -> AbstractContextManager[None]:
+        """Inside, graphs keep no weight that is put together for them: here none is."""
+        return nullcontext()
+
     def shapes(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.Size]:
         """Of whole parameters."""
         return {name: parameter.shape for name, parameter in parameters.items()}
@@ -183,8 +187,11 @@ class Shards:
         self.module, self.optimizer, self.layouts = module, optimizer, layouts(trained)
         self.step = optimizer.step
 
+    def freed(self) -> AbstractContextManager[None]:
+        return freed_weights()
+
     def forward(self, *arguments: Any) -> Any:
-        with freed_weights():
+        with self.freed():
             return self.module(*arguments)
 
     def backward(self, loss: Tensor) -> None:
@@ -214,7 +221,7 @@ class Shards:
 
     def _whole(self, full: str, value: Tensor) -> Tensor:
         name, key = full.rsplit("/", 1)
-        return value if key == STEP else self.layouts[name].joined(value)
+        return value if key == STEP else self.layouts[name].joined(value).cpu()  # one at a time on the device
 
     def _own(self, full: str, value: Tensor) -> Tensor:
         name, key = full.rsplit("/", 1)

@@ -75,7 +75,10 @@ def gradients_differ(state: PartialState) -> float:
 
 
 def bytes_kept() -> dict[str, int]:
-    """What a layer's graph keeps between the passes, freed and not; the bytes of its weight, and of all its slices."""
+    """What a layer's graph keeps between the passes, freed and not; the bytes of its weight, and of all its slices.
+
+    penalty: the same of a gradient of three layers, whose weights are of that size each.
+    """
     found = {}
     for name, context in (("freed", freed_weights), ("kept", nullcontext)):
         layer = nn.Linear(512, 512)
@@ -85,6 +88,14 @@ def bytes_kept() -> dict[str, int]:
                 out = layer(torch.zeros(1, 512, requires_grad=True)).sum()
             found[name] = held.held
         out.backward()
+    layers = nn.Sequential(*(part for _ in range(3) for part in (nn.Linear(512, 512), nn.Softplus())))
+    shard(layers)
+    with HeldBytes() as held:
+        with freed_weights():
+            x = torch.ones(1, 512, requires_grad=True)
+            slope = torch.autograd.grad(layers(x).sum(), x, create_graph=True)[0].square().sum()
+        found["penalty"] = held.held
+    slope.backward()
     return found | {"weight": 4 * 512 * 512, "slices": sum(p.nbytes for p in layer.parameters())}
 
 
