@@ -21,7 +21,7 @@ from savae_dist.testing.two_hosts import TwoHosts, why_not
 
 LEAST = 6  # iterations of a phase
 MOST_SECONDS = 300  # that a run may take
-PORT = 29500  # of the first host, on which nothing else listens
+PORT = 29500  # the first host, a network namespace of its own, has no other listener
 
 Rates = dict[str, float]  # phase -> samples per second
 

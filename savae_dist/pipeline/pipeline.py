@@ -123,8 +123,8 @@ class Pipeline:
         sampler: `mixture`, fitted to where the training set's codes lie; `prior`, which the decoder may hardly have
         seen; `posteriors` of single training samples, nearly their reconstructions. None: the first that there is.
         temperature: times the deviation of each Gaussian; below 1 samples are more alike and more typical.
-        A seed gives the same draws on every device, and of every class the same style; without one they differ from
-        call to call.
+        A seed gives the same draws on every device, and by the prior every class the same style; without one they
+        differ from call to call.
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, not {n}")

@@ -65,13 +65,13 @@ def add_samplers(pipeline: Pipeline, data: TrainingData) -> dict[str, Any]:
     """Add what new codes are drawn from, and tell of it: a mixture fitted to those of training samples.
 
     Where the encoder gives a label part, or the prior has modes for the classes, the prior says all, and there is no
-    mixture; nor where the decoder is told the class and no sample has one. Where there is no prior but N(0, I),
-    posteriors of training samples are kept too, for comparison.
+    mixture; nor where the decoder is told the class, and no class has two labelled samples. Where there is no prior but
+    N(0, I), posteriors of training samples are kept too, for comparison.
     """
     encoder, prior = pipeline.networks.get("encoder"), pipeline.prior
     if not isinstance(encoder, Encoder) or "decoder" not in pipeline.networks:
         return {}
-    if prior is not None and (prior.labels in ("mode", "inferred") or (prior.labels == "told" and not data.labelled)):
+    if prior is not None and prior.labels in ("mode", "inferred"):
         return {}
     by_class: dict[int, Tensor] = {}
     random = torch.Generator().manual_seed(0)
@@ -80,6 +80,8 @@ def add_samplers(pipeline: Pipeline, data: TrainingData) -> dict[str, Any]:
         z = Posterior(bank.mean, bank.log_variance).sample(torch.randn(bank.mean.shape, generator=random))
         by_class = {label: z[bank.label == label] for label in bank.label.unique().tolist()}
         pipeline.posteriors = bank if prior is None else None
+    if prior is not None and prior.labels == "told" and all(len(codes) < 2 for codes in by_class.values()):
+        return {}
     found = [pipeline.posterior(x) for x in data.first(FITTED)]
     mean, log_variance = (torch.cat(parts).cpu()[:FITTED] for parts in zip(*found, strict=True))
     fitted = fit(Posterior(mean, log_variance).sample(torch.randn(mean.shape, generator=random)), by_class)

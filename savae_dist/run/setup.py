@@ -66,7 +66,7 @@ def open_run(config: RunConfig, process: Process, going_back: Retry | None = Non
     """
     data, state, folder = config.data, process.state, Path(config.output or ".")
     check_launch(config.compile, state.device, process.strategy)
-    shared = process.strategy != "ddp"  # what else a weight needs is shared among the ranks
+    shared = process.strategy != "ddp"  # ZeRO and FSDP share gradients and optimiser state among the ranks
     check_strategy(process.strategy, config)
     shards, validation_shards = with_kept_moments(*open_shards(data), data, folder, process)
     fetch(config.resume, folder, process.peers, process.status.writes)

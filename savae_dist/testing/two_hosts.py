@@ -60,7 +60,9 @@ class TwoHosts:
 
     def slow_down(self, gigabits: float) -> None:
         """Let no more than so many Gbit pass in a second, in either direction."""
-        burst = max(32_000, int(gigabits * 1e9 / 8 / 250))  # what passes between two ticks of the kernel's clock
+        burst = max(
+            32_000, int(gigabits * 1e9 / 8 / 250)
+        )  # enough bytes for 1/250 s, the longest between two ticks of a kernel's clock
         shape = ["rate", f"{int(gigabits * 1e9)}", "burst", f"{burst}", "latency", LATENCY]
         for name in self.names:
             _run("tc", "-n", name, "qdisc", "replace", "dev", name, "root", "tbf", *shape)
@@ -68,7 +70,7 @@ class TwoHosts:
     def _build(self) -> None:
         for name in self.names:
             _run("ip", "netns", "add", name)
-            hosts = Path("/etc/netns") / name / "hosts"  # which `ip netns exec` puts in the place of /etc/hosts
+            hosts = Path("/etc/netns") / name / "hosts"  # `ip netns exec` shows this file as /etc/hosts
             hosts.parent.mkdir(parents=True)
             known = [("127.0.0.1", "localhost"), *zip(self.addresses, self.names)]
             hosts.write_text("".join(f"{address} {host}\n" for address, host in known))

@@ -103,6 +103,7 @@ def _read(one: Slice) -> Tensor:
 
 
 def _remembered(whole: Tensor, one: Slice) -> Tensor:
+    """The whole weight of a slice, by whose memory graphs recognise it while it is alive."""
     memory = whole.untyped_storage()
     _alive[memory.data_ptr()] = one
     weakref.finalize(memory, _alive.pop, memory.data_ptr(), None).atexit = False

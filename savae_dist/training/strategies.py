@@ -207,7 +207,7 @@ class Shards:
         return norm_of_slices(gradients)
 
     def norms_of_mean(self, gradients: Tensor) -> Tensor:
-        squares = gradients.square().sum(1)  # those of slices, which are means already
+        squares = gradients.square().sum(1)  # no mean to take: joining a weight has summed its gradient into slices
         torch.distributed.all_reduce(squares)
         return squares.sqrt()
 

@@ -182,3 +182,12 @@ def test_what_draws_in_other_runtimes_knows_the_classes_styles(tmp_path: Path) -
     made = generate.module(torch.zeros(2, 2), torch.tensor([0.2, 0.7]))
     codes = torch.tensor([[-FAR, -FAR, 1, 0, 0], [FAR, FAR, 0, 0, 1]])
     assert np.array_equal(made.numpy(), pipeline.decode(codes))
+
+
+def test_a_sampler_without_classes_is_refused_where_the_decoder_is_told_one(tmp_path: Path) -> None:
+    pipeline = told_pipeline()
+    assert pipeline.mixture is not None
+    pipeline.mixture = pipeline.mixture.of(WHOLE)
+    pipeline.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="the sampler has no class, and the decoder is told one"):
+        Pipeline.from_pretrained(tmp_path)

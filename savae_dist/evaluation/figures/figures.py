@@ -143,7 +143,7 @@ def samples_of_each(pipelines: Mapping[str, Pipeline], seed: int = 0) -> Figure:
 def samples_by_class(pipeline: Pipeline, seed: int = 0) -> Figure:
     """Decoded draws of each class, a row per class.
 
-    All classes use the same seed, so where the label is a part of the code, a column shows one style in every class.
+    All classes use the same seed, so where the prior draws a label part, a column shows one style in every class.
     """
     spec, known = pipeline.spec, pipeline.labels
     labels = spread(known, MAX_ROWS if spec.kind == "image" else REPRODUCED["signal"])

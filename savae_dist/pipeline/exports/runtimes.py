@@ -17,6 +17,7 @@ from savae_dist.networks import Decoder
 from savae_dist.pipeline.exports.quiet import without_known_messages
 from savae_dist.pipeline.inputs.inputs import as_tensor
 from savae_dist.pipeline.pipeline import Pipeline
+from savae_dist.pipeline.sampling.sampler import WHOLE, of_gaussians
 from savae_dist.preprocess import DataSpec, denormalise, normalise
 
 EXAMPLES = 3  # samples that a function is traced with; it then takes any number
@@ -88,7 +89,7 @@ class Generate(_Of):
         self.mixture = pipeline.mixture is not None
         if pipeline.mixture is not None:
             told = self.prior is not None and self.prior.labels == "told"
-            mixture = pipeline.mixture.of_classes() if told else pipeline.mixture.of_all()
+            mixture = pipeline.mixture.of_classes() if told else pipeline.mixture.of(WHOLE)
             self.register_buffer("bounds", mixture.weight.cumsum(0)[:-1])
             for name in ("label", "mean", "factor"):
                 self.register_buffer(name, mixture.tensors()[name])
@@ -97,9 +98,7 @@ class Generate(_Of):
         if self.mixture:
             bounds, label, mean, factor = map(self.get_buffer, ("bounds", "label", "mean", "factor"))
             component = (u[:, None] > bounds).sum(1)
-            own = factor[component]
-            spread = own * eps if own.dim() == 2 else torch.einsum("nij,nj->ni", own, eps)
-            z = mean[component] + spread
+            z = of_gaussians(mean[component], factor[component], eps)
             z = z if self.prior is None else self.prior.complete(z, label[component])
         else:
             z = eps if self.prior is None else self.prior(eps, None, None)
@@ -121,8 +120,10 @@ def functions(pipeline: Pipeline, x: np.ndarray) -> dict[str, Function]:
         decoder = pipeline.role("decoder")
         assert isinstance(decoder, Decoder)
         z = torch.randn(EXAMPLES, decoder.latent_dim, generator=random)
-        draws = decoder.latent_dim if pipeline.prior is None else pipeline.prior.draws
-        draws = draws if pipeline.mixture is None else pipeline.mixture.mean.shape[1]
+        if pipeline.mixture is not None:
+            draws = pipeline.mixture.mean.shape[1]
+        else:
+            draws = decoder.latent_dim if pipeline.prior is None else pipeline.prior.draws
         eps, u = torch.randn(EXAMPLES, draws, generator=random), torch.rand(EXAMPLES, generator=random)
         found["decode"] = Function(Decode(pipeline, "decoder"), {"z": z}, ("samples",))
         found["generate"] = Function(Generate(pipeline), {"eps": eps, "u": u}, ("samples",))

@@ -66,8 +66,10 @@ class Codes:
     ) -> Tensor:
         """Codes `[n, latent_dim]`; ValueError where the source is not there, or does not know what it is asked for."""
         source = source or (self.usual(label) if style is None else "prior")
-        if style is not None and (source != "prior" or self.prior is None):
+        if style is not None and self.prior is None:
             raise ValueError("style needs a code with a label part, and that of this pipeline is in one piece")
+        if style is not None and source != "prior":
+            raise ValueError(f"style needs no sampler={source}: it takes the place of what that would draw")
         if temperature < 0:
             raise ValueError(f"temperature must be at least 0, not {temperature:g}")
         if source == "mixture" and self.mixture is not None:

@@ -69,6 +69,8 @@ def check_together(
     sizes |= {"posteriors": bank.mean.shape[1]} if bank is not None else {}
     told = prior.entries if isinstance(prior, Prior) and prior.labels == "told" else 0  # not among what is drawn
     sizes |= {"sampler": mixture.mean.shape[1] + told} if mixture is not None else {}
+    if mixture is not None and told and not mixture.labels:
+        raise ValueError("the sampler has no class, and the decoder is told one")
     for name, size in sizes.items():
         if isinstance(decoder, Decoder) and size != decoder.latent_dim:
             raise ValueError(f"the {name} give codes of {size} numbers, and the decoder takes {decoder.latent_dim}")

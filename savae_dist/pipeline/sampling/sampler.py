@@ -68,30 +68,31 @@ class Sampler:
         own = self.label.argsort(stable=True)[int((self.label == WHOLE).sum()) :]
         return type(self)(self.label[own], self.weight[own] / len(self.labels), self.mean[own], self.factor[own])
 
-    def of_all(self) -> Self:
-        """The mixture of all samples alone."""
-        own = self.label == WHOLE
+    def of(self, label: int) -> Self:
+        """The mixture of class `label`, or of WHOLE, alone."""
+        own = self.label == label
         return type(self)(self.label[own], self.weight[own], self.mean[own], self.factor[own])
 
     def draw(self, n: int, label: int, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
         """n codes `[n, K]` of class `label`, or WHOLE; the draws within a component are times `temperature`."""
-        chosen = (self.label == label).nonzero().squeeze(1)
-        component = chosen[torch.multinomial(self.weight[chosen], n, replacement=True, generator=generator)]
+        own = self.of(label)
+        component = torch.multinomial(own.weight, n, replacement=True, generator=generator)
         eps = temperature * torch.randn(n, self.mean.shape[1], generator=generator)
-        factor = self.factor[component]
-        spread = factor * eps if factor.dim() == 2 else torch.einsum("nij,nj->ni", factor, eps)
-        return self.mean[component] + spread
+        return of_gaussians(own.mean[component], own.factor[component], eps)
 
     def log_density(self, z: Tensor, label: int = WHOLE) -> Tensor:
         """log p(z) in nats `[n]` of codes z `[n, K]`."""
-        each = []
-        for weight, mean, factor in zip(
-            *(part[self.label == label] for part in (self.weight, self.mean, self.factor)), strict=True
-        ):
+        own, each = self.of(label), []
+        for weight, mean, factor in zip(own.weight, own.mean, own.factor, strict=True):
             scale = torch.diag(factor) if factor.dim() == 1 else factor
             density = torch.distributions.MultivariateNormal(mean, scale_tril=scale)
             each.append(weight.log() + density.log_prob(z))
         return torch.stack(each).logsumexp(0)
+
+
+def of_gaussians(mean: Tensor, factor: Tensor, eps: Tensor) -> Tensor:
+    """Draws `[n, K]` of n Gaussians, by standard normal draws eps; mean `[n, K]`, factor `[n, K(, K)]` as above."""
+    return mean + (factor * eps if factor.dim() == 2 else torch.einsum("nij,nj->ni", factor, eps))
 
 
 @dataclass(frozen=True)
